@@ -1,0 +1,62 @@
+//! Identifiers: the ident that an edge gives a message, and the id under which a spool keeps it.
+
+use std::fmt;
+
+/// `edge.boot.counter`: names one message on its way through the inner hops (design: accepted once).
+///
+/// `edge` is the edge's short name (`[a-z0-9-]{1,32}`), `boot` 1-16 and `counter` 1-16 lower-case hexadecimal digits.
+/// Travels as XFORWARD IDENT; a hop believes it only from a trusted peer and only in this form.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ident(Box<str>);
+
+impl Ident {
+    /// Makes the ident of a message. Panics never: `edge` was checked when the configuration was read; refuses nonsense.
+    pub fn new(edge: &str, boot: u64, counter: u64) -> Result<Self, BadIdent> {
+        Self::parse(&format!("{edge}.{boot:x}.{counter:x}"))
+    }
+
+    /// Parses the wire form.
+    pub fn parse(text: &str) -> Result<Self, BadIdent> {
+        todo!("{text}")
+    }
+
+    /// The wire form.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Ident {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The text is not `edge.boot.counter`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an ident of the form edge.boot.counter")]
+pub struct BadIdent;
+
+/// A spool's name for a message: 128 bits, made by the accepting process, shown as 32 lower-case hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MessageId(pub u128);
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::str::FromStr for MessageId {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        u128::from_str_radix(text, 16).map(Self)
+    }
+}

@@ -1,0 +1,11 @@
+//! What makes a program a good daemon: configuration, logs, signals, control socket, TLS with the site's own CA. Knows no mail.
+
+pub mod authority;
+pub mod config;
+pub mod control;
+pub mod gate;
+pub mod listener;
+pub mod log;
+pub mod program;
+pub mod shutdown;
+pub mod tls;

@@ -1,0 +1,102 @@
+//! How a program starts, reloads and ends: `PROGRAM --config FILE [--check] [COMMAND]` (design section 6).
+
+use std::process::ExitCode;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+use crate::control::{Readiness, Request};
+use crate::log::LogSettings;
+use crate::shutdown::Shutdown;
+
+/// One of the house's daemons. `main` is `service::program::main::<Edge>()` and nothing else.
+pub trait Program: 'static {
+    /// `mx-edge`; names the binary, its logs and its default configuration `/etc/mailflow/mx-edge.toml`.
+    const NAME: &'static str;
+    /// One line for `--help`.
+    const ABOUT: &'static str;
+    /// The whole configuration; `Default` is what every missing key means, unknown keys are errors (`deny_unknown_fields`).
+    type Config: Configuration;
+    /// Its commands; `None` runs the daemon.
+    type Command: clap::Subcommand;
+
+    /// What a command does: a request to the running daemon's control socket, or something done here and now.
+    fn command(command: Self::Command, config: &Self::Config) -> Invocation;
+
+    /// Wires the rooms together and serves until `daemon.shutdown` says stop and the last activity has ended.
+    fn run(
+        config: Self::Config,
+        daemon: Daemon<Self::Config>,
+    ) -> impl Future<Output = Result<(), StartError>> + Send;
+}
+
+/// What a configuration can say of itself.
+pub trait Configuration:
+    Clone + Default + Serialize + DeserializeOwned + Send + Sync + 'static
+{
+    /// What serde cannot know: ranges, files that must exist, keys that exclude each other. Each error names its key.
+    fn check(&self) -> Vec<Complaint>;
+    /// Where the control socket and the HTTP listener are.
+    fn control(&self) -> &crate::control::Settings;
+    /// How to log.
+    fn log(&self) -> &LogSettings;
+}
+
+/// Something wrong with a configuration; printed as `file:line: what, why, what to do`.
+#[derive(Clone, Debug)]
+pub struct Complaint {
+    /// `spool.path`: the dotted key it is about; its line is looked up in the file.
+    pub key: String,
+    /// `relative path "spool"`.
+    pub what: String,
+    /// `a daemon's working directory is not fixed`.
+    pub why: String,
+    /// `give an absolute path`.
+    pub remedy: String,
+}
+
+/// What a command turns into.
+pub enum Invocation {
+    /// Ask the running daemon; print its JSON with `--json`, otherwise through `print`.
+    Control {
+        /// What to ask.
+        request: Request,
+        /// How to show the answer to a person.
+        print: fn(&serde_json::Value) -> String,
+    },
+    /// Do it here; the string is printed, an error goes to stderr and exits 1.
+    Here(Box<dyn FnOnce() -> Result<String, String> + Send>),
+}
+
+/// What a running program is given.
+pub struct Daemon<C> {
+    /// Says when to stop; holds activities that must end first.
+    pub shutdown: Shutdown,
+    /// The configuration in force; changes on SIGHUP when the new one is good.
+    pub config: watch::Receiver<C>,
+    /// Where `/readyz` looks.
+    pub readiness: Readiness,
+    /// Where all metrics are registered.
+    pub metrics: prometheus::Registry,
+    /// Adds the program's own routes to the control socket; call once, before serving.
+    pub control: crate::control::Control,
+}
+
+/// Why a program could not start or had to end.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {why}; {remedy}")]
+pub struct StartError {
+    /// What could not be done.
+    pub what: String,
+    /// Why.
+    pub why: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// Parses the command line, reads and checks the configuration (exit 78 when it is wrong), runs a command, or the daemon until
+/// SIGTERM or SIGINT has drained it (exit 0). SIGHUP reloads; a bad new configuration is told and the old one stays.
+pub fn main<P: Program>() -> ExitCode {
+    todo!()
+}
