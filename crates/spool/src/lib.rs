@@ -17,8 +17,10 @@ use mail::{Domain, MailParameters, MessageId, Recipient, ReversePath, Timestamp}
 pub struct Head {
     /// Its name here.
     pub id: MessageId,
-    /// When the edge had the whole message. Age counts from here.
+    /// When the edge had the whole message. Its lane counts from here.
     pub arrival: Timestamp,
+    /// When this spool accepted it, set by the engine in `accept`. The time after which mail is given up counts from here.
+    pub accepted: Timestamp,
     /// MAIL FROM as it arrived.
     pub reverse_path: ReversePath,
     /// The parameters of MAIL.
