@@ -17,7 +17,22 @@ impl Ident {
 
     /// Parses the wire form.
     pub fn parse(text: &str) -> Result<Self, BadIdent> {
-        todo!("{text}")
+        let mut parts = text.split('.');
+        let (Some(edge), Some(boot), Some(counter), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(BadIdent);
+        };
+        let is_edge = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let is_hex = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+        let fits = |part: &str, most: usize, is: fn(u8) -> bool| {
+            (1..=most).contains(&part.len()) && part.bytes().all(is)
+        };
+        if fits(edge, 32, is_edge) && fits(boot, 16, is_hex) && fits(counter, 16, is_hex) {
+            Ok(Self(text.into()))
+        } else {
+            Err(BadIdent)
+        }
     }
 
     /// The wire form.

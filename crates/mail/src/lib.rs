@@ -3,6 +3,8 @@
 //! Nothing here opens a file, a socket or a database. Every parser of foreign bytes is total: it returns an error that
 //! says what is wrong, it never panics, and its work is bounded by the length of its input.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 pub mod address;
 pub mod dsn;
 pub mod envelope;

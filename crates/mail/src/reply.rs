@@ -2,6 +2,11 @@
 
 use std::fmt;
 
+/// Octets of one line of text, codes and CRLF apart: with them it stays below the 512 of RFC 5321 4.5.3.1.5.
+pub const LINE_BYTES_MAX: usize = 480;
+/// Lines of one reply; what goes beyond is cut.
+pub const LINES_MAX: usize = 100;
+
 /// An SMTP or LMTP reply. `lines` holds the text without codes; never empty, no line holds CR, LF or more than 480 octets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
@@ -35,14 +40,23 @@ pub enum Severity {
 }
 
 impl Reply {
-    /// A reply with an enhanced status, `Reply::new(550, (5, 1, 1), "no such user")`. Text is cleaned and folded to fit the wire.
+    /// A reply with an enhanced status, `Reply::new(550, (5, 1, 1), "no such user")`. Text is cleaned (printable ASCII is left,
+    /// anything else becomes `?`) and folded to fit the wire; a line break in it starts a new line.
     pub fn new(code: u16, enhanced: (u8, u16, u16), text: impl AsRef<str>) -> Self {
-        todo!("{code} {enhanced:?} {}", text.as_ref())
+        Self {
+            code,
+            enhanced: Some(EnhancedStatus(enhanced.0, enhanced.1, enhanced.2)),
+            lines: lines(text.as_ref()),
+        }
     }
 
     /// A reply without an enhanced status (220, 354, EHLO).
     pub fn plain(code: u16, text: impl AsRef<str>) -> Self {
-        todo!("{code} {}", text.as_ref())
+        Self {
+            code,
+            enhanced: None,
+            lines: lines(text.as_ref()),
+        }
     }
 
     /// What the first digit says.
@@ -61,13 +75,60 @@ impl Reply {
 
     /// Appends the wire form, `550-5.1.1 ...CRLF ... 550 5.1.1 ...CRLF`, every line at most 512 octets.
     pub fn write(&self, out: &mut Vec<u8>) {
-        todo!("{}", out.len())
+        // Cleaned once more: the fields are open, and no text may ever put a line of its own on the wire.
+        let lines = lines(&self.lines.join("\n"));
+        let last = lines.len().saturating_sub(1);
+        for (at, line) in lines.iter().enumerate() {
+            let separator = if at == last { ' ' } else { '-' };
+            let mut head = format!("{:03}{separator}", self.code.min(999));
+            if let Some(enhanced) = self.enhanced {
+                head.push_str(&enhanced.to_string());
+                if !line.is_empty() {
+                    head.push(' ');
+                }
+            }
+            out.extend_from_slice(head.as_bytes());
+            out.extend_from_slice(line.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
     }
 
     /// All text in one line, for logs and DSNs.
     pub fn text(&self) -> String {
         self.lines.join(" ")
     }
+}
+
+/// Text as lines that the wire takes; never empty.
+fn lines(text: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    for piece in text.split(['\r', '\n']) {
+        let clean: String = piece
+            .chars()
+            .map(|c| match c {
+                '\t' => ' ',
+                ' '..='~' => c,
+                _ => '?',
+            })
+            .collect();
+        let mut rest = clean.trim_end();
+        while rest.len() > LINE_BYTES_MAX && lines.len() < LINES_MAX {
+            // All ASCII by now: any offset is a character's border.
+            let at = rest[..=LINE_BYTES_MAX]
+                .rfind(' ')
+                .filter(|at| *at > 0)
+                .unwrap_or(LINE_BYTES_MAX);
+            lines.push(rest[..at].trim_end().to_owned());
+            rest = rest[at..].trim_start();
+        }
+        if !rest.is_empty() && lines.len() < LINES_MAX {
+            lines.push(rest.to_owned());
+        }
+    }
+    if lines.is_empty() {
+        lines.push(String::new());
+    }
+    lines
 }
 
 /// `550 5.1.1 text`, in one line.

@@ -1,7 +1,13 @@
 //! The structural pre-scan: how deep, how many parts, how long, before any full parser may see a message.
 //!
 //! Full MIME parsers have died of deep nesting and ballooned on many parts. This one walks the bytes once, with a stack that
-//! is bounded by [`Limits::depth`], and collects the union of what different readers would see as structure.
+//! is bounded by [`Limits::depth`], and collects the union of what different readers would see as structure. It never decides
+//! what a message means: where two readers could see two structures it objects.
+
+mod content;
+mod delimiter;
+mod head;
+mod walk;
 
 /// What a message may look like to be handed to a full parser. Defaults in brackets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,9 +16,9 @@ pub struct Limits {
     pub depth: usize,
     /// Parts in all [1000].
     pub parts: usize,
-    /// Bytes of the outermost header [262144].
+    /// Bytes of any one header; 16 times as many in all of them [262144].
     pub header_bytes: usize,
-    /// Header fields of the outermost header [1000].
+    /// Fields of any one header; 64 times as many in all of them [1000].
     pub header_fields: usize,
     /// Bytes of one line without its CRLF [65536]. RFC 5321 says 998; the real world says otherwise.
     pub line_bytes: usize,
@@ -70,7 +76,10 @@ pub enum Objection {
     Ambiguous(&'static str),
 }
 
-/// Walks a message (CRLF lines) once. Time is linear in its length, memory constant but for the stack of boundaries.
+/// Walks a message (CRLF lines) once. Time is linear in its length, memory constant but for the stack of boundaries and what a
+/// nested message in base64 or quoted-printable decodes to (three of them inside each other at most).
 pub fn scan(message: &[u8], limits: &Limits) -> Result<Structure, Objection> {
-    todo!("{} {limits:?}", message.len())
+    let mut tally = walk::Tally::new(limits);
+    walk::walk(message, &mut tally, walk::Place::default())?;
+    Ok(tally.structure)
 }

@@ -2,6 +2,22 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use time::OffsetDateTime;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+
+/// 9999-12-31T23:59:59.999Z: no calendar form goes further (RFC 3339 1).
+const LAST_MILLIS: u64 = 253_402_300_799_999;
+
+/// RFC 5322 3.3, always in UTC.
+const RFC5322: &[BorrowedFormatItem<'_>] = format_description!(
+    "[weekday repr:short], [day padding:none] [month repr:short] [year] [hour]:[minute]:[second] +0000"
+);
+
+/// RFC 3339 with milliseconds, always in UTC.
+const RFC3339: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+
 /// Milliseconds since the Unix epoch. Deadlines inside a process use the monotonic clock instead.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub u64);
@@ -32,11 +48,19 @@ impl Timestamp {
 
     /// `Fri, 20 Nov 2026 12:04:05 +0000`, as RFC 5322 3.3 writes a date in a header.
     pub fn rfc5322(self) -> String {
-        todo!()
+        self.format(RFC5322)
     }
 
     /// `2026-11-20T12:04:05.123Z`, for logs and JSON (RFC 3339).
     pub fn rfc3339(self) -> String {
-        todo!()
+        self.format(RFC3339)
+    }
+
+    fn format(self, form: &[BorrowedFormatItem<'_>]) -> String {
+        let millis = self.0.min(LAST_MILLIS);
+        OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000)
+            .unwrap_or(OffsetDateTime::UNIX_EPOCH)
+            .format(form)
+            .unwrap_or_default()
     }
 }

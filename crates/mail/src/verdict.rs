@@ -1,6 +1,18 @@
 //! What scanning a message found, what is to be done about it, and the signed form in which it travels (design, invariant 3).
 
+use ring::{digest, hmac};
+
 use crate::timestamp::Timestamp;
+use crate::{header, trace};
+
+mod token;
+
+pub use token::Token;
+
+/// The shortest secret, in bytes.
+const SECRET_BYTES_MIN: usize = 16;
+/// The shortest part of a tag that is compared, in bytes.
+const TAG_BYTES_MIN: usize = 16;
 
 /// What a scan found out about a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,17 +81,40 @@ pub struct Keys(Vec<ring::hmac::Key>);
 impl Keys {
     /// One key a secret, at least one, each at least 16 bytes.
     pub fn new(secrets: &[Vec<u8>]) -> Option<Self> {
-        todo!("{}", secrets.len())
+        if secrets.is_empty() || secrets.iter().any(|s| s.len() < SECRET_BYTES_MIN) {
+            return None;
+        }
+        let key = |secret: &Vec<u8>| hmac::Key::new(hmac::HMAC_SHA256, secret);
+        Some(Self(secrets.iter().map(key).collect()))
     }
 
     /// HMAC-SHA256 of the parts, each preceded by its length.
     pub fn sign(&self, parts: &[&[u8]]) -> [u8; 32] {
-        todo!("{}", parts.len())
+        // `new` leaves at least one key; were there none, nothing could be verified by a tag of zeros either.
+        self.tags(parts).next().unwrap_or_default()
     }
 
     /// Whether any key made `tag` (at least its first 16 bytes; compared in constant time) over the parts.
     pub fn verify(&self, parts: &[&[u8]], tag: &[u8]) -> bool {
-        todo!("{} {}", parts.len(), tag.len())
+        // All keys are tried whatever the first ones say: which one fits is nobody's business.
+        (TAG_BYTES_MIN..=32).contains(&tag.len())
+            && self
+                .tags(parts)
+                .fold(false, |any, ours| any | same(&ours[..tag.len()], tag))
+    }
+
+    /// What each key makes of the parts, the signing one first.
+    pub(crate) fn tags<'a>(&'a self, parts: &'a [&[u8]]) -> impl Iterator<Item = [u8; 32]> + 'a {
+        self.0.iter().map(move |key| {
+            let mut context = hmac::Context::with_key(key);
+            for part in parts {
+                context.update(&(part.len() as u64).to_be_bytes());
+                context.update(part);
+            }
+            let mut tag = [0; 32];
+            tag.copy_from_slice(context.sign().as_ref());
+            tag
+        })
     }
 }
 
@@ -89,32 +124,27 @@ impl std::fmt::Debug for Keys {
     }
 }
 
-/// SHA-256 of a message without its trace header: what a verdict is about.
-pub fn digest(message: &[u8]) -> [u8; 32] {
-    todo!("{}", message.len())
+/// Whether two secrets are the same, in a time that depends on their length alone.
+pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
+    let differing = a.iter().zip(b).fold(0, |sum, (a, b)| sum | (a ^ b));
+    a.len() == b.len() && std::hint::black_box(differing) == 0
 }
 
-/// A signed verdict: printable, no white space, at most 2,048 octets (rule names are cut to fit).
-pub struct Token;
-
-impl Token {
-    /// Signs a verdict about the message with this digest.
-    pub fn sign(verdict: &Verdict, digest: &[u8; 32], keys: &Keys) -> String {
-        todo!("{verdict:?} {digest:?} {keys:?}")
+/// SHA-256 of a message without its trace header: what a verdict is about.
+pub fn digest(message: &[u8]) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    let mut from = 0;
+    let mut walk = header::fields(message);
+    let mut start = walk.offset();
+    while let Some(field) = walk.next() {
+        if field.is(trace::NAME) {
+            context.update(&message[from..start]);
+            from = walk.offset();
+        }
+        start = walk.offset();
     }
-
-    /// The verdict, when the token is ours and speaks of this digest. Whether it is still fresh enough is the caller's question.
-    pub fn verify(token: &str, digest: &[u8; 32], keys: &Keys) -> Option<Verdict> {
-        todo!("{token} {digest:?} {keys:?}")
-    }
-
-    /// A reply's lines that carry a token: `verdict=` and a piece in each, none longer than 400 octets.
-    pub fn to_lines(token: &str) -> Vec<String> {
-        todo!("{token}")
-    }
-
-    /// The token that a reply's lines carry, put together again.
-    pub fn from_lines(lines: &[String]) -> Option<String> {
-        todo!("{lines:?}")
-    }
+    context.update(&message[from..]);
+    let mut digest = [0; 32];
+    digest.copy_from_slice(context.finish().as_ref());
+    digest
 }
