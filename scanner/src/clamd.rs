@@ -1,0 +1,227 @@
+//! clamd: one zINSTREAM a connection, its answer mapped; zVERSION for the version of its signatures.
+//!
+//! Never IDSESSION: there one oversize stream takes its siblings' answers with it. Never more than the size that clamd was
+//! configured for: sizes are checked before sending. Owns the dialogue; never decides what a finding means for a message.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, timeout_at};
+
+use crate::endpoint::{Endpoint, Stream};
+use crate::trouble::{Cause, Kind, Trouble};
+
+/// Largest answer that is read, bytes; a signature's name is far shorter.
+pub const ANSWER_BYTES_MAX: usize = 4096;
+
+/// Bytes in one chunk of a stream: few system calls, and small beside the socket's buffer.
+const CHUNK_BYTES: usize = 65_536;
+
+/// What clamd said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// `OK`.
+    Clean,
+    /// `NAME FOUND`.
+    Infected(Box<str>),
+    /// It could not look inside: larger than its limits, or encrypted (and configured to say so).
+    Unchecked(Box<str>),
+}
+
+/// Asks about a message. One larger than `bytes_max` is not sent.
+pub async fn ask(
+    endpoint: &Endpoint,
+    message: &[u8],
+    bytes_max: u64,
+    deadline: Instant,
+) -> Result<Finding, Trouble> {
+    let length = message.len() as u64;
+    if length > bytes_max {
+        let reason = format!("{length} bytes, clamd is given at most {bytes_max}");
+        return Ok(Finding::Unchecked(reason.into()));
+    }
+    let answer = timeout_at(deadline, instream(endpoint, message)).await;
+    answer
+        .unwrap_or(Err(Cause::TimedOut))
+        .and_then(|answer| parse(&answer))
+        .map_err(trouble)
+}
+
+/// The version of the engine and its signatures, `ClamAV 1.4.6/27771/Mon Sep  8 ...`; without the latter for a database of one's own.
+pub async fn version(endpoint: &Endpoint, deadline: Instant) -> Result<Box<str>, Trouble> {
+    let asked = async {
+        let mut stream = connect(endpoint).await?;
+        let written = stream.write_all(b"zVERSION\0").await;
+        written.map_err(|error| Cause::Broken(error.to_string()))?;
+        read(&mut *stream).await
+    };
+    let answer = timeout_at(deadline, asked).await;
+    let answer = answer.unwrap_or(Err(Cause::TimedOut)).map_err(trouble)?;
+    match answer.starts_with("ClamAV ") {
+        true => Ok(printable(&answer).into()),
+        false => Err(trouble(Cause::Protocol(printable(&answer)))),
+    }
+}
+
+fn trouble(cause: Cause) -> Trouble {
+    Trouble {
+        daemon: Kind::Clamd,
+        cause,
+    }
+}
+
+async fn connect(endpoint: &Endpoint) -> Result<Box<dyn Stream>, Cause> {
+    let connected = endpoint.connect().await;
+    connected.map_err(|error| Cause::Connect(error.to_string()))
+}
+
+async fn instream(endpoint: &Endpoint, message: &[u8]) -> Result<String, Cause> {
+    let mut stream = connect(endpoint).await?;
+    // A refusal in mid-stream shows up as EPIPE here first; what clamd said stands in the socket.
+    let written = write(&mut *stream, message).await;
+    match (read(&mut *stream).await, written) {
+        (Ok(answer), _) => Ok(answer),
+        (Err(_), Err(error)) => Err(Cause::Broken(error.to_string())),
+        (Err(cause), Ok(())) => Err(cause),
+    }
+}
+
+async fn write(stream: &mut dyn Stream, message: &[u8]) -> std::io::Result<()> {
+    stream.write_all(b"zINSTREAM\0").await?;
+    for chunk in message.chunks(CHUNK_BYTES) {
+        stream
+            .write_all(&(chunk.len() as u32).to_be_bytes())
+            .await?;
+        stream.write_all(chunk).await?;
+    }
+    stream.write_all(&0u32.to_be_bytes()).await?;
+    stream.flush().await
+}
+
+/// Reads up to the NUL (or the LF of the few answers that ignore the `z`).
+async fn read(stream: &mut dyn Stream) -> Result<String, Cause> {
+    let mut answer = Vec::with_capacity(256);
+    loop {
+        if let Some(text) = whole(&answer) {
+            return Ok(text);
+        }
+        if answer.len() > ANSWER_BYTES_MAX {
+            return Err(Cause::Protocol(format!(
+                "more than {ANSWER_BYTES_MAX} bytes"
+            )));
+        }
+        match stream.read_buf(&mut answer).await {
+            Ok(0) => return Err(Cause::Closed),
+            Ok(_) => {}
+            Err(error) => return Err(Cause::Broken(error.to_string())),
+        }
+    }
+}
+
+/// The answer once its terminator has come.
+pub fn whole(answer: &[u8]) -> Option<String> {
+    let end = answer.iter().position(|&b| b == 0 || b == b'\n')?;
+    Some(String::from_utf8_lossy(&answer[..end]).into_owned())
+}
+
+/// Maps an answer to zINSTREAM.
+pub fn parse(answer: &str) -> Result<Finding, Cause> {
+    let text = answer.trim_end();
+    if text == "stream: OK" {
+        return Ok(Finding::Clean);
+    }
+    let found = text
+        .strip_prefix("stream: ")
+        .and_then(|t| t.strip_suffix(" FOUND"));
+    if let Some(name) = found.filter(|name| !name.is_empty()) {
+        // AlertExceedsMax and AlertEncrypted report what clamd could not open as if it were found.
+        let is_unopened = name.starts_with("Heuristics.Limits.Exceeded")
+            || name.starts_with("Heuristics.Encrypted");
+        return Ok(match is_unopened {
+            true => Finding::Unchecked(printable(name).into()),
+            false => Finding::Infected(printable(name).into()),
+        });
+    }
+    if text == "INSTREAM size limit exceeded. ERROR" {
+        let reason = "larger than clamd's StreamMaxLength";
+        return Ok(Finding::Unchecked(reason.into()));
+    }
+    let is_error =
+        text.ends_with("ERROR") || text == "COMMAND READ TIMED OUT" || text == "UNKNOWN COMMAND";
+    match is_error {
+        true => Err(Cause::Refused(printable(text))),
+        false => Err(Cause::Protocol(printable(text))),
+    }
+}
+
+fn printable(text: &str) -> String {
+    let clean = text
+        .trim()
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c });
+    clean.take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whole, and byte by byte: nothing is an answer before its terminator.
+    fn check(wire: &[u8], expected: Result<Finding, &str>) {
+        for end in 0..wire.len() {
+            assert_eq!(whole(&wire[..end]), None, "{wire:?} {end}");
+        }
+        let read = parse(&whole(wire).unwrap());
+        assert_eq!(
+            read.as_ref().map_err(Cause::label),
+            expected.as_ref().map_err(|l| *l)
+        );
+    }
+
+    #[test]
+    fn answers_of_clamd() {
+        let infected = |name: &str| Ok(Finding::Infected(name.into()));
+        let unchecked = |name: &str| Ok(Finding::Unchecked(name.into()));
+        check(b"stream: OK\0", Ok(Finding::Clean));
+        check(b"stream: Eicar-Test FOUND\0", infected("Eicar-Test"));
+        check(
+            b"stream: Test.Eicar.File.UNOFFICIAL FOUND\0",
+            infected("Test.Eicar.File.UNOFFICIAL"),
+        );
+        check(
+            b"stream: Odd name with FOUND FOUND\n",
+            infected("Odd name with FOUND"),
+        );
+        check(
+            b"stream: Heuristics.Limits.Exceeded.MaxRecursion FOUND\0",
+            unchecked("Heuristics.Limits.Exceeded.MaxRecursion"),
+        );
+        check(
+            b"stream: Heuristics.Encrypted.Zip FOUND\0",
+            unchecked("Heuristics.Encrypted.Zip"),
+        );
+        check(
+            b"INSTREAM size limit exceeded. ERROR\0",
+            unchecked("larger than clamd's StreamMaxLength"),
+        );
+    }
+
+    #[test]
+    fn answers_that_are_trouble() {
+        check(b"stream: Can't allocate memory ERROR\0", Err("refused"));
+        check(b"COMMAND READ TIMED OUT\n", Err("refused"));
+        check(b"UNKNOWN COMMAND\0", Err("refused"));
+        check(b"stream:  FOUND\0", Err("protocol"));
+        check(b"stream: OK but not quite\0", Err("protocol"));
+        check(b"OK\0", Err("protocol"));
+        check(b"\0", Err("protocol"));
+    }
+
+    #[tokio::test]
+    async fn an_oversize_message_is_not_sent() {
+        let nowhere = Endpoint::Unix("/nonexistent/clamd.ctl".into());
+        let deadline = Instant::now() + std::time::Duration::from_secs(1);
+        let answer = ask(&nowhere, b"12345", 4, deadline).await;
+        assert!(matches!(answer, Ok(Finding::Unchecked(_))), "{answer:?}");
+        let answer = ask(&nowhere, b"1234", 4, deadline).await;
+        assert_eq!(answer.unwrap_err().cause.label(), "connect");
+    }
+}

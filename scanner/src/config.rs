@@ -1,0 +1,503 @@
+//! The scanner's configuration: `/etc/mailflow/scanner.toml`. Every key with its reason stands in `deploy/etc/scanner.toml`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mail::Domain;
+use serde::{Deserialize, Serialize};
+use service::control;
+use service::log::LogSettings;
+use service::program::{Complaint, Configuration};
+use service::tls::Files;
+
+use crate::decide::Levels;
+use crate::endpoint::Endpoint;
+
+/// The whole file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The name in greetings and header fields.
+    pub hostname: String,
+    /// `[receive]`.
+    pub receive: Receive,
+    /// `[spamd]`.
+    pub spamd: Spamd,
+    /// `[clamd]`.
+    pub clamd: Clamd,
+    /// `[scan]`.
+    pub scan: Scan,
+    /// `[levels]`.
+    pub levels: LevelSettings,
+    /// `[token]`.
+    pub token: Token,
+    /// `[relay]`.
+    pub relay: Relay,
+    /// `[announce]`.
+    pub announce: Announce,
+    /// `[inside]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inside: Option<Files>,
+    /// `[control]`.
+    pub control: control::Settings,
+    /// `[log]`.
+    pub log: LogSettings,
+}
+
+/// LMTP in.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Receive {
+    /// Where edges and balancers connect to.
+    pub listen: SocketAddr,
+    /// Sessions at once.
+    pub sessions_max: usize,
+    /// Largest message.
+    #[serde(with = "service::config::bytes")]
+    pub message_bytes_max: u64,
+    /// Recipients of one transaction.
+    pub recipients_max: usize,
+    /// Memory for all messages in flight.
+    #[serde(with = "service::config::bytes")]
+    pub memory_bytes_max: u64,
+    /// From MAIL's end of data to our reply; less than the edge's patience.
+    #[serde(with = "service::config::duration")]
+    pub budget: Duration,
+    /// How long sessions may take to end after the listener has closed.
+    #[serde(with = "service::config::duration")]
+    pub drain: Duration,
+    /// What a refused sender is shown to read on; empty for none.
+    pub contact: String,
+}
+
+/// SpamAssassin.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Spamd {
+    /// Where it listens.
+    pub address: Endpoint,
+    /// Scans at once; spooled mail takes at most half.
+    pub scans_max: usize,
+    /// Bytes it is shown at most.
+    #[serde(with = "service::config::bytes")]
+    pub bytes_max: u64,
+}
+
+/// ClamAV.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Clamd {
+    /// Where it listens.
+    pub address: Endpoint,
+    /// Scans at once; spooled mail takes at most half.
+    pub scans_max: usize,
+    /// Bytes it is shown at most.
+    #[serde(with = "service::config::bytes")]
+    pub bytes_max: u64,
+}
+
+/// Scanning.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Scan {
+    /// For both daemons together, waiting for a slot included.
+    #[serde(with = "service::config::duration")]
+    pub deadline: Duration,
+    /// Between two canaries.
+    #[serde(with = "service::config::duration")]
+    pub canary_interval: Duration,
+    /// Between two canaries while the last one failed.
+    #[serde(with = "service::config::duration")]
+    pub canary_retry: Duration,
+    /// For one canary message.
+    #[serde(with = "service::config::duration")]
+    pub canary_deadline: Duration,
+    /// Version of SpamAssassin's rules, as the site counts them.
+    pub rules_version: String,
+}
+
+/// Scores.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LevelSettings {
+    /// Points from which a message is marked.
+    pub tag: f64,
+    /// Points from which it does not pass.
+    pub kill: f64,
+}
+
+/// Verdict tokens.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Token {
+    /// Secrets; the first signs, all verify.
+    pub key_files: Vec<PathBuf>,
+    /// Older tokens are not believed.
+    #[serde(with = "service::config::duration")]
+    pub age_max: Duration,
+}
+
+/// LMTP out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Relay {
+    /// List hosts, in the order in which they are tried.
+    pub hosts: Vec<SocketAddr>,
+    /// For one message's relaying, within `receive.budget`.
+    #[serde(with = "service::config::duration")]
+    pub budget: Duration,
+    /// For one TCP connect.
+    #[serde(with = "service::config::duration")]
+    pub connect: Duration,
+    /// Between two probes while no list host can be reached, and how long one that failed is tried last.
+    #[serde(with = "service::config::duration")]
+    pub retry: Duration,
+}
+
+/// Registration with balancers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Announce {
+    /// This node's name in the pool.
+    pub name: String,
+    /// Where the balancers reach it; its own listening address when empty.
+    pub address: Option<SocketAddr>,
+    /// The balancers' registration addresses.
+    pub balancers: Vec<SocketAddr>,
+    /// Until a balancer has told its lease, and after a failure.
+    #[serde(with = "service::config::duration")]
+    pub retry: Duration,
+    /// Where HAProxy's agent-check may ask.
+    pub agent_listen: Option<SocketAddr>,
+    /// How long mail is still taken after a drain was announced.
+    #[serde(with = "service::config::duration")]
+    pub drain_notice: Duration,
+}
+
+const LOOPBACK: [u8; 4] = [127, 0, 0, 1];
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            hostname: "localhost".into(),
+            receive: Receive::default(),
+            spamd: Spamd::default(),
+            clamd: Clamd::default(),
+            scan: Scan::default(),
+            levels: LevelSettings::default(),
+            token: Token::default(),
+            relay: Relay::default(),
+            announce: Announce::default(),
+            inside: None,
+            control: control::Settings {
+                socket: "/run/mailflow/scanner.sock".into(),
+                listen: (LOOPBACK, 9126).into(),
+            },
+            log: LogSettings::default(),
+        }
+    }
+}
+
+impl Default for Receive {
+    fn default() -> Self {
+        Self {
+            listen: (LOOPBACK, 10025).into(),
+            sessions_max: 200,
+            message_bytes_max: 50 << 20,
+            recipients_max: 1000,
+            memory_bytes_max: 512 << 20,
+            budget: Duration::from_secs(25),
+            drain: Duration::from_secs(30),
+            contact: String::new(),
+        }
+    }
+}
+
+impl Default for Spamd {
+    fn default() -> Self {
+        Self {
+            address: Endpoint::Tcp((LOOPBACK, 783).into()),
+            scans_max: 4,
+            bytes_max: 256 << 10,
+        }
+    }
+}
+
+impl Default for Clamd {
+    fn default() -> Self {
+        Self {
+            address: Endpoint::Unix("/run/clamav/clamd.ctl".into()),
+            scans_max: 10,
+            bytes_max: 64 << 20,
+        }
+    }
+}
+
+impl Default for Scan {
+    fn default() -> Self {
+        Self {
+            deadline: Duration::from_secs(18),
+            canary_interval: Duration::from_secs(60),
+            canary_retry: Duration::from_secs(2),
+            canary_deadline: Duration::from_secs(5),
+            rules_version: "1".into(),
+        }
+    }
+}
+
+impl Default for LevelSettings {
+    fn default() -> Self {
+        Self {
+            tag: 5.0,
+            kill: 10.0,
+        }
+    }
+}
+
+impl Default for Token {
+    fn default() -> Self {
+        Self {
+            key_files: Vec::new(),
+            age_max: Duration::from_secs(86_400),
+        }
+    }
+}
+
+impl Default for Relay {
+    fn default() -> Self {
+        Self {
+            hosts: vec![(LOOPBACK, 10027).into()],
+            budget: Duration::from_secs(15),
+            connect: Duration::from_secs(3),
+            retry: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Default for Announce {
+    fn default() -> Self {
+        Self {
+            name: "scan-1".into(),
+            address: None,
+            balancers: Vec::new(),
+            retry: Duration::from_secs(2),
+            agent_listen: None,
+            drain_notice: Duration::from_secs(4),
+        }
+    }
+}
+
+impl LevelSettings {
+    /// In hundredths, as everything behind this file counts.
+    pub fn levels(&self) -> Levels {
+        let hundredths = |points: f64| (points * 100.0).round() as i32;
+        Levels {
+            tag: hundredths(self.tag),
+            kill: hundredths(self.kill),
+        }
+    }
+}
+
+impl Configuration for Config {
+    fn check(&self) -> Vec<Complaint> {
+        let mut complaints = Vec::new();
+        let mut complain = |key: &str, what: String, why: &str, remedy: &str| {
+            complaints.push(Complaint {
+                key: key.into(),
+                what,
+                why: why.into(),
+                remedy: remedy.into(),
+            });
+        };
+        if Domain::parse(&self.hostname).is_err() {
+            let what = format!("{:?} is no domain name", self.hostname);
+            complain(
+                "hostname",
+                what,
+                "it stands in greetings",
+                "give a name such as scan-1.example.org",
+            );
+        }
+        for (key, value) in [
+            ("receive.sessions_max", self.receive.sessions_max),
+            ("receive.recipients_max", self.receive.recipients_max),
+            ("spamd.scans_max", self.spamd.scans_max),
+            ("clamd.scans_max", self.clamd.scans_max),
+        ] {
+            if value == 0 {
+                complain(
+                    key,
+                    "0".into(),
+                    "nothing would ever pass",
+                    "give at least 1",
+                );
+            }
+        }
+        if self.spamd.bytes_max < 4096 {
+            let what = format!("{} bytes", self.spamd.bytes_max);
+            complain(
+                "spamd.bytes_max",
+                what,
+                "SpamAssassin would see little but headers",
+                "give at least 4KiB",
+            );
+        }
+        if self.receive.memory_bytes_max < self.receive.message_bytes_max {
+            let what = format!("{} bytes", self.receive.memory_bytes_max);
+            complain(
+                "receive.memory_bytes_max",
+                what,
+                "the largest message would never fit",
+                "give at least receive.message_bytes_max",
+            );
+        }
+        if self.scan.deadline >= self.receive.budget {
+            let what = format!("{:?}", self.scan.deadline);
+            complain(
+                "scan.deadline",
+                what,
+                "it must end within receive.budget",
+                "give less than receive.budget",
+            );
+        }
+        for (key, value) in [
+            ("scan.canary_interval", self.scan.canary_interval),
+            ("scan.canary_retry", self.scan.canary_retry),
+            ("relay.retry", self.relay.retry),
+            ("announce.retry", self.announce.retry),
+        ] {
+            if value < Duration::from_millis(50) {
+                complain(
+                    key,
+                    format!("{value:?}"),
+                    "it would spin",
+                    "give at least 50ms",
+                );
+            }
+        }
+        let levels = [self.levels.tag, self.levels.kill];
+        if !levels.iter().all(|level| level.is_finite()) || self.levels.tag > self.levels.kill {
+            let what = format!("tag {} and kill {}", self.levels.tag, self.levels.kill);
+            complain(
+                "levels.kill",
+                what,
+                "mail is marked before it is refused",
+                "give kill at least tag",
+            );
+        }
+        if self.relay.hosts.is_empty() {
+            complain(
+                "relay.hosts",
+                "no list host".into(),
+                "a scanner owns no mail",
+                "give at least one IP:PORT",
+            );
+        }
+        if self.announce.name.is_empty() || self.announce.name.len() > 64 {
+            let what = format!("{:?}", self.announce.name);
+            complain(
+                "announce.name",
+                what,
+                "balancers and logs call the node so",
+                "give 1 to 64 characters",
+            );
+        }
+        for file in &self.token.key_files {
+            if let Err(error) = service::config::secret(file) {
+                complain(
+                    "token.key_files",
+                    error,
+                    "verdicts are signed by it",
+                    "make it with `scanner ca init`",
+                );
+            }
+        }
+        self.check_inside(&mut complain);
+        complaints
+    }
+
+    fn control(&self) -> &control::Settings {
+        &self.control
+    }
+
+    fn log(&self) -> &LogSettings {
+        &self.log
+    }
+}
+
+impl Config {
+    /// Without certificates every hop must stay on this host (design, invariant 14).
+    fn check_inside(&self, complain: &mut impl FnMut(&str, String, &str, &str)) {
+        if self.inside.is_some() {
+            return;
+        }
+        let listen = std::iter::once(("receive.listen", &self.receive.listen));
+        let hosts = self.relay.hosts.iter().map(|host| ("relay.hosts", host));
+        let balancers = &self.announce.balancers;
+        let balancers = balancers.iter().map(|host| ("announce.balancers", host));
+        for (key, address) in listen.chain(hosts).chain(balancers) {
+            if !address.ip().is_loopback() {
+                complain(
+                    key,
+                    format!("{address} without TLS"),
+                    "the inside trusts nobody by address",
+                    "give [inside] certificate, key and authority, or a loopback address",
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(change: impl Fn(&mut Config)) -> Vec<String> {
+        let mut config = Config::default();
+        change(&mut config);
+        config
+            .check()
+            .into_iter()
+            .map(|complaint| complaint.key)
+            .collect()
+    }
+
+    #[test]
+    fn the_defaults_are_sound() {
+        assert!(keys(|_| {}).is_empty());
+    }
+
+    #[test]
+    fn complaints_name_their_key() {
+        assert_eq!(keys(|c| c.hostname = "no name".into()), ["hostname"]);
+        assert_eq!(keys(|c| c.spamd.scans_max = 0), ["spamd.scans_max"]);
+        assert_eq!(
+            keys(|c| c.scan.deadline = Duration::from_secs(25)),
+            ["scan.deadline"]
+        );
+        assert_eq!(keys(|c| c.levels.kill = 1.0), ["levels.kill"]);
+        assert_eq!(keys(|c| c.levels.kill = f64::NAN), ["levels.kill"]);
+        assert_eq!(keys(|c| c.relay.hosts.clear()), ["relay.hosts"]);
+        assert_eq!(keys(|c| c.relay.retry = Duration::ZERO), ["relay.retry"]);
+        let outside = "192.0.2.1:10025".parse().unwrap();
+        assert_eq!(keys(|c| c.receive.listen = outside), ["receive.listen"]);
+        assert_eq!(keys(|c| c.relay.hosts.push(outside)), ["relay.hosts"]);
+        assert_eq!(
+            keys(|c| c.announce.balancers.push(outside)),
+            ["announce.balancers"]
+        );
+        assert_eq!(
+            keys(|c| c.token.key_files.push("/nonexistent".into())),
+            ["token.key_files"]
+        );
+    }
+
+    #[test]
+    fn the_sample_is_the_default() {
+        let complaints = service::config::compare_sample::<Config>(include_str!(
+            "../../deploy/etc/scanner.toml"
+        ));
+        assert!(complaints.is_empty(), "{complaints:#?}");
+    }
+}
