@@ -2,12 +2,16 @@
 //!
 //! `command`, `data`, `session`, `xforward` take bytes and return values; they never await. Only `server` reads client sockets.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 pub mod client;
 pub mod command;
 pub mod data;
 pub mod server;
 pub mod session;
+mod wire;
 pub mod xforward;
+pub mod xtext;
 
 /// Which of the two dialogues is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

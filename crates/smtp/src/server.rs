@@ -11,8 +11,14 @@ use tokio::sync::{Semaphore, watch};
 use crate::Protocol;
 use crate::xforward::Xforward;
 
+mod driver;
+#[cfg(test)]
+mod tests;
+
+pub use crate::data::BareNewline;
+
 /// How a server behaves; one for all its sessions, replaced as a whole on reload.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// SMTP or LMTP.
     pub protocol: Protocol,
@@ -43,15 +49,6 @@ pub struct Settings {
 /// rustls, as tokio-rustls brings it.
 pub mod rustls_config {
     pub use tokio_rustls::rustls::ServerConfig;
-}
-
-/// What is done with a bare CR or LF in a message: neither ends DATA, neither is passed on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BareNewline {
-    /// Each becomes CRLF.
-    Normalize,
-    /// 550 5.5.2 once the message has been read to its end.
-    Refuse,
 }
 
 /// Deadlines of a session.
@@ -178,6 +175,10 @@ pub async fn serve<H: Handler>(
     handler: &mut H,
     stop: watch::Receiver<bool>,
 ) -> Ending {
-    let _ = (stream, client, settings, handler, stop);
-    todo!()
+    // Replies are written a group at a time; waiting for more to send would only add a round trip.
+    let _ = stream.set_nodelay(true);
+    let Ok(local) = stream.local_addr() else {
+        return Ending::Lost;
+    };
+    driver::serve_on(stream, client, local, settings, handler, stop).await
 }

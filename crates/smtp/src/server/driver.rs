@@ -1,0 +1,409 @@
+//! Moves bytes between one stream and one session. Knows time, memory and TLS; knows nothing of SMTP.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use mail::{Envelope, Reply};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::{ProtocolVersion, ServerConnection};
+
+use super::{Ending, Facts, Handler, Presence, Settings, Tls};
+use crate::command::COMMAND_BYTES_MAX;
+use crate::session::{Question, Session, Step, Wait};
+use crate::wire::Wire;
+
+/// Read at once while commands come.
+const COMMAND_READ_BYTES: usize = 4 * 1024;
+/// Read at once while a message comes.
+const MESSAGE_READ_BYTES: usize = 32 * 1024;
+/// Kept of what a client pipelines while the handler works on its message; more stays in the kernel.
+const PIPELINED_BYTES_MAX: usize = 64 * 1024;
+/// So many bytes make a block of a message: a client that sends fewer within `data_block` is too slow.
+const BLOCK_BYTES: usize = 512;
+/// For the client to read our last reply before the connection is torn down.
+const LINGER: Duration = Duration::from_secs(1);
+/// Read and dropped while lingering.
+const LINGER_BYTES_MAX: u64 = 256 * 1024;
+
+/// Serves a session on any stream.
+pub async fn serve_on<S, H>(
+    stream: S,
+    client: SocketAddr,
+    local: SocketAddr,
+    settings: Arc<Settings>,
+    handler: &mut H,
+    stop: watch::Receiver<bool>,
+) -> Ending
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+    H: Handler,
+{
+    let facts = Facts {
+        session: session_id(client),
+        client: SocketAddr::new(client.ip().to_canonical(), client.port()),
+        local: SocketAddr::new(local.ip().to_canonical(), local.port()),
+        helo: Box::default(),
+        extended: false,
+        tls: None,
+        xforward: Default::default(),
+    };
+    let mut driver = Driver {
+        session: Session::new(settings.clone(), facts),
+        input: BytesMut::new(),
+        out: Vec::new(),
+        memory: None,
+        block: None,
+        deadline: Instant::now() + settings.timeouts.session,
+        settings,
+        stop,
+    };
+    driver.run(Wire::Plain(stream), handler).await
+}
+
+/// 64 random bits: unique in a process, and practically across them.
+fn session_id(client: SocketAddr) -> Box<str> {
+    let mut hasher = RandomState::new().build_hasher();
+    hasher.write_u16(client.port());
+    format!("{:016x}", hasher.finish()).into()
+}
+
+struct Driver {
+    settings: Arc<Settings>,
+    session: Session,
+    /// Arrived, not yet read by the session.
+    input: BytesMut,
+    /// Replies, not yet written.
+    out: Vec<u8>,
+    /// Held for the message that is being received or answered.
+    memory: Option<OwnedSemaphorePermit>,
+    /// The block of a message that is being read.
+    block: Option<Block>,
+    /// The session's end.
+    deadline: Instant,
+    stop: watch::Receiver<bool>,
+}
+
+/// A block of a message: a deadline that only progress moves.
+#[derive(Clone, Copy)]
+struct Block {
+    deadline: Instant,
+    bytes: usize,
+}
+
+/// Why waiting for the client came to nothing.
+enum NoInput {
+    TimedOut,
+    Stop,
+    Lost,
+}
+
+impl NoInput {
+    fn ending(self) -> Ending {
+        match self {
+            Self::TimedOut => Ending::TimedOut,
+            Self::Stop => Ending::Shutdown,
+            Self::Lost => Ending::Lost,
+        }
+    }
+}
+
+impl Driver {
+    async fn run<S, H>(&mut self, mut wire: Wire<S>, handler: &mut H) -> Ending
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+        H: Handler,
+    {
+        let patience = self.settings.timeouts.command;
+        loop {
+            if *self.stop.borrow() {
+                self.session.stop(&mut self.out);
+            }
+            match self.session.step(&mut self.input, &mut self.out) {
+                Step::Read(wait) => {
+                    if let Err(ending) = self.bring(&mut wire, wait).await {
+                        return ending;
+                    }
+                }
+                Step::Ask(Question::Message {
+                    facts,
+                    envelope,
+                    message,
+                }) => {
+                    if let Err(trouble) = flush(&mut wire, &mut self.out, patience).await {
+                        return trouble.ending();
+                    }
+                    let arrived = Arrived {
+                        facts,
+                        envelope,
+                        message,
+                    };
+                    let replies = ask_message(arrived, handler, &mut wire, &mut self.input).await;
+                    self.session.answer_message(replies, &mut self.out);
+                }
+                Step::Ask(question) => {
+                    let answer = ask(question, handler).await;
+                    self.session.answer(answer, &mut self.out);
+                }
+                Step::Reset => {
+                    self.memory = None;
+                    handler.reset();
+                }
+                Step::Room(bytes) => self.make_room(bytes),
+                Step::StartTls => {
+                    if let Err(trouble) = flush(&mut wire, &mut self.out, patience).await {
+                        return trouble.ending();
+                    }
+                    wire = match secure(wire, &self.settings).await {
+                        Some((secured, tls)) => {
+                            self.session.secured(tls);
+                            secured
+                        }
+                        None => return Ending::Tls,
+                    };
+                }
+                Step::Close(ending) => {
+                    let _ = flush(&mut wire, &mut self.out, patience).await;
+                    close(wire, ending).await;
+                    return ending;
+                }
+            }
+        }
+    }
+
+    /// Writes what stands and reads what comes.
+    async fn bring<S>(&mut self, wire: &mut Wire<S>, wait: Wait) -> Result<(), Ending>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let patience = self.settings.timeouts.command;
+        flush(wire, &mut self.out, patience)
+            .await
+            .map_err(NoInput::ending)?;
+        let read = match wait {
+            Wait::Command => self.read_command(wire).await,
+            Wait::Message => self.read_message(wire).await,
+        };
+        match read {
+            Ok(()) => Ok(()),
+            Err(NoInput::Lost) => Err(Ending::Lost),
+            Err(NoInput::Stop) => Ok(()),
+            Err(NoInput::TimedOut) => {
+                self.session.timed_out(&mut self.out);
+                Ok(())
+            }
+        }
+    }
+
+    /// Reads until a command is whole; a client that sends it drop by drop has no more time for that.
+    async fn read_command<S>(&mut self, wire: &mut Wire<S>) -> Result<(), NoInput>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        self.block = None;
+        let deadline = (Instant::now() + self.settings.timeouts.command).min(self.deadline);
+        let idle = self.session.idle();
+        let Self { input, stop, .. } = self;
+        let stopped = async {
+            if !idle || stop.wait_for(|stop| *stop).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::pin!(stopped);
+        loop {
+            let seen = input.len();
+            input.reserve(COMMAND_READ_BYTES);
+            let read = tokio::select! {
+                read = timeout_at(deadline, wire.read_buf(input)) => read,
+                () = &mut stopped => return Err(NoInput::Stop),
+            };
+            match read {
+                Err(_) => return Err(NoInput::TimedOut),
+                Ok(Err(_) | Ok(0)) => return Err(NoInput::Lost),
+                Ok(Ok(_)) => {}
+            }
+            if input.len() >= COMMAND_BYTES_MAX || memchr::memchr(b'\n', &input[seen..]).is_some() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads a piece of a message.
+    async fn read_message<S>(&mut self, wire: &mut Wire<S>) -> Result<(), NoInput>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let data_block = self.settings.timeouts.data_block;
+        let mut block = self.block.unwrap_or_else(|| Block {
+            deadline: Instant::now() + data_block,
+            bytes: 0,
+        });
+        self.input.reserve(MESSAGE_READ_BYTES);
+        let deadline = block.deadline.min(self.deadline);
+        match timeout_at(deadline, wire.read_buf(&mut self.input)).await {
+            Err(_) => Err(NoInput::TimedOut),
+            Ok(Err(_) | Ok(0)) => Err(NoInput::Lost),
+            Ok(Ok(read)) => {
+                block.bytes += read;
+                self.block = (block.bytes < BLOCK_BYTES).then_some(block);
+                Ok(())
+            }
+        }
+    }
+
+    fn make_room(&mut self, bytes: usize) {
+        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        match self.settings.memory_kib.clone().try_acquire_many_owned(kib) {
+            Ok(more) => {
+                match &mut self.memory {
+                    Some(memory) => memory.merge(more),
+                    None => self.memory = Some(more),
+                }
+                self.session.grant(bytes);
+            }
+            Err(_) => {
+                self.session.shed();
+                self.memory = None;
+            }
+        }
+    }
+}
+
+async fn ask<H: Handler>(question: Question<'_>, handler: &mut H) -> Result<(), Reply> {
+    match question {
+        Question::Connect { facts } => handler.connect(facts).await,
+        Question::Helo { facts } => handler.helo(facts).await,
+        Question::Mail {
+            facts,
+            reverse_path,
+            parameters,
+            size,
+        } => handler.mail(facts, reverse_path, parameters, size).await,
+        Question::Rcpt {
+            facts,
+            envelope,
+            recipient,
+        } => handler.rcpt(facts, envelope, recipient).await,
+        Question::Message { .. } => unreachable!("asked by ask_message"),
+    }
+}
+
+/// A message with what its question says.
+struct Arrived<'a> {
+    facts: &'a Facts,
+    envelope: &'a Envelope,
+    message: Bytes,
+}
+
+/// Asks about a message, and watches meanwhile whether the client still waits.
+async fn ask_message<S, H>(
+    arrived: Arrived<'_>,
+    handler: &mut H,
+    wire: &mut Wire<S>,
+    input: &mut BytesMut,
+) -> Vec<Reply>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    H: Handler,
+{
+    let Arrived {
+        facts,
+        envelope,
+        message,
+    } = arrived;
+    let (here, presence) = watch::channel(true);
+    let presence = Presence(presence);
+    let mut watching = true;
+    let work = handler.message(facts, envelope, message, &presence);
+    tokio::pin!(work);
+    loop {
+        let room = PIPELINED_BYTES_MAX.saturating_sub(input.len());
+        input.reserve(room.min(COMMAND_READ_BYTES));
+        tokio::select! {
+            biased;
+            replies = &mut work => return replies,
+            read = wire.read_buf(input), if watching && room > 0 => {
+                if !matches!(read, Ok(1..)) {
+                    watching = false;
+                    let _ = here.send(false);
+                }
+            }
+        }
+    }
+}
+
+async fn flush<S>(wire: &mut Wire<S>, out: &mut Vec<u8>, patience: Duration) -> Result<(), NoInput>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    if out.is_empty() {
+        return Ok(());
+    }
+    let written = timeout(patience, async {
+        wire.write_all(out).await?;
+        wire.flush().await
+    });
+    match written.await {
+        Ok(Ok(())) => {
+            out.clear();
+            Ok(())
+        }
+        Ok(Err(_)) => Err(NoInput::Lost),
+        Err(_) => Err(NoInput::TimedOut),
+    }
+}
+
+async fn secure<S>(wire: Wire<S>, settings: &Settings) -> Option<(Wire<S>, Tls)>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (Wire::Plain(stream), Some(config)) = (wire, &settings.tls) else {
+        return None;
+    };
+    let handshake = TlsAcceptor::from(config.clone()).accept(stream);
+    let stream = timeout(settings.timeouts.handshake, handshake)
+        .await
+        .ok()?
+        .ok()?;
+    let tls = describe(stream.get_ref().1);
+    Some((Wire::Tls(Box::new(stream.into())), tls))
+}
+
+fn describe(connection: &ServerConnection) -> Tls {
+    let version = match connection.protocol_version() {
+        Some(ProtocolVersion::TLSv1_3) => "TLSv1.3".into(),
+        Some(ProtocolVersion::TLSv1_2) => "TLSv1.2".into(),
+        other => format!("{other:?}").into(),
+    };
+    let cipher = connection.negotiated_cipher_suite();
+    let certificates = connection.peer_certificates().unwrap_or_default();
+    Tls {
+        version,
+        cipher: cipher
+            .map(|suite| format!("{:?}", suite.suite()))
+            .unwrap_or_default()
+            .into(),
+        peer_certificates: Arc::new(certificates.iter().map(|der| der.to_vec()).collect()),
+    }
+}
+
+/// Closes so that the client can read our last reply: a socket closed over unread input is reset, and takes the reply with it.
+async fn close<S>(mut wire: Wire<S>, ending: Ending)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let _ = timeout(LINGER, async {
+        wire.shutdown().await?;
+        if ending != Ending::Quit {
+            let unread = &mut (&mut wire).take(LINGER_BYTES_MAX);
+            tokio::io::copy(unread, &mut tokio::io::sink()).await?;
+        }
+        std::io::Result::Ok(())
+    })
+    .await;
+}
