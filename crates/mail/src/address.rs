@@ -311,3 +311,6 @@ pub enum AddressError {
     #[error("bad address literal")]
     BadLiteral,
 }
+
+#[cfg(test)]
+mod tests;

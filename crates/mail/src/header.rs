@@ -78,8 +78,9 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
-/// The length of an mbox `From ` line on top of a message, else 0.
-fn mbox_line(message: &[u8]) -> usize {
+/// The length of an mbox `From ` line on top of a message, else 0. Whoever puts fields in front cuts it off first: further down
+/// it is no field, and the header would end there.
+pub fn mbox_line(message: &[u8]) -> usize {
     if message.starts_with(b"From ") || message.starts_with(b">From ") {
         line_end(message)
     } else {
@@ -180,3 +181,6 @@ pub fn fold(name: &str, value: &str) -> String {
     out.push_str("\r\n");
     out
 }
+
+#[cfg(test)]
+mod tests;

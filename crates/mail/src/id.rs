@@ -75,3 +75,54 @@ impl std::str::FromStr for MessageId {
         u128::from_str_radix(text, 16).map(Self)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idents() {
+        fn check(text: &str, good: bool) {
+            assert_eq!(Ident::parse(text).is_ok(), good, "{text:?}");
+        }
+        check("edge-1.68f0a1b2.1f", true);
+        check("e.0.0", true);
+        check(
+            &format!("{}.{}.{}", "e".repeat(32), "f".repeat(16), "0".repeat(16)),
+            true,
+        );
+        check(&format!("{}.0.0", "e".repeat(33)), false);
+        check(&format!("e.{}.0", "f".repeat(17)), false);
+        check(&format!("e.0.{}", "f".repeat(17)), false);
+        check("", false);
+        check("e.0", false);
+        check("e.0.0.0", false);
+        check("e..0", false);
+        check(".0.0", false);
+        check("E.0.0", false);
+        check("e.A.0", false);
+        check("e.g.0", false);
+        check("e.0.+1", false);
+        check("e_1.0.0", false);
+        check("é.0.0", false);
+        check("e.0.0\r\n", false);
+        check(" e.0.0", false);
+        check("[UNAVAILABLE]", false);
+    }
+
+    #[test]
+    fn made() {
+        let ident = Ident::new("edge-1", u64::MAX, 0x1f).unwrap();
+        assert_eq!(ident.as_str(), "edge-1.ffffffffffffffff.1f");
+        assert_eq!(Ident::parse(&ident.to_string()), Ok(ident));
+        assert_eq!(Ident::new("Edge", 1, 1), Err(BadIdent));
+    }
+
+    #[test]
+    fn message_ids() {
+        let id = MessageId(0x1f);
+        assert_eq!(id.to_string(), "0000000000000000000000000000001f");
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert!("x".parse::<MessageId>().is_err());
+    }
+}

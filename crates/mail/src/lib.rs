@@ -10,6 +10,8 @@ pub mod dsn;
 pub mod envelope;
 pub mod header;
 pub mod id;
+#[cfg(test)]
+mod mutation;
 pub mod recipient;
 pub mod reply;
 pub mod structure;

@@ -248,3 +248,6 @@ pub fn verp(list: &Address, number: u64, member: &Address) -> Address {
     let fits = local.len() <= crate::address::LOCAL_BYTES_MAX && !member.needs_smtputf8();
     list.with_local(if fits { local } else { plain })
 }
+
+#[cfg(test)]
+mod tests;

@@ -140,3 +140,120 @@ impl fmt::Display for Reply {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mutation;
+
+    fn wire(reply: &Reply) -> String {
+        let mut out = Vec::new();
+        reply.write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn wire_forms() {
+        fn check(reply: &Reply, expected: &str) {
+            assert_eq!(wire(reply), expected, "{reply:?}");
+        }
+        check(
+            &Reply::new(550, (5, 1, 1), "no such user"),
+            "550 5.1.1 no such user\r\n",
+        );
+        check(&Reply::plain(354, "go on"), "354 go on\r\n");
+        check(&Reply::plain(250, ""), "250 \r\n");
+        check(&Reply::new(250, (2, 0, 0), ""), "250 2.0.0\r\n");
+        check(
+            &Reply::plain(250, "mx.example\nPIPELINING\r\nSIZE 1000\n"),
+            "250-mx.example\r\n250-PIPELINING\r\n250 SIZE 1000\r\n",
+        );
+        check(
+            &Reply::new(554, (5, 7, 1), "listed\r\n250 2.0.0 fine"),
+            "554-5.7.1 listed\r\n554 5.7.1 250 2.0.0 fine\r\n",
+        );
+        check(
+            &Reply::plain(220, "a\0b\x07c\x7fd\té\u{85}"),
+            "220 a?b?c?d ??\r\n",
+        );
+        check(&Reply::plain(220, "\r\n\r\n"), "220 \r\n");
+        // Fields that were filled by hand go through the same door.
+        let open = Reply {
+            code: 70_00,
+            enhanced: None,
+            lines: vec!["a\r\n250 b".into(), "x".repeat(500)],
+        };
+        check(
+            &open,
+            &format!(
+                "999-a\r\n999-250 b\r\n999-{}\r\n999 {}\r\n",
+                "x".repeat(480),
+                "x".repeat(20)
+            ),
+        );
+        let none = Reply {
+            code: 250,
+            enhanced: None,
+            lines: Vec::new(),
+        };
+        check(&none, "250 \r\n");
+    }
+
+    #[test]
+    fn long_text_is_folded_at_spaces() {
+        let text = "word ".repeat(300);
+        let reply = Reply::new(451, (4, 7, 0), &text);
+        assert_eq!(reply.text(), text.trim_end());
+        assert!(reply.lines.len() > 2);
+        assert!(reply.lines.iter().all(|line| line.len() <= LINE_BYTES_MAX));
+        assert!(
+            wire(&reply)
+                .lines()
+                .all(|line| line.starts_with("451") && line.len() <= 510)
+        );
+        assert_eq!(Reply::plain(250, "x\n".repeat(5000)).lines.len(), LINES_MAX);
+        assert_eq!(
+            Reply::plain(250, "x".repeat(1_000_000)).lines.len(),
+            LINES_MAX
+        );
+    }
+
+    #[test]
+    fn severities() {
+        fn check(code: u16, severity: Severity) {
+            assert_eq!(Reply::plain(code, "").severity(), severity, "{code}");
+        }
+        check(220, Severity::Positive);
+        check(354, Severity::Positive);
+        check(399, Severity::Positive);
+        check(400, Severity::Transient);
+        check(499, Severity::Transient);
+        check(500, Severity::Permanent);
+        check(599, Severity::Permanent);
+        assert_eq!(
+            Reply::new(550, (5, 1, 1), "a\nb").to_string(),
+            "550 5.1.1 a b"
+        );
+        assert_eq!(Reply::plain(250, "ok").to_string(), "250 ok");
+    }
+
+    #[test]
+    fn total() {
+        let long = "x y ".repeat(400);
+        let seeds: [&[u8]; 2] = [b"no such user\r\nhere", long.as_bytes()];
+        mutation::each(
+            &seeds,
+            &[b"\r\n", b"\n", b"\0", b" ", b"\xc3\xa9"],
+            1000,
+            |bytes| {
+                let reply = Reply::new(550, (5, 65535, 65535), String::from_utf8_lossy(bytes));
+                let wire = wire(&reply);
+                assert!(wire.ends_with("\r\n"));
+                for line in wire.split_terminator("\r\n") {
+                    assert!(line.len() <= 510 && line.starts_with("550"), "{line:?}");
+                    assert!(line.bytes().all(|b| matches!(b, b' '..=b'~')), "{line:?}");
+                }
+            },
+        );
+    }
+}

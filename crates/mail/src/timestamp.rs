@@ -64,3 +64,47 @@ impl Timestamp {
             .unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms() {
+        fn check(millis: u64, rfc5322: &str, rfc3339: &str) {
+            assert_eq!(Timestamp(millis).rfc5322(), rfc5322);
+            assert_eq!(Timestamp(millis).rfc3339(), rfc3339);
+        }
+        check(
+            0,
+            "Thu, 1 Jan 1970 00:00:00 +0000",
+            "1970-01-01T00:00:00.000Z",
+        );
+        check(
+            1_795_176_245_123,
+            "Fri, 20 Nov 2026 12:04:05 +0000",
+            "2026-11-20T12:04:05.123Z",
+        );
+        check(
+            1_709_164_800_007,
+            "Thu, 29 Feb 2024 00:00:00 +0000",
+            "2024-02-29T00:00:00.007Z",
+        );
+        let end = (
+            "Fri, 31 Dec 9999 23:59:59 +0000",
+            "9999-12-31T23:59:59.999Z",
+        );
+        check(LAST_MILLIS, end.0, end.1);
+        check(u64::MAX, end.0, end.1);
+    }
+
+    #[test]
+    fn arithmetic_saturates() {
+        let second = Duration::from_secs(1);
+        assert_eq!(Timestamp(1500).seconds(), 1);
+        assert_eq!(Timestamp(5).after(second), Timestamp(1005));
+        assert_eq!(Timestamp(u64::MAX).after(second), Timestamp(u64::MAX));
+        assert_eq!(Timestamp(1005).since(Timestamp(5)), second);
+        assert_eq!(Timestamp(5).since(Timestamp(1005)), Duration::ZERO);
+    }
+}

@@ -158,6 +158,9 @@ impl Trace {
             return None;
         }
         let value: String = value.chars().filter(|c| !c.is_ascii_whitespace()).collect();
+        if !value.bytes().all(|b| b.is_ascii_graphic()) {
+            return None;
+        }
         let mut items = Items::default();
         let rest = value.strip_prefix("v=1;")?;
         for item in rest.split(';') {
@@ -205,7 +208,7 @@ impl Items<'_> {
                 "spooled" => Custody::Spooled,
                 _ => return None,
             },
-            arrival: Timestamp(self.arrival?.parse().ok()?),
+            arrival: Timestamp(millis(self.arrival?)?),
             client: self.client?.parse::<IpAddr>().ok()?.to_canonical(),
             helo: (clean(&helo) == helo).then(|| helo.into())?,
             spf: Spf::parse(self.spf?)?,
@@ -220,6 +223,12 @@ impl Items<'_> {
             },
         })
     }
+}
+
+/// A number without the sign that `parse` would take.
+fn millis(text: &str) -> Option<u64> {
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    digits.then(|| text.parse().ok())?
 }
 
 /// A HELO argument as it may be kept: no control characters, bounded.
@@ -258,3 +267,6 @@ fn decode(text: &str) -> Option<String> {
     }
     String::from_utf8(out).ok()
 }
+
+#[cfg(test)]
+mod tests;

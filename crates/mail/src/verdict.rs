@@ -148,3 +148,6 @@ pub fn digest(message: &[u8]) -> [u8; 32] {
     digest.copy_from_slice(context.finish().as_ref());
     digest
 }
+
+#[cfg(test)]
+mod tests;
