@@ -1,63 +1,144 @@
 //! Reading configuration: TOML, unknown keys are errors, every complaint with its line; and holding the commented sample to it.
+//! It never changes a file.
 
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::program::{Complaint, Configuration};
+use toml::{Table, Value};
 
-/// Reads a file. The error is one `file:line: what, why, what to do` a line.
+use crate::program::Configuration;
+
+pub mod bytes;
+pub mod duration;
+mod place;
+mod sample;
+
+pub use sample::compare_sample;
+
+/// A configuration is written by hand: whatever is larger is another file.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+/// Keys and passwords are short.
+const SECRET_BYTES_MAX: u64 = 64 << 10;
+
+/// Reads a file. The error is one `file:line: what, why, what to do` a line. Line 0 stands for the whole file: a key that
+/// is complained of and is not in it.
 pub fn load<C: Configuration>(path: &Path) -> Result<C, String> {
-    todo!("{path:?}")
+    let text = read(path, FILE_BYTES_MAX).map_err(|error| {
+        format!(
+            "{}:0: cannot be read, {error}, give the right one with --config FILE",
+            path.display()
+        )
+    })?;
+    let text = String::from_utf8(text).map_err(|error| {
+        let line = line_of(error.as_bytes(), error.utf8_error().valid_up_to());
+        let path = path.display();
+        format!("{path}:{line}: not UTF-8, TOML is always UTF-8, save the file as UTF-8")
+    })?;
+    parse(&text, path)
+}
+
+/// [`load`] for a text; `path` is what the complaints name.
+pub fn parse<C: Configuration>(text: &str, path: &Path) -> Result<C, String> {
+    let complain = |error: toml::de::Error, why: &str, remedy: &str| {
+        let line = error
+            .span()
+            .map_or(0, |span| line_of(text.as_bytes(), span.start));
+        let what = error.message().trim().replace('\n', "; ");
+        format!("{}:{line}: {what}, {why}, {remedy}", path.display())
+    };
+    let place = place::Places::read(text)
+        .map_err(|error| complain(error, "the file is not TOML", "correct this line"))?;
+    let config: C = place.configuration().map_err(|error| {
+        let remedy = "correct it; `config show` and the commented sample list every key";
+        complain(error, "no configuration has this", remedy)
+    })?;
+    let mut complaints = config.check();
+    complaints.extend(config.log().check());
+    if complaints.is_empty() {
+        return Ok(config);
+    }
+    let lines = complaints.into_iter().map(|complaint| {
+        let line = place.offset(&complaint.key);
+        let line = line.map_or(0, |offset| line_of(text.as_bytes(), offset));
+        let crate::program::Complaint {
+            key,
+            what,
+            why,
+            remedy,
+        } = complaint;
+        format!("{}:{line}: {key}: {what}, {why}, {remedy}", path.display())
+    });
+    Err(lines.collect::<Vec<_>>().join("\n"))
 }
 
 /// `config show`: the configuration in force as TOML; with `non_default` only keys that differ from their default.
 pub fn show<C: Configuration>(config: &C, non_default: bool) -> String {
-    let _ = config;
-    todo!("{non_default}")
-}
-
-/// Holds a sample (`deploy/etc/*.toml`) to the configuration: with every commented key taken in it must parse to the
-/// default, and name every key there is. Returns what is wrong; for tests.
-pub fn compare_sample<C: Configuration>(sample: &str) -> Vec<Complaint> {
-    todo!("{sample}")
-}
-
-/// Durations in configuration: `"30s"`, `"5m"`, `"2h"`, `"60d"`, `"250ms"`. Use as `#[serde(with = "service::config::duration")]`.
-pub mod duration {
-    use std::time::Duration;
-
-    use serde::{Deserializer, Serializer};
-
-    /// Writes the largest unit that loses nothing.
-    pub fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-        let _ = serializer;
-        todo!("{value:?}")
+    let mut shown = table(config);
+    if non_default {
+        remove_equal(&mut shown, &table(&C::default()));
     }
-
-    /// Reads a number with its unit.
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        let _ = deserializer;
-        todo!()
-    }
-}
-
-/// Sizes in configuration: `"64MiB"`, `"10MB"`, `"512KiB"`, `1000`. Use as `#[serde(with = "service::config::bytes")]`.
-pub mod bytes {
-    use serde::{Deserializer, Serializer};
-
-    /// Writes the largest binary unit that loses nothing.
-    pub fn serialize<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-        let _ = serializer;
-        todo!("{value}")
-    }
-
-    /// Reads a number with its unit.
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-        let _ = deserializer;
-        todo!()
-    }
+    toml::to_string(&shown).expect("a table of TOML values is TOML")
 }
 
 /// A secret file's content without the last newline; refuses files that others may read, and says which mode to set.
+/// A group may read it (a program's own group), nobody but the owner may write it.
 pub fn secret(path: &Path) -> Result<Vec<u8>, String> {
-    todo!("{path:?}")
+    let shown = path.display();
+    let metadata = std::fs::metadata(path).map_err(|error| format!("{shown}: {error}"))?;
+    let mode = metadata.mode() & 0o777;
+    if mode & 0o027 != 0 {
+        return Err(format!(
+            "{shown}: mode {mode:04o} lets others at a secret; run: chmod 0600 {shown} (or 0640 for its group)"
+        ));
+    }
+    let mut secret = read(path, SECRET_BYTES_MAX).map_err(|error| format!("{shown}: {error}"))?;
+    if secret.ends_with(b"\n") {
+        secret.pop();
+        if secret.ends_with(b"\r") {
+            secret.pop();
+        }
+    }
+    if secret.is_empty() {
+        return Err(format!("{shown}: empty; put the secret in it"));
+    }
+    Ok(secret)
 }
+
+/// The whole of a regular file, if it is no larger than that.
+fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    let mut bytes = Vec::new();
+    let read = file.take(bytes_max + 1).read_to_end(&mut bytes);
+    match read {
+        Err(error) => Err(error.to_string()),
+        Ok(n) if n as u64 > bytes_max => Err(format!("larger than {bytes_max} bytes")),
+        Ok(_) => Ok(bytes),
+    }
+}
+
+/// From 1.
+fn line_of(text: &[u8], offset: usize) -> usize {
+    let before = &text[..offset.min(text.len())];
+    1 + before.iter().filter(|byte| **byte == b'\n').count()
+}
+
+/// A configuration as TOML knows it. Fails only by a mistake in the type, which the first test of the program meets.
+fn table<C: Configuration>(config: &C) -> Table {
+    Table::try_from(config).expect("a configuration can be written as TOML")
+}
+
+fn remove_equal(shown: &mut Table, default: &Table) {
+    shown.retain(|key, value| match (value, default.get(key)) {
+        (Value::Table(value), Some(Value::Table(default))) => {
+            remove_equal(value, default);
+            !value.is_empty()
+        }
+        (value, Some(default)) => value != default,
+        (_, None) => true,
+    });
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,15 +1,28 @@
 //! The control socket (HTTP on a Unix socket, all commands), the HTTP listener (/metrics /healthz /readyz /status, loopback by
 //! default), the client that commands use, and HTTP over mutual TLS between hosts.
+//! What a program's own routes do is the program's affair.
 
+mod client;
+mod http;
+mod peers;
+mod server;
+mod socket;
+
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::tls::{Identity, Role};
+use crate::listener::{Counts, Listener};
+use crate::tls::Identity;
 
-/// `[control]`.
+pub use client::{ask, fetch};
+pub use peers::{Peer, serve};
+pub(crate) use server::Server;
+
+/// `[control]`. What the file leaves out is the program's default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
@@ -32,74 +45,193 @@ pub struct Request {
 
 /// What `/readyz` and `/status` say: ready when every named condition is met.
 #[derive(Clone, Debug, Default)]
-pub struct Readiness(
-    Arc<std::sync::Mutex<std::collections::BTreeMap<&'static str, Option<String>>>>,
-);
+pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, Option<String>>>>);
 
 impl Readiness {
     /// Sets a condition: `Ok` is met, `Err` says why not. Logged when it changes.
     pub fn set(&self, condition: &'static str, state: Result<(), String>) {
-        let _ = (&self.0, condition, state);
-        todo!()
+        let reason = state.err();
+        let before = lock(&self.0).insert(condition, reason.clone());
+        match (before, reason) {
+            // Met from the start, or as before: nothing to tell.
+            (None | Some(None), None) => {}
+            (Some(Some(before)), Some(reason)) if before == reason => {}
+            (_, Some(reason)) => tracing::warn!(event = "not_ready", condition, %reason),
+            (_, None) => tracing::info!(event = "ready", condition),
+        }
     }
 
     /// The first reason why not, if any.
     pub fn reason(&self) -> Option<String> {
-        todo!()
+        let reasons = self.reasons();
+        let (condition, reason) = reasons.into_iter().next()?;
+        Some(format!("{condition}: {reason}"))
+    }
+
+    /// Every condition that is not met, with its reason.
+    pub fn reasons(&self) -> BTreeMap<&'static str, String> {
+        let conditions = lock(&self.0);
+        let unmet = conditions.iter();
+        unmet
+            .filter_map(|(condition, reason)| Some((*condition, reason.clone()?)))
+            .collect()
     }
 }
 
-/// Where a program adds its routes and its part of `/status`.
+/// Where a program adds its routes, its listeners, its certificates and its part of `/status`.
 #[derive(Clone, Default)]
 pub struct Control {
-    _routes: Arc<std::sync::Mutex<Option<axum::Router>>>,
+    inner: Arc<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// Met by the first listener or routes published; `None` in tests.
+    started: Option<(Readiness, &'static str)>,
+    routes: Mutex<Option<axum::Router>>,
+    status: Mutex<Option<StatusPart>>,
+    listeners: Mutex<BTreeMap<&'static str, Published>>,
+    identities: Mutex<BTreeMap<&'static str, Identity>>,
+    reloads: Mutex<Vec<(&'static str, ReloadStep)>>,
+}
+
+type StatusPart = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
+type ReloadStep = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// A listener as `/status` and `/metrics` show it: an address, or a [`Listener`] with its counts.
+pub struct Published {
+    address: SocketAddr,
+    counts: Option<Arc<Counts>>,
+}
+
+impl From<SocketAddr> for Published {
+    fn from(address: SocketAddr) -> Self {
+        Self {
+            address,
+            counts: None,
+        }
+    }
+}
+
+impl From<&Listener> for Published {
+    fn from(listener: &Listener) -> Self {
+        Self {
+            address: listener.address(),
+            counts: Some(listener.counts()),
+        }
+    }
 }
 
 impl Control {
-    /// Serves the program's own routes on the control socket (not on TCP). Call once.
+    /// One that holds `condition` back until the program has published something to serve.
+    pub(crate) fn new(readiness: Readiness, condition: &'static str) -> Self {
+        let reason = "no listener or routes published yet";
+        readiness.set(condition, Err(reason.into()));
+        let inner = Inner {
+            started: Some((readiness, condition)),
+            ..Inner::default()
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    fn started(&self) {
+        if let Some((readiness, condition)) = &self.inner.started {
+            readiness.set(condition, Ok(()));
+        }
+    }
+
+    /// Serves the program's own routes on the control socket (not on TCP). Call once: the last call counts.
+    /// `/status`, `/metrics`, `/healthz` and `/readyz` are taken.
     pub fn routes(&self, router: axum::Router) {
-        let _ = router;
-        todo!()
+        *lock(&self.inner.routes) = Some(router);
+        self.started();
     }
 
-    /// What `/status` shows of this program, asked each time.
+    /// What `/status` shows of this program under `program`, asked each time.
     pub fn status(&self, status: impl Fn() -> serde_json::Value + Send + Sync + 'static) {
-        let _ = status;
-        todo!()
+        *lock(&self.inner.status) = Some(Arc::new(status));
+    }
+
+    /// Shows a bound listener in `/status` under `listeners`: `control.listener("mail", &listener)` with its sessions
+    /// in `/metrics`, or an address alone. `control` is taken.
+    pub fn listener(&self, name: &'static str, listener: impl Into<Published>) {
+        self.publish(name, listener.into());
+        self.started();
+    }
+
+    fn publish(&self, name: &'static str, listener: Published) {
+        tracing::info!(event = "listening", listener = name, address = %listener.address);
+        lock(&self.inner.listeners).insert(name, listener);
+    }
+
+    /// Reloads an identity on SIGHUP, and shows when it expires in `/status` and `/metrics`. `name` is its section: `inside`.
+    pub fn identity(&self, name: &'static str, identity: &Identity) {
+        lock(&self.inner.identities).insert(name, identity.clone());
+        let identity = identity.clone();
+        self.on_reload(name, move || identity.reload());
+    }
+
+    /// Does something on each SIGHUP, after a good configuration has come into force; on an error what was in force
+    /// must stay, and the reload counts as failed. `name` says what is reloaded.
+    pub fn on_reload(
+        &self,
+        name: &'static str,
+        reload: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+    ) {
+        lock(&self.inner.reloads).push((name, Arc::new(reload)));
+    }
+
+    /// Runs every step of a reload; the names and errors of those that failed.
+    pub(crate) fn reload(&self) -> Vec<(&'static str, String)> {
+        let steps = lock(&self.inner.reloads).clone();
+        let failed = steps.into_iter();
+        failed
+            .filter_map(|(name, step)| Some((name, step().err()?)))
+            .collect()
+    }
+
+    fn program_routes(&self) -> Option<axum::Router> {
+        lock(&self.inner.routes).clone()
+    }
+
+    fn program_status(&self) -> serde_json::Value {
+        // Asked outside the lock: it is the program's code.
+        let status = lock(&self.inner.status).clone();
+        status.map_or(serde_json::Value::Null, |status| status())
+    }
+
+    fn listeners(&self) -> BTreeMap<&'static str, SocketAddr> {
+        let listeners = lock(&self.inner.listeners);
+        listeners
+            .iter()
+            .map(|(name, l)| (*name, l.address))
+            .collect()
+    }
+
+    pub(crate) fn listener_counts(&self) -> Vec<(&'static str, Arc<Counts>)> {
+        let listeners = lock(&self.inner.listeners);
+        let counted = listeners.iter();
+        counted
+            .filter_map(|(name, listener)| Some((*name, listener.counts.clone()?)))
+            .collect()
+    }
+
+    /// Seconds until each identity expires.
+    pub(crate) fn certificates(&self) -> BTreeMap<&'static str, i64> {
+        let identities = lock(&self.inner.identities);
+        identities
+            .iter()
+            .map(|(name, i)| (*name, i.seconds_left()))
+            .collect()
     }
 }
 
-/// The peer of a request on [`serve`], as an axum extension (`Extension<Peer>`).
-#[derive(Clone, Debug)]
-pub struct Peer {
-    /// Where it connected from.
-    pub address: SocketAddr,
-    /// The names in its verified certificate; empty on plain loopback.
-    pub names: Arc<[String]>,
+/// None of these locks is held over code that could panic half-way: a poisoned one is still good.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Serves a router to other hosts: over mutual TLS for peers whose certificate names one of `roles`; plain when `identity` is
-/// `None`, which is refused unless `listen` is loopback. Returns the bound address and runs until shutdown.
-pub async fn serve(
-    listen: SocketAddr,
-    identity: Option<Identity>,
-    roles: &'static [Role],
-    router: axum::Router,
-    shutdown: crate::shutdown::Shutdown,
-) -> Result<SocketAddr, crate::program::StartError> {
-    let _ = (listen, identity, roles, router, shutdown);
-    todo!()
-}
-
-/// A request to another host's [`serve`]: status code and body, at most `limit_bytes`. The peer must show a certificate with `role`.
-pub async fn fetch(
-    address: SocketAddr,
-    identity: Option<&Identity>,
-    role: Role,
-    request: &Request,
-    limit_bytes: usize,
-    deadline: std::time::Duration,
-) -> Result<(u16, Vec<u8>), String> {
-    let _ = (address, identity, role, request, limit_bytes, deadline);
-    todo!()
-}
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,11 @@
 //! How a program starts, reloads and ends: `PROGRAM --config FILE [--check] [COMMAND]` (design section 6).
+//! It alone handles signals and the command line; what a program does in between is the program's affair.
 
+mod cli;
+mod command;
+mod daemon;
+
+use std::io::Write;
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -79,7 +85,7 @@ pub struct Daemon<C> {
     pub readiness: Readiness,
     /// Where all metrics are registered.
     pub metrics: prometheus::Registry,
-    /// Adds the program's own routes to the control socket; call once, before serving.
+    /// Adds the program's own routes to the control socket (once, before serving), its listeners and its certificates.
     pub control: crate::control::Control,
 }
 
@@ -97,6 +103,65 @@ pub struct StartError {
 
 /// Parses the command line, reads and checks the configuration (exit 78 when it is wrong), runs a command, or the daemon until
 /// SIGTERM or SIGINT has drained it (exit 0). SIGHUP reloads; a bad new configuration is told and the old one stays.
+///
+/// Every program has the commands `config`, `status`, `ready` and `ca`, and the options `--config`, `--check` and `--json`:
+/// its own commands have other names. It is ready when it has published a listener or its routes
+/// ([`Control`](crate::control::Control)) and every condition in [`Readiness`] is met.
 pub fn main<P: Program>() -> ExitCode {
-    todo!()
+    let arguments = match cli::parse::<P>(std::env::args_os()) {
+        Ok(arguments) => arguments,
+        // Also `--help` and `--version`, which are no mistakes.
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_USAGE));
+        }
+    };
+    match command::dispatch::<P>(arguments) {
+        Ok(exit) => exit,
+        Err(End { text, exit }) => {
+            complain(&text);
+            ExitCode::from(exit)
+        }
+    }
+}
+
+/// The command line is wrong.
+const EXIT_USAGE: u8 = 2;
+/// Something could not be done.
+const EXIT_FAILED: u8 = 1;
+/// The configuration is wrong (`EX_CONFIG` of sysexits).
+const EXIT_CONFIG: u8 = 78;
+
+/// How a program ends when it has something to complain of.
+struct End {
+    text: String,
+    exit: u8,
+}
+
+impl End {
+    fn failed(text: impl ToString) -> Self {
+        Self {
+            text: text.to_string(),
+            exit: EXIT_FAILED,
+        }
+    }
+
+    fn config(text: String) -> Self {
+        Self {
+            text,
+            exit: EXIT_CONFIG,
+        }
+    }
+}
+
+/// To stdout; whoever has closed it has seen enough.
+fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{}", text.trim_end_matches('\n'));
+}
+
+/// To stderr, the same.
+fn complain(text: &str) {
+    let mut out = std::io::stderr().lock();
+    let _ = writeln!(out, "{}", text.trim_end_matches('\n'));
 }

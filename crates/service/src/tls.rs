@@ -1,10 +1,17 @@
 //! Mutual TLS between the house's own hosts: certificates of the site's CA that name a node and its role, reloaded on SIGHUP.
+//! Always with ring and TLS 1.2 or later; the process-wide provider is neither read nor set.
 
-use std::path::PathBuf;
+mod identity;
+mod verify;
+
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
 use serde::{Deserialize, Serialize};
+
+pub use identity::Identity;
 
 /// `[inside]` / `[tls]`: files in PEM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,61 +43,88 @@ pub enum Role {
 }
 
 impl Role {
+    /// Every role there is.
+    pub const ALL: [Role; 5] = [
+        Role::MxEdge,
+        Role::Balancer,
+        Role::Scanner,
+        Role::Listserv,
+        Role::Operator,
+    ];
+
     /// The DNS name.
     pub fn name(self) -> &'static str {
-        todo!()
+        match self {
+            Role::MxEdge => "mx-edge",
+            Role::Balancer => "balancer",
+            Role::Scanner => "scanner",
+            Role::Listserv => "listserv",
+            Role::Operator => "operator",
+        }
     }
 
     /// As the name a client asks for.
     pub fn server_name(self) -> ServerName<'static> {
-        todo!()
+        ServerName::try_from(self.name()).expect("every role's name is a DNS name")
     }
 }
 
-/// A node's own certificate and the CA it trusts. `reload` reads the files anew and keeps the old ones when the new are bad.
-#[derive(Clone)]
-pub struct Identity {
-    _private: (),
-}
-
-impl Identity {
-    /// Reads and checks the files: the key fits, the chain leads to the CA, nothing has expired.
-    pub fn load(files: &Files) -> Result<Self, String> {
-        todo!("{files:?}")
-    }
-
-    /// Reads the files anew.
-    pub fn reload(&self) -> Result<(), String> {
-        todo!()
-    }
-
-    /// For servers: clients must show a certificate of the site's CA.
-    pub fn server(&self) -> Arc<rustls::ServerConfig> {
-        todo!()
-    }
-
-    /// For clients: the server must show one with the role asked for as server name.
-    pub fn client(&self) -> Arc<rustls::ClientConfig> {
-        todo!()
-    }
-
-    /// Seconds until the first certificate of the chain expires; negative when it has.
-    pub fn seconds_left(&self) -> i64 {
-        todo!()
-    }
-}
-
-/// For a public server: the certificate alone, no client certificates asked for.
+/// For a public server: the certificate alone, no client certificates asked for. It stays as it was read; a server that
+/// reloads keeps an [`Identity::load_public`].
 pub fn public_server(files: &Files) -> Result<Arc<rustls::ServerConfig>, String> {
-    todo!("{files:?}")
+    Ok(Identity::load_public(files)?.server())
 }
 
 /// For opportunistic TLS to strangers: encrypts, believes any certificate (RFC 7435).
 pub fn opportunistic_client() -> Arc<rustls::ClientConfig> {
-    todo!()
+    let provider = provider();
+    let verifier = Arc::new(verify::AnyServer(provider.clone()));
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring has TLS 1.2 and 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    Arc::new(config)
 }
 
-/// The DNS names in a leaf certificate (DER).
+/// The DNS names in a leaf certificate (DER), in lower case; none when it cannot be read.
 pub fn names(certificate: &[u8]) -> Vec<String> {
-    todo!("{}", certificate.len())
+    let Ok((_, parsed)) = x509_parser::parse_x509_certificate(certificate) else {
+        return Vec::new();
+    };
+    let Ok(Some(alternatives)) = parsed.subject_alternative_name() else {
+        return Vec::new();
+    };
+    let names = alternatives.value.general_names.iter();
+    names
+        .filter_map(|name| match name {
+            x509_parser::extensions::GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+            _ => None,
+        })
+        .collect()
 }
+
+/// Whether a verified peer chain (DER, leaf first) names one of the roles. It looks at names alone: the chain must
+/// have been verified by the handshake of an [`Identity`].
+pub fn has_role(certificates: &[Vec<u8>], roles: &[Role]) -> bool {
+    let leaf = certificates.first();
+    leaf.is_some_and(|leaf| {
+        let names = names(leaf);
+        roles
+            .iter()
+            .any(|role| names.iter().any(|name| name == role.name()))
+    })
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// For errors: which file, and what is wrong with it.
+fn in_file(path: &Path, error: impl std::fmt::Display) -> String {
+    format!("{}: {error}", path.display())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! Readiness, the daemon's routes, and requests between hosts.

@@ -1,0 +1,222 @@
+//! Metrics: the shortest way to register one, and the `service_*` ones that every program has.
+//! A metric's help text is its documentation.
+
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
+
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+use time::OffsetDateTime;
+
+use crate::control::Control;
+use crate::shutdown::Shutdown;
+
+/// Names are constants of the program: a bad or double one is met by its first test.
+const NAMES_ARE_CONSTANTS: &str = "a metric's name is valid and registered once";
+
+/// A counter; its name ends in `_total`.
+pub fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
+    register(registry, IntCounter::new(name, help))
+}
+
+/// A counter by labels, which have few values.
+pub fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    register(registry, IntCounterVec::new(Opts::new(name, help), labels))
+}
+
+/// A gauge.
+pub fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
+    register(registry, IntGauge::new(name, help))
+}
+
+/// A gauge by labels, which have few values.
+pub fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    register(registry, IntGaugeVec::new(Opts::new(name, help), labels))
+}
+
+/// A histogram; the upper bounds of its buckets are in the unit its name ends in.
+pub fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+    let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+    register(registry, Histogram::with_opts(options))
+}
+
+/// A histogram by labels, which have few values.
+pub fn histograms(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    buckets: &[f64],
+    labels: &[&str],
+) -> HistogramVec {
+    let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+    register(registry, HistogramVec::new(options, labels))
+}
+
+fn register<M>(registry: &Registry, metric: Result<M, prometheus::Error>) -> M
+where
+    M: prometheus::core::Collector + Clone + 'static,
+{
+    let metric = metric.expect(NAMES_ARE_CONSTANTS);
+    let registered = registry.register(Box::new(metric.clone()));
+    registered.expect(NAMES_ARE_CONSTANTS);
+    metric
+}
+
+/// What every program has.
+pub(crate) struct ServiceMetrics {
+    registry: Registry,
+    ready: IntGauge,
+    reload_failed: IntGauge,
+    reload_good_time: IntGauge,
+    certificate_left: IntGaugeVec,
+    activities: IntGaugeVec,
+    sessions: IntGaugeVec,
+    sessions_total: IntCounterVec,
+    accept_failed: IntCounterVec,
+    full: IntCounterVec,
+    /// Two scrapes at once must not both add what has been counted since the last.
+    scrape: Mutex<()>,
+}
+
+impl ServiceMetrics {
+    pub(crate) fn new(registry: &Registry, version: &str) -> Self {
+        let now = OffsetDateTime::now_utc().unix_timestamp();
+        let started = "service_start_time_seconds";
+        gauge(registry, started, "When the program started, in Unix time.").set(now);
+        let info = "The running version, as a label; always 1.";
+        let info = gauges(registry, "service_info", info, &["version"]);
+        info.with_label_values(&[version]).set(1);
+        let metrics = Self {
+            registry: registry.clone(),
+            ready: gauge(
+                registry,
+                "service_ready",
+                "1 when ready, 0 when not; /readyz says why not.",
+            ),
+            reload_failed: gauge(
+                registry,
+                "service_reload_failed",
+                "1 when the last SIGHUP found a bad configuration or certificate and the old one stayed; the log says why.",
+            ),
+            reload_good_time: gauge(
+                registry,
+                "service_reload_good_time_seconds",
+                "When the configuration in force was read, in Unix time.",
+            ),
+            certificate_left: gauges(
+                registry,
+                "service_certificate_left_seconds",
+                "Time until the first certificate of a chain expires; negative when it has.",
+                &["name"],
+            ),
+            activities: gauges(
+                registry,
+                "service_activities",
+                "Work that a shutdown would wait for.",
+                &["name"],
+            ),
+            sessions: gauges(
+                registry,
+                "service_listener_sessions",
+                "Sessions open now.",
+                &["listener"],
+            ),
+            sessions_total: counters(
+                registry,
+                "service_listener_sessions_total",
+                "Sessions accepted.",
+                &["listener"],
+            ),
+            accept_failed: counters(
+                registry,
+                "service_listener_accept_failed_total",
+                "Connections that could not be accepted; rising fast means that descriptors ran out.",
+                &["listener"],
+            ),
+            full: counters(
+                registry,
+                "service_listener_full_total",
+                "Times that all of a listener's sessions were in use and new connections waited.",
+                &["listener"],
+            ),
+            scrape: Mutex::new(()),
+        };
+        metrics.reload_good_time.set(now);
+        metrics
+    }
+
+    pub(crate) fn reloaded(&self, good: bool) {
+        self.reload_failed.set((!good).into());
+        if good {
+            let now = OffsetDateTime::now_utc().unix_timestamp();
+            self.reload_good_time.set(now);
+        }
+    }
+
+    /// Everything in the registry in Prometheus's text format.
+    pub(crate) fn text(&self, control: &Control, ready: bool, work: &Shutdown) -> String {
+        let _alone = self.scrape.lock();
+        self.ready.set(ready.into());
+        for (name, left) in control.certificates() {
+            self.certificate_left.with_label_values(&[name]).set(left);
+        }
+        for (name, count) in work.activities() {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.activities.with_label_values(&[name]).set(count);
+        }
+        for (name, counts) in control.listener_counts() {
+            let sessions = counts.sessions.load(Ordering::Relaxed);
+            self.sessions.with_label_values(&[name]).set(sessions);
+            for (counter, counted) in [
+                (&self.sessions_total, &counts.sessions_total),
+                (&self.accept_failed, &counts.accept_failed_total),
+                (&self.full, &counts.full_total),
+            ] {
+                let counter = counter.with_label_values(&[name]);
+                counter.inc_by(
+                    counted
+                        .load(Ordering::Relaxed)
+                        .saturating_sub(counter.get()),
+                );
+            }
+        }
+        let text = TextEncoder::new().encode_to_string(&self.registry.gather());
+        text.unwrap_or_else(|error| {
+            tracing::error!(event = "metrics_failed", %error);
+            String::new()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_is_what_prometheus_reads() {
+        let registry = Registry::new();
+        let metrics = ServiceMetrics::new(&registry, "1.2.3");
+        let outcomes = counters(&registry, "mx_sessions_total", "Sessions.", &["outcome"]);
+        outcomes.with_label_values(&["passed"]).inc();
+        let work = Shutdown::new();
+        let _session = work.activity("session");
+        metrics.reloaded(false);
+        let text = metrics.text(&Control::default(), true, &work);
+        for line in [
+            "# HELP mx_sessions_total Sessions.",
+            "mx_sessions_total{outcome=\"passed\"} 1",
+            "service_ready 1",
+            "service_reload_failed 1",
+            "service_activities{name=\"session\"} 1",
+            "service_info{version=\"1.2.3\"} 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
+        metrics.reloaded(true);
+        let text = metrics.text(&Control::default(), false, &work);
+        assert!(text.contains("\nservice_reload_failed 0\n"), "{text}");
+        assert!(text.contains("\nservice_ready 0\n"), "{text}");
+    }
+}
