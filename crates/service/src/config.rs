@@ -22,10 +22,20 @@ const FILE_BYTES_MAX: u64 = 16 << 20;
 /// Keys and passwords are short.
 const SECRET_BYTES_MAX: u64 = 64 << 10;
 
-/// Reads a file. The error is one `file:line: what, why, what to do` a line. Line 0 stands for the whole file: a key that
-/// is complained of and is not in it.
+/// Reads and checks a file. The error is one `file:line: what, why, what to do` a line. Line 0 stands for the whole file: a
+/// key that is complained of and is not in it.
 pub fn load<C: Configuration>(path: &Path) -> Result<C, String> {
-    let text = read(path, FILE_BYTES_MAX).map_err(|error| {
+    let (config, complaints) = read(path)?;
+    match complaints.is_empty() {
+        true => Ok(config),
+        false => Err(complaints.join("\n")),
+    }
+}
+
+/// [`load`] in two: the configuration, and what its own check complains of. A command to a running daemon needs only the
+/// first: a mistake made in the file since must not shut the operator out.
+pub(crate) fn read<C: Configuration>(path: &Path) -> Result<(C, Vec<String>), String> {
+    let text = read_file(path, FILE_BYTES_MAX).map_err(|error| {
         format!(
             "{}:0: cannot be read, {error}, give the right one with --config FILE",
             path.display()
@@ -39,8 +49,8 @@ pub fn load<C: Configuration>(path: &Path) -> Result<C, String> {
     parse(&text, path)
 }
 
-/// [`load`] for a text; `path` is what the complaints name.
-pub fn parse<C: Configuration>(text: &str, path: &Path) -> Result<C, String> {
+/// [`read`] for a text; `path` is what the complaints name.
+fn parse<C: Configuration>(text: &str, path: &Path) -> Result<(C, Vec<String>), String> {
     let complain = |error: toml::de::Error, why: &str, remedy: &str| {
         let line = error
             .span()
@@ -54,12 +64,8 @@ pub fn parse<C: Configuration>(text: &str, path: &Path) -> Result<C, String> {
         let remedy = "correct it; `config show` and the commented sample list every key";
         complain(error, "no configuration has this", remedy)
     })?;
-    let mut complaints = config.check();
-    complaints.extend(config.log().check());
-    if complaints.is_empty() {
-        return Ok(config);
-    }
-    let lines = complaints.into_iter().map(|complaint| {
+    let complaints = config.check().into_iter().chain(config.log().check());
+    let complaints = complaints.map(|complaint| {
         let line = place.offset(&complaint.key);
         let line = line.map_or(0, |offset| line_of(text.as_bytes(), offset));
         let crate::program::Complaint {
@@ -70,7 +76,8 @@ pub fn parse<C: Configuration>(text: &str, path: &Path) -> Result<C, String> {
         } = complaint;
         format!("{}:{line}: {key}: {what}, {why}, {remedy}", path.display())
     });
-    Err(lines.collect::<Vec<_>>().join("\n"))
+    let complaints = complaints.collect();
+    Ok((config, complaints))
 }
 
 /// `config show`: the configuration in force as TOML; with `non_default` only keys that differ from their default.
@@ -93,7 +100,8 @@ pub fn secret(path: &Path) -> Result<Vec<u8>, String> {
             "{shown}: mode {mode:04o} lets others at a secret; run: chmod 0600 {shown} (or 0640 for its group)"
         ));
     }
-    let mut secret = read(path, SECRET_BYTES_MAX).map_err(|error| format!("{shown}: {error}"))?;
+    let mut secret =
+        read_file(path, SECRET_BYTES_MAX).map_err(|error| format!("{shown}: {error}"))?;
     if secret.ends_with(b"\n") {
         secret.pop();
         if secret.ends_with(b"\r") {
@@ -107,7 +115,7 @@ pub fn secret(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 /// The whole of a regular file, if it is no larger than that.
-fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
+fn read_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
     let file = File::open(path).map_err(|error| error.to_string())?;
     let mut bytes = Vec::new();
     let read = file.take(bytes_max + 1).read_to_end(&mut bytes);

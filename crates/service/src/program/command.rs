@@ -18,13 +18,21 @@ pub(super) fn dispatch<P: Program>(arguments: Arguments<P::Command>) -> Result<E
         return Ok(ExitCode::SUCCESS);
     }
     let path = config_path::<P>(&options);
-    let config = load::<P::Config>(&path)?;
+    let (config, complaints) = config::read::<P::Config>(&path).map_err(End::config)?;
+    let checked = match complaints.is_empty() {
+        true => Ok(()),
+        false => Err(End::config(complaints.join("\n"))),
+    };
     if options.check {
+        checked?;
         say(&format!("{}: good", path.display()));
         return Ok(ExitCode::SUCCESS);
     }
     let invocation = match command {
-        None => return daemon::run::<P>(path, config),
+        None => {
+            checked?;
+            return daemon::run::<P>(path, config);
+        }
         Some(Command::Own(own)) => P::command(own, &config),
         Some(Command::House(House::Ready)) => return ready(&config),
         Some(Command::House(House::Status)) => Invocation::Control {
@@ -42,7 +50,10 @@ pub(super) fn dispatch<P: Program>(arguments: Arguments<P::Command>) -> Result<E
         Some(Command::House(House::Ca { .. })) => unreachable!("done above"),
     };
     match invocation {
-        Invocation::Here(act) => say(&act().map_err(End::failed)?),
+        Invocation::Here(act) => {
+            checked?;
+            say(&act().map_err(End::failed)?);
+        }
         Invocation::Control { request, print } => {
             let answer = answer(&config, &request)?;
             match serde_json::from_slice::<Value>(&answer) {
@@ -53,11 +64,6 @@ pub(super) fn dispatch<P: Program>(arguments: Arguments<P::Command>) -> Result<E
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// A configuration that is good also where serde and the program cannot see.
-pub(super) fn load<C: Configuration>(path: &std::path::Path) -> Result<C, End> {
-    config::load::<C>(path).map_err(End::config)
 }
 
 fn config_path<P: Program>(options: &Options) -> PathBuf {
