@@ -1,9 +1,11 @@
 //! One attempt: a copy of a message over one connection, and what each recipient's reply means.
 
 use bytes::Bytes;
-use mail::{Envelope, Recipient, Reply};
-use smtp::client::Trouble;
+use mail::{Envelope, Recipient, Reply, Severity};
+use smtp::client::{Cause, Phase, Trouble};
 use smtp::xforward::Xforward;
+
+pub use crate::pool::{Connections, Route};
 
 /// One transaction's worth of a batch: what the owner renders, what the wire carries.
 #[derive(Clone, Debug)]
@@ -32,7 +34,7 @@ pub struct Attempted {
 }
 
 /// What a reply, or none, means for a recipient.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Result {
     /// 2xx: the next hop owns it.
     Delivered(Reply),
@@ -42,44 +44,174 @@ pub enum Result {
     Failed(Reply),
 }
 
-/// The reply that stands for a connection that broke: 4.4.1 (no connection), 4.4.2 (lost, timed out), 4.7.5 (TLS), or the peer's own.
-pub fn reply_of(trouble: &Trouble) -> Reply {
-    todo!("{trouble}")
-}
-
-/// A next hop that is configured, not looked up: tried in order, hosts resolved anew for each connection.
-#[derive(Clone)]
-pub struct Route {
-    /// `host:port` each; tried in order, the last good one first.
-    pub hosts: Vec<String>,
-    /// How to talk to it.
-    pub options: smtp::client::Options,
-    /// Transactions over one connection at most. 1 where a balancer picks a node for each connection.
-    pub transactions_max: usize,
-    /// Connections at once at most.
-    pub connections_max: usize,
-}
-
-/// Connections to one route, reused as far as it allows. Shared between the engine and those who pass mail through directly.
-pub struct Connections {
-    _private: (),
-}
-
-impl Connections {
-    /// None yet.
-    pub fn new(route: Route) -> Self {
-        let _ = route;
-        todo!()
+impl Result {
+    /// What a next hop's reply to a recipient means.
+    pub fn of(reply: Reply) -> Self {
+        match reply.severity() {
+            Severity::Positive => Self::Delivered(reply),
+            Severity::Transient => Self::Deferred(reply),
+            Severity::Permanent => Self::Failed(reply),
+        }
     }
 
-    /// Passes one copy on and waits for its replies, one a recipient of its envelope. A connection that turns out to be dead
-    /// before MAIL was answered is replaced once by a fresh one. The whole must end before `deadline`.
-    pub async fn pass(
-        &self,
-        copy: &Copy,
-        deadline: tokio::time::Instant,
-    ) -> std::result::Result<(Vec<Reply>, Box<str>), Trouble> {
-        let _ = (copy, deadline);
-        todo!()
+    /// The reply that decided.
+    pub fn reply(&self) -> &Reply {
+        match self {
+            Self::Delivered(reply) | Self::Deferred(reply) | Self::Failed(reply) => reply,
+        }
+    }
+}
+
+/// The reply that stands for a connection that broke: 4.4.1 (no connection), 4.4.2 (lost, timed out), 4.7.5 (TLS), or the peer's own.
+///
+/// A 5xx that the peer said before it saw an envelope concerns us, not the recipients, and does not end their mail: it
+/// becomes a 4xx that quotes it. The exception is 521, by which a host says that it never accepts mail (RFC 7504).
+pub fn reply_of(trouble: &Trouble) -> Reply {
+    let phase = trouble.phase;
+    match &trouble.cause {
+        // No peer has spoken yet: this is what the DNS said of it.
+        Cause::Refused(reply) if phase == Phase::Connect => reply.clone(),
+        Cause::Refused(reply) if reply.severity() != Severity::Permanent || reply.code == 521 => {
+            reply.clone()
+        }
+        Cause::Refused(reply) => Reply::new(
+            450,
+            (4, 7, 1),
+            format!("refused at {}: {reply}", name(phase)),
+        ),
+        Cause::NoTls => Reply::new(
+            451,
+            (4, 7, 5),
+            "STARTTLS is required and the next hop does not offer it",
+        ),
+        Cause::Protocol(said) => Reply::new(
+            451,
+            (4, 5, 0),
+            format!("no SMTP reply at {}: {said}", name(phase)),
+        ),
+        cause if phase == Phase::Connect => {
+            Reply::new(451, (4, 4, 1), format!("no connection: {cause}"))
+        }
+        cause => Reply::new(451, (4, 4, 2), format!("{cause} at {}", name(phase))),
+    }
+}
+
+/// Whether a phase's trouble is the site's: it had seen nothing yet by which one message differs from another.
+pub(crate) fn is_site_trouble(phase: Phase) -> bool {
+    match phase {
+        Phase::Connect | Phase::Greeting | Phase::Helo | Phase::Mail => true,
+        Phase::Rcpt | Phase::Data | Phase::End | Phase::Rest => false,
+    }
+}
+
+/// Whether a reply asks the whole of us for less: 421, or any 4.7.x (rate limits, reputation).
+pub(crate) fn is_push_back(reply: &Reply) -> bool {
+    reply.code == 421
+        || reply.severity() == Severity::Transient
+            && reply.enhanced.is_some_and(|e| (e.0, e.1) == (4, 7))
+}
+
+fn name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Connect => "connect",
+        Phase::Greeting => "the greeting",
+        Phase::Helo => "EHLO or STARTTLS",
+        Phase::Mail => "MAIL",
+        Phase::Rcpt => "RCPT",
+        Phase::Data => "DATA",
+        Phase::End => "the end of the message",
+        Phase::Rest => "RSET or QUIT",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(phase: Phase, cause: Cause, code: u16, enhanced: &str, text: &str) {
+        let reply = reply_of(&Trouble { phase, cause });
+        assert_eq!(reply.code, code, "{reply}");
+        assert_eq!(reply.enhanced.unwrap().to_string(), enhanced, "{reply}");
+        assert!(reply.text().contains(text), "{reply}");
+    }
+
+    #[test]
+    fn broken_connections_have_replies() {
+        let refused = || std::io::Error::from(std::io::ErrorKind::ConnectionRefused).into();
+        check(Phase::Connect, refused(), 451, "4.4.1", "refused");
+        check(Phase::Connect, Cause::TimedOut, 451, "4.4.1", "in time");
+        check(Phase::Greeting, Cause::TimedOut, 451, "4.4.2", "greeting");
+        check(Phase::Helo, Cause::Closed, 451, "4.4.2", "EHLO");
+        check(
+            Phase::End,
+            Cause::Closed,
+            451,
+            "4.4.2",
+            "end of the message",
+        );
+        check(Phase::Helo, Cause::NoTls, 451, "4.7.5", "STARTTLS");
+        check(
+            Phase::Greeting,
+            Cause::Protocol("SSH-2.0".into()),
+            451,
+            "4.5.0",
+            "SSH-2.0",
+        );
+    }
+
+    #[test]
+    fn a_refusal_before_the_envelope_ends_no_mail_but_521_does() {
+        let said = |code, enhanced, text| Cause::Refused(Reply::new(code, enhanced, text));
+        check(
+            Phase::Greeting,
+            said(421, (4, 3, 2), "busy"),
+            421,
+            "4.3.2",
+            "busy",
+        );
+        check(
+            Phase::Greeting,
+            said(554, (5, 7, 1), "listed"),
+            450,
+            "4.7.1",
+            "554 5.7.1 listed",
+        );
+        check(
+            Phase::Helo,
+            said(550, (5, 7, 1), "bad name"),
+            450,
+            "4.7.1",
+            "EHLO",
+        );
+        check(
+            Phase::Greeting,
+            said(521, (5, 3, 2), "no mail here"),
+            521,
+            "5.3.2",
+            "no mail",
+        );
+        check(
+            Phase::Connect,
+            said(550, (5, 4, 4), "no address"),
+            550,
+            "5.4.4",
+            "no address",
+        );
+    }
+
+    #[test]
+    fn push_back_is_421_and_all_of_4_7() {
+        for (code, enhanced, expected) in [
+            (421, (4, 3, 2), true),
+            (450, (4, 7, 0), true),
+            (451, (4, 7, 28), true),
+            (450, (4, 2, 1), false),
+            (550, (5, 7, 1), false),
+            (250, (2, 0, 0), false),
+        ] {
+            let reply = Reply::new(code, enhanced, "x");
+            assert_eq!(is_push_back(&reply), expected, "{reply}");
+        }
+        assert!(is_push_back(&Reply::plain(421, "bye")));
     }
 }

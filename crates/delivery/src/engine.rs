@@ -1,21 +1,28 @@
-//! The loop: claim by lane, group by site, attempt within limits, conclude with the owner, settle in groups.
+//! The engine as its users see it: what they supply, what they set, and how they start and nudge it. The loop is in `run`.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use mail::Timestamp;
 use spool::{Batch, Destinations, Head, Lease, Spool};
+use tokio::sync::Notify;
 
 use crate::attempt::{Attempted, Connections, Copy};
+use crate::breaker::Limits;
+use crate::metrics::Metrics;
 use crate::retry::Schedule;
+use crate::run;
 use crate::site::Exchangers;
+use crate::transport::{Transport, Wire};
+use crate::wanted::Ways;
 
 /// What the engine's user supplies.
 #[async_trait::async_trait]
 pub trait Owner: Send + Sync + 'static {
-    /// The copies in which this batch leaves, together naming each of its recipients once (VERP: one a recipient). An `Err` is
-    /// this batch's own fault: its recipients fail with that reply.
+    /// The copies in which this batch leaves, together naming each of its recipients once (VERP: one a recipient). They are
+    /// sent in this order. An `Err` is this batch's own fault: its recipients fail with that reply.
     fn render(
         &self,
         head: &Head,
@@ -25,7 +32,9 @@ pub trait Owner: Send + Sync + 'static {
 
     /// Called once for every attempt, before it is settled: log, count, and accept what must follow (a DSN) under an ident of
     /// its own, so that a crash in between repeats nothing. Returns the note to keep with the recipients that are deferred.
-    /// An error means that the follow-up could not be accepted: the batch is deferred as a whole, nothing is lost.
+    /// Recipients that were not attempted (shutdown) are not named.
+    /// An error means that the follow-up could not be accepted: nothing is lost, who was not delivered to stays in the batch,
+    /// also those who failed, and fails again; who was delivered to gets no second copy.
     async fn conclude(
         &self,
         lease: &Lease,
@@ -48,7 +57,7 @@ pub struct Settings {
     pub default_route: Option<Box<str>>,
     /// Finds mail exchangers.
     pub exchangers: Option<Arc<Exchangers>>,
-    /// How to talk to mail exchangers.
+    /// How to talk to mail exchangers. The server name of its TLS policy is replaced by each exchanger's.
     pub options: smtp::client::Options,
     /// Attempts under way at once [500].
     pub attempts_max: usize,
@@ -60,9 +69,28 @@ pub struct Settings {
     pub paused: tokio::sync::watch::Receiver<bool>,
 }
 
-/// Works a spool off until shutdown; what is under way then ends within its deadlines and is settled.
+/// The wall clock; another one in tests.
+pub(crate) type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// Works a spool off until shutdown; what is under way then ends within its deadlines and is settled. Cheap to clone: keep
+/// one to [`Self::nudge`], [`Self::run`] the other.
+#[derive(Clone)]
 pub struct Engine {
-    _private: (),
+    parts: Parts,
+}
+
+/// What [`run`] works with.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    pub(crate) settings: Settings,
+    pub(crate) limits: Limits,
+    pub(crate) ways: Arc<Ways>,
+    pub(crate) spool: Arc<dyn Spool>,
+    pub(crate) owner: Arc<dyn Owner>,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) metrics: Metrics,
+    pub(crate) clock: Clock,
+    pub(crate) nudged: Arc<Notify>,
 }
 
 impl Engine {
@@ -73,19 +101,62 @@ impl Engine {
         owner: Arc<dyn Owner>,
         metrics: &prometheus::Registry,
     ) -> Self {
-        let _ = (settings, spool, owner, metrics);
-        todo!()
+        let transport = Wire {
+            routes: settings.routes.clone(),
+            exchangers: settings.exchangers.clone(),
+            options: settings.options.clone(),
+            site_connections_max: settings.site_connections_max,
+            pools: Mutex::default(),
+        };
+        let clock: Clock = Arc::new(Timestamp::now);
+        Self::with_transport(settings, spool, owner, metrics, Arc::new(transport), clock)
+    }
+
+    pub(crate) fn with_transport(
+        settings: Settings,
+        spool: Arc<dyn Spool>,
+        owner: Arc<dyn Owner>,
+        metrics: &prometheus::Registry,
+        transport: Arc<dyn Transport>,
+        clock: Clock,
+    ) -> Self {
+        let ways = Ways {
+            routes: settings.routes.keys().cloned().collect(),
+            pinned: settings.pinned.clone(),
+            default_route: settings.default_route.clone(),
+        };
+        Self {
+            parts: Parts {
+                settings,
+                limits: Limits::default(),
+                ways: Arc::new(ways),
+                spool,
+                owner,
+                transport,
+                metrics: Metrics::new(metrics),
+                clock,
+                nudged: Arc::default(),
+            },
+        }
+    }
+
+    /// With gates that behave otherwise than by default; the probe interval is at most [`PROBE_INTERVAL_MAX`].
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.parts.limits = Limits {
+            probe_interval: limits.probe_interval.min(PROBE_INTERVAL_MAX),
+            ..limits
+        };
+        self
     }
 
     /// Runs.
     pub async fn run(self, shutdown: service::shutdown::Shutdown) {
-        let _ = shutdown;
-        todo!()
+        run::run(self.parts, shutdown).await;
     }
 
     /// Ends the waiting time of sites and lets every gate be probed at once.
     pub fn nudge(&self) {
-        todo!()
+        self.parts.nudged.notify_one();
     }
 }
 

@@ -3,10 +3,24 @@
 //!
 //! The engine knows destinations, sites and replies. What a copy looks like and what an end means is its [`Owner`]'s.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 pub mod attempt;
+mod bodies;
+pub mod breaker;
 pub mod engine;
+pub mod lane;
+mod metrics;
+mod outcome;
+mod pool;
 pub mod retry;
+mod run;
+mod schedule;
+mod settle;
 pub mod site;
+mod transport;
+mod wanted;
+mod work;
 
 pub use attempt::{Attempted, Copy, Result};
 pub use engine::{Engine, Owner};

@@ -1,0 +1,151 @@
+//! What an attempt means for its batch: results by recipient, and the settlement. Pure; the clock and chance are passed in.
+
+use bytes::Bytes;
+use mail::{Recipient, Reply, Timestamp};
+use spool::{Batch, Lease, Outcome};
+
+use crate::attempt::{Attempted, Copy, Result};
+use crate::retry::Schedule;
+
+/// A batch's recipients by what is left of them.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Left {
+    pub(crate) recipients: Vec<Recipient>,
+    /// The last reply of one of them, in one line.
+    pub(crate) reply: Box<str>,
+}
+
+/// Gives up what is too old: a deferral of mail accepted here so long ago is a failure (RFC 3463 X.4.7).
+pub(crate) fn give_up(
+    attempted: &mut [Attempted],
+    schedule: &Schedule,
+    accepted: Timestamp,
+    now: Timestamp,
+) {
+    if !schedule.over(accepted, now) {
+        return;
+    }
+    for one in attempted {
+        if let Result::Deferred(last) = &one.result {
+            one.result = Result::Failed(too_old(last, schedule));
+        }
+    }
+}
+
+fn too_old(last: &Reply, schedule: &Schedule) -> Reply {
+    let hours = schedule.give_up.unwrap_or_default().as_secs() / 3600;
+    Reply::new(
+        554,
+        (5, 4, 7),
+        format!("given up after {hours} hours; the last reply was: {last}"),
+    )
+}
+
+/// Those of a batch that are not done. `concluded` is false when the owner could not take note of what was attempted: those
+/// that failed then stay as well, to fail again; what was delivered is never sent twice for that.
+pub(crate) fn left(batch: &Batch, attempted: &[Attempted], concluded: bool) -> Left {
+    let mut done = vec![false; batch.recipients.len()];
+    let mut reply = None;
+    for one in attempted {
+        match &one.result {
+            Result::Delivered(_) => done[one.index] = true,
+            Result::Failed(_) if concluded => done[one.index] = true,
+            Result::Failed(last) | Result::Deferred(last) => reply = Some(last.to_string()),
+        }
+    }
+    Left {
+        recipients: batch
+            .recipients
+            .iter()
+            .zip(&done)
+            .filter(|(_, done)| !**done)
+            .map(|(recipient, _)| recipient.clone())
+            .collect(),
+        reply: reply.map_or_else(|| batch.reply.clone(), Into::into),
+    }
+}
+
+/// When a batch that is left is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Again {
+    /// After its own wait: replies concerned its recipients.
+    Scheduled,
+    /// Then; it does not count as an attempt.
+    At(Timestamp),
+}
+
+/// The settlement of a lease of which this is left.
+pub(crate) fn settled(
+    lease: &Lease,
+    left: Left,
+    note: Bytes,
+    again: Again,
+    schedule: &Schedule,
+    now: Timestamp,
+    random: f64,
+) -> Outcome {
+    if left.recipients.is_empty() {
+        return Outcome::Finished;
+    }
+    let (until, attempted) = match again {
+        Again::At(until) => (until, false),
+        Again::Scheduled => {
+            let attempts = lease.batch.attempts.saturating_add(1);
+            (now.after(schedule.wait(attempts, random)), true)
+        }
+    };
+    Outcome::Deferred {
+        until,
+        reply: left.reply,
+        note,
+        recipients: left.recipients,
+        attempted,
+    }
+}
+
+/// The same result for everybody in a batch.
+pub(crate) fn all(batch: &Batch, result: &Result) -> Vec<Attempted> {
+    batch
+        .recipients
+        .iter()
+        .enumerate()
+        .map(|(index, recipient)| Attempted {
+            recipient: recipient.clone(),
+            index,
+            result: result.clone(),
+            remote: None,
+        })
+        .collect()
+}
+
+/// Checks that the owner's copies together name each recipient of the batch once. An owner that forgets one would lose its
+/// mail, one that names it twice would send it twice; neither is sent.
+pub(crate) fn check_copies(batch: &Batch, copies: &[Copy]) -> std::result::Result<(), String> {
+    let mut named = vec![0usize; batch.recipients.len()];
+    for copy in copies {
+        if copy.indices.len() != copy.envelope.recipients.len() {
+            return Err(format!(
+                "a copy has {} recipients and {} indices",
+                copy.envelope.recipients.len(),
+                copy.indices.len()
+            ));
+        }
+        for &index in &copy.indices {
+            match named.get_mut(index) {
+                Some(count) => *count += 1,
+                None => {
+                    return Err(format!(
+                        "a copy names recipient {index}, which is not there"
+                    ));
+                }
+            }
+        }
+    }
+    match named.iter().position(|&count| count != 1) {
+        Some(index) => Err(format!(
+            "recipient {index} is named by {} copies",
+            named[index]
+        )),
+        None => Ok(()),
+    }
+}
