@@ -518,6 +518,10 @@ impl Claims {
                 "the spool gives work again"
             );
         }
+        self.pace(leases);
+    }
+
+    fn pace(&mut self, leases: usize) {
         let now = Instant::now();
         // Doubling is for claims in a row; after a quiet time the first news are followed at once.
         let in_a_row = self
