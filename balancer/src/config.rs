@@ -1,0 +1,311 @@
+//! The balancer's configuration: `/etc/mailflow/balancer.toml`. Every key with its reason stands in `deploy/etc/balancer.toml`.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use service::control;
+use service::log::LogSettings;
+use service::program::{Complaint, Configuration};
+use service::tls::Files;
+
+use crate::pool::is_name;
+
+/// The whole file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where edges connect to.
+    pub listen: SocketAddr,
+    /// Connections at once.
+    pub sessions_max: usize,
+    /// How long connections may take to end after the listener has closed.
+    #[serde(with = "service::config::duration")]
+    pub drain: Duration,
+    /// `[registration]`.
+    pub registration: Registration,
+    /// `[pick]`.
+    pub pick: Pick,
+    /// `[probe]`.
+    pub probe: Probe,
+    /// `[splice]`.
+    pub splice: Splice,
+    /// `[[nodes]]`.
+    pub nodes: Vec<StaticNode>,
+    /// `[inside]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inside: Option<Files>,
+    /// `[control]`.
+    pub control: control::Settings,
+    /// `[log]`.
+    pub log: LogSettings,
+}
+
+/// How scanners join.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Registration {
+    /// Where they register.
+    pub listen: SocketAddr,
+    /// How long a registration holds.
+    #[serde(with = "service::config::duration")]
+    pub lease: Duration,
+    /// Nodes at most.
+    pub nodes_max: usize,
+}
+
+/// Finding a node for a connection.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pick {
+    /// Connections a node gets from us at most.
+    pub connections_max: usize,
+    /// How long a connection waits for a node.
+    #[serde(with = "service::config::duration")]
+    pub wait: Duration,
+    /// Nodes tried for one connection.
+    pub attempts_max: usize,
+    /// For one TCP connect.
+    #[serde(with = "service::config::duration")]
+    pub connect: Duration,
+    /// From there to the whole greeting.
+    #[serde(with = "service::config::duration")]
+    pub greeting: Duration,
+}
+
+/// Probing static nodes, and those that were set aside.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Probe {
+    /// Between two probes of a static node.
+    #[serde(with = "service::config::duration")]
+    pub interval: Duration,
+    /// Good probes in a row that bring a node back.
+    pub rise: u32,
+    /// Failed probes in a row that take a static node out.
+    pub fall: u32,
+    /// First pause after a node was set aside; doubles with each failure.
+    #[serde(with = "service::config::duration")]
+    pub backoff_min: Duration,
+    /// Longest pause.
+    #[serde(with = "service::config::duration")]
+    pub backoff_max: Duration,
+}
+
+/// Connections that stand.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Splice {
+    /// How long both directions may be silent.
+    #[serde(with = "service::config::duration")]
+    pub idle: Duration,
+}
+
+/// A node that does not register: amavisd, or a scanner of another site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StaticNode {
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+const LOOPBACK: [u8; 4] = [127, 0, 0, 1];
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: (LOOPBACK, 10024).into(),
+            sessions_max: 4000,
+            drain: Duration::from_secs(60),
+            registration: Registration::default(),
+            pick: Pick::default(),
+            probe: Probe::default(),
+            splice: Splice::default(),
+            nodes: Vec::new(),
+            inside: None,
+            control: control::Settings {
+                socket: "/run/mailflow/balancer.sock".into(),
+                listen: (LOOPBACK, 9124).into(),
+            },
+            log: LogSettings::default(),
+        }
+    }
+}
+
+impl Default for Registration {
+    fn default() -> Self {
+        Self {
+            listen: (LOOPBACK, 10023).into(),
+            lease: Duration::from_secs(6),
+            nodes_max: 256,
+        }
+    }
+}
+
+impl Default for Pick {
+    fn default() -> Self {
+        Self {
+            connections_max: 100,
+            wait: Duration::from_secs(2),
+            attempts_max: 3,
+            connect: Duration::from_secs(1),
+            greeting: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(2),
+            rise: 2,
+            fall: 3,
+            backoff_min: Duration::from_millis(500),
+            backoff_max: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Splice {
+    fn default() -> Self {
+        Self {
+            idle: Duration::from_secs(300),
+        }
+    }
+}
+
+impl Configuration for Config {
+    fn check(&self) -> Vec<Complaint> {
+        let mut complaints = Vec::new();
+        let mut complain = |key: &str, what: String, why: &str, remedy: &str| {
+            complaints.push(Complaint {
+                key: key.into(),
+                what,
+                why: why.into(),
+                remedy: remedy.into(),
+            });
+        };
+        for (key, value) in [
+            ("sessions_max", self.sessions_max),
+            ("registration.nodes_max", self.registration.nodes_max),
+            ("pick.connections_max", self.pick.connections_max),
+            ("pick.attempts_max", self.pick.attempts_max),
+            ("probe.rise", self.probe.rise as usize),
+            ("probe.fall", self.probe.fall as usize),
+        ] {
+            if value == 0 {
+                complain(
+                    key,
+                    "0".into(),
+                    "nothing would ever pass",
+                    "give at least 1",
+                );
+            }
+        }
+        for (key, value) in [
+            ("registration.lease", self.registration.lease),
+            ("probe.interval", self.probe.interval),
+            ("probe.backoff_min", self.probe.backoff_min),
+            ("pick.connect", self.pick.connect),
+            ("pick.greeting", self.pick.greeting),
+            ("splice.idle", self.splice.idle),
+        ] {
+            if value < Duration::from_millis(50) {
+                complain(
+                    key,
+                    format!("{value:?}"),
+                    "it would spin",
+                    "give at least 50ms",
+                );
+            }
+        }
+        if self.probe.backoff_max < self.probe.backoff_min {
+            let what = format!("{:?}", self.probe.backoff_max);
+            complain(
+                "probe.backoff_max",
+                what,
+                "pauses grow",
+                "give at least probe.backoff_min",
+            );
+        }
+        if self.inside.is_none() && !self.registration.listen.ip().is_loopback() {
+            complain(
+                "registration.listen",
+                format!("{} without TLS", self.registration.listen),
+                "anybody could join the pool and be given mail",
+                "give [inside] certificate, key and authority, or a loopback address",
+            );
+        }
+        let mut names = BTreeSet::new();
+        for node in &self.nodes {
+            let what = format!("{:?}", node.name);
+            if !is_name(&node.name) {
+                let remedy = "give 1 to 64 letters, digits, dots, hyphens or underscores";
+                complain("nodes", what, "commands and metrics call a node so", remedy);
+            } else if !names.insert(&node.name) {
+                complain("nodes", what, "two nodes have this name", "rename one");
+            }
+        }
+        complaints
+    }
+
+    fn control(&self) -> &control::Settings {
+        &self.control
+    }
+
+    fn log(&self) -> &LogSettings {
+        &self.log
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(change: impl Fn(&mut Config)) -> Vec<String> {
+        let mut config = Config::default();
+        change(&mut config);
+        config
+            .check()
+            .into_iter()
+            .map(|complaint| complaint.key)
+            .collect()
+    }
+
+    #[test]
+    fn complaints_name_their_key() {
+        assert!(keys(|_| {}).is_empty());
+        assert_eq!(keys(|c| c.pick.attempts_max = 0), ["pick.attempts_max"]);
+        assert_eq!(
+            keys(|c| c.probe.interval = Duration::ZERO),
+            ["probe.interval"]
+        );
+        assert_eq!(
+            keys(|c| c.probe.backoff_max = Duration::ZERO),
+            ["probe.backoff_max"]
+        );
+        let outside = "192.0.2.1:10023".parse().unwrap();
+        assert_eq!(
+            keys(|c| c.registration.listen = outside),
+            ["registration.listen"]
+        );
+        let node = |name: &str| StaticNode {
+            name: name.into(),
+            address: "127.0.0.1:10024".parse().unwrap(),
+        };
+        assert!(keys(|c| c.nodes = vec![node("a"), node("b")]).is_empty());
+        assert_eq!(keys(|c| c.nodes = vec![node("a"), node("a")]), ["nodes"]);
+        assert_eq!(keys(|c| c.nodes = vec![node("a/b")]), ["nodes"]);
+    }
+
+    #[test]
+    fn the_sample_is_the_default() {
+        let complaints = service::config::compare_sample::<Config>(include_str!(
+            "../../deploy/etc/balancer.toml"
+        ));
+        assert!(complaints.is_empty(), "{complaints:#?}");
+    }
+}

@@ -1,0 +1,148 @@
+//! Registration for scanners; commands for operators: `balancer nodes`, `balancer drain NAME`, `balancer ready NAME`.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use service::control::Request;
+use service::program::Invocation;
+
+use crate::pool::{Refusal, Registration, is_name};
+use crate::shared::Shared;
+
+/// The balancer's commands.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Show all nodes and how they stand.
+    Nodes,
+    /// Send a node no new connections, also after it has registered again.
+    Drain {
+        /// The node's name.
+        name: String,
+    },
+    /// Take a drain back.
+    Ready {
+        /// The node's name.
+        name: String,
+    },
+}
+
+/// What a command does.
+pub fn command(command: Command) -> Invocation {
+    let (method, path, print): (_, _, fn(&Value) -> String) = match command {
+        Command::Nodes => ("GET", "/nodes".to_owned(), print_nodes),
+        Command::Drain { name } | Command::Ready { name } if !is_name(&name) => {
+            return Invocation::Here(Box::new(move || {
+                Err(format!(
+                    "{name:?} is no node's name; `balancer nodes` shows them"
+                ))
+            }));
+        }
+        Command::Drain { name } => ("POST", format!("/nodes/{name}/drain"), print_nodes),
+        Command::Ready { name } => ("POST", format!("/nodes/{name}/ready"), print_nodes),
+    };
+    let request = Request {
+        method,
+        path,
+        body: None,
+    };
+    Invocation::Control { request, print }
+}
+
+fn print_nodes(answer: &Value) -> String {
+    let nodes = answer["nodes"].as_array().cloned().unwrap_or_default();
+    if nodes.is_empty() {
+        return "no nodes: scanners register by themselves, see [announce] in scanner.toml".into();
+    }
+    let mut lines = vec![format!(
+        "{:<20} {:<9} {:<22} {:<10} {:>9}  {}",
+        "NODE", "STATE", "ADDRESS", "ORIGIN", "IN FLIGHT", "WHY"
+    )];
+    for node in nodes {
+        let text = |key: &str| node[key].as_str().unwrap_or("").to_owned();
+        let line = format!(
+            "{:<20} {:<9} {:<22} {:<10} {:>9}  {}",
+            text("name"),
+            text("state"),
+            text("address"),
+            text("origin"),
+            node["in_flight"],
+            text("reason")
+        );
+        lines.push(line.trim_end().to_owned());
+    }
+    lines.join("\n")
+}
+
+/// The routes of the control socket.
+pub fn routes(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/nodes", get(nodes))
+        .route("/nodes/{name}/drain", post(drain))
+        .route("/nodes/{name}/ready", post(ready))
+        .with_state(shared)
+}
+
+async fn nodes(State(shared): State<Arc<Shared>>) -> Json<Value> {
+    Json(json!({ "nodes": shared.shown() }))
+}
+
+async fn drain(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+) -> (StatusCode, Json<Value>) {
+    operate(&shared, &name, true)
+}
+
+async fn ready(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+) -> (StatusCode, Json<Value>) {
+    operate(&shared, &name, false)
+}
+
+fn operate(shared: &Shared, name: &str, drained: bool) -> (StatusCode, Json<Value>) {
+    if !shared.drain(name, drained) {
+        let error = format!("there is no node {name:?}; `balancer nodes` shows them");
+        return (StatusCode::NOT_FOUND, Json(json!({ "error": error })));
+    }
+    tracing::warn!(event = "operator", node = name, drained);
+    (StatusCode::OK, Json(json!({ "nodes": shared.shown() })))
+}
+
+/// The routes of the registration listener.
+pub fn registration(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/register", post(register))
+        .with_state(shared)
+}
+
+async fn register(
+    State(shared): State<Arc<Shared>>,
+    Json(registration): Json<Registration>,
+) -> (StatusCode, Json<Value>) {
+    let outcomes = &shared.metrics.registrations;
+    match shared.register(&registration) {
+        Ok(()) => {
+            outcomes.with_label_values(&["taken"]).inc();
+            let lease_seconds = shared.config().registration.lease.as_secs_f64();
+            (
+                StatusCode::OK,
+                Json(json!({ "lease_seconds": lease_seconds })),
+            )
+        }
+        Err(refusal) => {
+            outcomes.with_label_values(&["refused"]).inc();
+            tracing::warn!(event = "registration", node = registration.name, refusal = %refusal);
+            let code = match refusal {
+                Refusal::BadName => StatusCode::BAD_REQUEST,
+                Refusal::Static | Refusal::Held(_) => StatusCode::CONFLICT,
+                Refusal::Full => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            (code, Json(json!({ "error": refusal.to_string() })))
+        }
+    }
+}

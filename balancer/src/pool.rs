@@ -1,0 +1,331 @@
+//! The pool: all nodes by name, what happens to them, and who is picked. Pure; time comes as an argument.
+//!
+//! An operator's drain belongs to the name: it outlives re-registration, lapse and a new address.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::config::{Config, Probe, StaticNode};
+use crate::node::{Health, Node, Origin, State, Told};
+use crate::pick::{Candidate, pick};
+
+/// How long a node whose lease has lapsed is still shown.
+const REMEMBERED: Duration = Duration::from_secs(3600);
+
+/// What a node sends when it registers.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Registration {
+    /// Its name.
+    pub name: String,
+    /// Where it takes mail.
+    pub address: SocketAddr,
+    /// How it stands.
+    pub state: Told,
+    /// What it works on.
+    #[serde(default)]
+    pub in_flight: u64,
+}
+
+/// Why a registration is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Not a name.
+    #[error("a name is 1 to 64 letters, digits, dots, hyphens or underscores")]
+    BadName,
+    /// The name is in the configuration.
+    #[error("this name belongs to a static node")]
+    Static,
+    /// Two nodes use one name.
+    #[error("this name is held by {0} until its lease lapses; give each node a name of its own")]
+    Held(SocketAddr),
+    /// `registration.nodes_max`.
+    #[error("the pool is full (registration.nodes_max)")]
+    Full,
+}
+
+/// A connection's claim on a node; give it back with [`Pool::release`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The node.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    generation: u64,
+}
+
+/// A node as it is shown.
+#[derive(Clone, Debug, Serialize)]
+pub struct Shown {
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// How it stands.
+    pub state: State,
+    /// Why it gets no connections; empty when it does.
+    pub reason: String,
+    /// `static` or `registered`.
+    pub origin: &'static str,
+    /// Connections it has from us.
+    pub in_flight: usize,
+    /// What it says it works on.
+    pub told_in_flight: u64,
+}
+
+/// A node's state has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The node.
+    pub name: String,
+    /// Its state now; `None` when it is no longer in the pool.
+    pub state: Option<State>,
+    /// Why.
+    pub reason: String,
+}
+
+/// All nodes.
+#[derive(Debug, Default)]
+pub struct Pool {
+    nodes: BTreeMap<String, Node>,
+    drained: BTreeSet<String>,
+    seen: BTreeMap<String, State>,
+    picks: u64,
+    generations: u64,
+}
+
+/// Whether a node can have this name: it goes into URLs, metrics and logs as it is.
+pub fn is_name(name: &str) -> bool {
+    let is_legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+    (1..=64).contains(&name.len()) && name.bytes().all(is_legal)
+}
+
+impl Pool {
+    /// Takes the static nodes of a configuration in, and those out that are no longer in it.
+    pub fn set_static(&mut self, nodes: &[StaticNode], now: Instant) {
+        self.nodes.retain(|name, node| {
+            node.origin != Origin::Static || nodes.iter().any(|wanted| wanted.name == *name)
+        });
+        for wanted in nodes {
+            let is_same = self.nodes.get(&wanted.name).is_some_and(|node| {
+                node.origin == Origin::Static && node.address == wanted.address
+            });
+            if !is_same {
+                self.insert(&wanted.name, wanted.address, Origin::Static, now);
+            }
+        }
+    }
+
+    fn insert(&mut self, name: &str, address: SocketAddr, origin: Origin, now: Instant) {
+        self.generations += 1;
+        let mut node = Node::new(address, origin, self.generations, now);
+        node.drained = self.drained.contains(name);
+        self.nodes.insert(name.into(), node);
+    }
+
+    /// A node registers, or repeats it.
+    pub fn register(
+        &mut self,
+        registration: &Registration,
+        config: &Config,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let name = &registration.name;
+        let (lease, nodes_max) = (config.registration.lease, config.registration.nodes_max);
+        if !is_name(name) {
+            return Err(Refusal::BadName);
+        }
+        let is_new = match self.nodes.get(name) {
+            None => true,
+            Some(node) => match node.origin {
+                Origin::Static => return Err(Refusal::Static),
+                Origin::Registered { until, .. } => {
+                    let is_moved = node.address != registration.address;
+                    if is_moved && until > now {
+                        return Err(Refusal::Held(node.address));
+                    }
+                    is_moved
+                }
+            },
+        };
+        if registration.state == Told::Leaving {
+            self.nodes.remove(name);
+            return Ok(());
+        }
+        let origin = Origin::Registered {
+            told: registration.state,
+            until: now + lease,
+        };
+        if is_new {
+            if !self.nodes.contains_key(name) && self.nodes.len() >= nodes_max {
+                return Err(Refusal::Full);
+            }
+            self.insert(name, registration.address, origin, now);
+        }
+        if let Some(node) = self.nodes.get_mut(name) {
+            if matches!(node.origin, Origin::Registered { until, .. } if until <= now) {
+                // What was seen before a lapse says little about a node that comes back; its connections may still stand.
+                node.health = Health::Unknown(0);
+                node.probe_at = now;
+            }
+            node.origin = origin;
+            node.told_in_flight = registration.in_flight;
+        }
+        Ok(())
+    }
+
+    /// Picks a ready node that is not among `tried`, and counts the connection.
+    pub fn claim(
+        &mut self,
+        tried: &[String],
+        connections_max: usize,
+        now: Instant,
+    ) -> Option<Claim> {
+        let ready: Vec<(&String, &mut Node)> = self
+            .nodes
+            .iter_mut()
+            .filter(|(name, node)| node.state(now).0 == State::Ready && !tried.contains(name))
+            .collect();
+        let picked = pick(ready.iter().map(|(_, node)| Candidate {
+            in_flight: node.in_flight,
+            connections_max,
+            last_picked: node.last_picked,
+        }))?;
+        let (name, node) = ready.into_iter().nth(picked)?;
+        self.picks += 1;
+        node.last_picked = self.picks;
+        node.in_flight += 1;
+        Some(Claim {
+            name: name.clone(),
+            address: node.address,
+            generation: node.generation,
+        })
+    }
+
+    fn claimed(&mut self, claim: &Claim) -> Option<&mut Node> {
+        let node = self.nodes.get_mut(&claim.name)?;
+        (node.generation == claim.generation).then_some(node)
+    }
+
+    /// A connection has ended.
+    pub fn release(&mut self, claim: &Claim) {
+        if let Some(node) = self.claimed(claim) {
+            node.in_flight = node.in_flight.saturating_sub(1);
+        }
+    }
+
+    /// A node failed a real connection before its greeting was whole.
+    pub fn failed(&mut self, claim: &Claim, reason: &str, settings: &Probe, now: Instant) {
+        if let Some(node) = self.claimed(claim) {
+            // Many connections may fail at one moment: that is one failure.
+            if node.state(now).0 == State::Ready {
+                node.set_aside(reason, settings, now);
+            }
+        }
+    }
+
+    /// Nodes to be probed now; each is not due again before its probe has been judged or `settings.interval` is over.
+    pub fn probes_due(&mut self, settings: &Probe, now: Instant) -> Vec<Claim> {
+        let due = self
+            .nodes
+            .iter_mut()
+            .filter(|(_, node)| node.is_probe_due(now));
+        due.map(|(name, node)| {
+            node.probe_at = now + settings.interval;
+            Claim {
+                name: name.clone(),
+                address: node.address,
+                generation: node.generation,
+            }
+        })
+        .collect()
+    }
+
+    /// What a probe brought.
+    pub fn probed(
+        &mut self,
+        claim: &Claim,
+        result: Result<(), String>,
+        settings: &Probe,
+        now: Instant,
+    ) {
+        if let Some(node) = self.claimed(claim) {
+            match result {
+                Ok(()) => node.probe_good(settings, now),
+                Err(reason) => node.probe_failed(&reason, settings, now),
+            }
+        }
+    }
+
+    /// An operator's word about a name; `false` when there is no such node.
+    pub fn drain(&mut self, name: &str, drained: bool) -> bool {
+        let Some(node) = self.nodes.get_mut(name) else {
+            // A drain of a node that is away could be a slip of the pen; taking one back never is.
+            return !drained && self.drained.remove(name);
+        };
+        node.drained = drained;
+        match drained {
+            true => self.drained.insert(name.into()),
+            false => self.drained.remove(name),
+        };
+        true
+    }
+
+    /// Forgets nodes that are long gone, and says whose state has changed since the last sweep.
+    pub fn sweep(&mut self, now: Instant) -> Vec<Change> {
+        self.nodes.retain(|_, node| match node.origin {
+            Origin::Static => true,
+            Origin::Registered { until, .. } => until + REMEMBERED > now,
+        });
+        let mut changes = Vec::new();
+        for (name, node) in &self.nodes {
+            let (state, reason) = node.state(now);
+            if self.seen.insert(name.clone(), state) != Some(state) {
+                changes.push(Change {
+                    name: name.clone(),
+                    state: Some(state),
+                    reason,
+                });
+            }
+        }
+        let nodes = &self.nodes;
+        self.seen.retain(|name, _| {
+            let stays = nodes.contains_key(name);
+            if !stays {
+                changes.push(Change {
+                    name: name.clone(),
+                    state: None,
+                    reason: "it has left".into(),
+                });
+            }
+            stays
+        });
+        changes
+    }
+
+    /// All nodes, by name.
+    pub fn shown(&self, now: Instant) -> Vec<Shown> {
+        let nodes = self.nodes.iter();
+        nodes
+            .map(|(name, node)| {
+                let (state, reason) = node.state(now);
+                let is_static = node.origin == Origin::Static;
+                Shown {
+                    name: name.clone(),
+                    address: node.address,
+                    state,
+                    reason,
+                    origin: if is_static { "static" } else { "registered" },
+                    in_flight: node.in_flight,
+                    told_in_flight: node.told_in_flight,
+                }
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;
