@@ -1,4 +1,4 @@
-//! Registration for scanners; commands for operators: `balancer nodes`, `balancer drain NAME`, `balancer ready NAME`.
+//! Registration for scanners; commands for operators: `balancer nodes`, `balancer drain NAME`, `balancer undrain NAME`.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub enum Command {
         name: String,
     },
     /// Take a drain back.
-    Ready {
+    Undrain {
         /// The node's name.
         name: String,
     },
@@ -34,7 +34,7 @@ pub enum Command {
 pub fn command(command: Command) -> Invocation {
     let (method, path, print): (_, _, fn(&Value) -> String) = match command {
         Command::Nodes => ("GET", "/nodes".to_owned(), print_nodes),
-        Command::Drain { name } | Command::Ready { name } if !is_name(&name) => {
+        Command::Drain { name } | Command::Undrain { name } if !is_name(&name) => {
             return Invocation::Here(Box::new(move || {
                 Err(format!(
                     "{name:?} is no node's name; `balancer nodes` shows them"
@@ -42,7 +42,7 @@ pub fn command(command: Command) -> Invocation {
             }));
         }
         Command::Drain { name } => ("POST", format!("/nodes/{name}/drain"), print_nodes),
-        Command::Ready { name } => ("POST", format!("/nodes/{name}/ready"), print_nodes),
+        Command::Undrain { name } => ("POST", format!("/nodes/{name}/undrain"), print_nodes),
     };
     let request = Request {
         method,
@@ -82,7 +82,7 @@ pub fn routes(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/nodes", get(nodes))
         .route("/nodes/{name}/drain", post(drain))
-        .route("/nodes/{name}/ready", post(ready))
+        .route("/nodes/{name}/undrain", post(undrain))
         .with_state(shared)
 }
 
@@ -97,7 +97,7 @@ async fn drain(
     operate(&shared, &name, true)
 }
 
-async fn ready(
+async fn undrain(
     State(shared): State<Arc<Shared>>,
     Path(name): Path<String>,
 ) -> (StatusCode, Json<Value>) {

@@ -30,7 +30,6 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
     let shared = Shared::new(daemon.config.clone(), metrics);
 
     let listener = Listener::bind(config.listen).await?;
-    let address = listener.address();
     // Registration goes on while connections drain: its answers say nothing about us, and nodes need not log its loss.
     let registering = Shutdown::new();
     let registration = control::serve(
@@ -42,16 +41,15 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
     )
     .await?;
     daemon.control.routes(routes::routes(shared.clone()));
+    daemon.control.listener("mail", &listener);
+    daemon.control.listener("registration", registration);
     daemon.control.status({
         let shared = shared.clone();
-        move || {
-            let listeners = json!({
-                "mail": address.to_string(),
-                "registration": registration.to_string(),
-            });
-            json!({ "nodes": shared.shown(), "listeners": listeners })
-        }
+        move || json!({ "nodes": shared.shown() })
     });
+    if let Some(identity) = &identity {
+        daemon.control.identity("inside", identity);
+    }
 
     let mut aside = JoinSet::new();
     aside.spawn(probe::run(shared.clone(), daemon.readiness.clone()));
@@ -60,9 +58,6 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
         async move {
             while config.changed().await.is_ok() {
                 shared.reload();
-                if let Some(Err(error)) = identity.as_ref().map(Identity::reload) {
-                    tracing::error!(event = "reload", what = "certificate", error);
-                }
             }
         }
     });

@@ -1,7 +1,6 @@
-//! Commands: `scanner verdict FILE`, `scanner drain`, `scanner ready`; and this node's part of `/status`.
+//! Commands: `scanner verdict FILE`, `scanner drain`, `scanner undrain`; and this node's part of `/status`.
 
 use std::io::Read;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -36,7 +35,7 @@ pub enum Command {
     /// Ask balancers to send no more mail; the node goes on working and takes what still comes.
     Drain,
     /// Take a drain back.
-    Ready,
+    Undrain,
 }
 
 /// What a command does.
@@ -52,7 +51,7 @@ pub fn command(command: Command) -> Invocation {
             })),
         },
         Command::Drain => post_request("/drain", None, print_state),
-        Command::Ready => post_request("/ready", None, print_state),
+        Command::Undrain => post_request("/undrain", None, print_state),
     }
 }
 
@@ -112,7 +111,7 @@ pub fn routes(reception: Arc<Reception>, standing: Arc<Standing>) -> Router {
             post(|State(rooms): State<Rooms>| async move { drain(&rooms, true) }),
         )
         .route(
-            "/ready",
+            "/undrain",
             post(|State(rooms): State<Rooms>| async move { drain(&rooms, false) }),
         )
         .layer(DefaultBodyLimit::max(limit))
@@ -195,19 +194,10 @@ fn with_crlf(message: &[u8]) -> Bytes {
 }
 
 /// This node's part of `/status`.
-pub fn status(
-    reception: &Reception,
-    standing: &Standing,
-    lmtp: SocketAddr,
-    agent: Option<SocketAddr>,
-) -> Value {
+pub fn status(reception: &Reception, standing: &Standing) -> Value {
     let config = reception.config.borrow();
     let rooms = &reception.rooms;
     let state = *standing.watch().borrow();
-    let mut listeners = json!({ "lmtp": lmtp.to_string() });
-    if let Some(agent) = agent {
-        listeners["agent"] = agent.to_string().into();
-    }
     json!({
         "name": config.announce.name,
         "state": state,
@@ -218,7 +208,6 @@ pub fn status(
         },
         "rules": config.scan.rules_version,
         "signatures": *rooms.health.signatures(),
-        "listeners": listeners,
     })
 }
 

@@ -37,7 +37,7 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
         remedy: "two metrics have one name: report it".into(),
     })?;
     let identity = identity(&config)?;
-    let keys = watch::Sender::new(keys(&config)?);
+    let (sender, keys) = watch::channel(keys(&config)?);
     let health = Arc::new(Health::new(metrics.clone()));
     let standing = Arc::new(Standing::default());
     let memory_kib = usize::try_from(config.receive.memory_bytes_max / 1024);
@@ -49,7 +49,7 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
             metrics: metrics.clone(),
         },
         config: daemon.config.clone(),
-        keys: keys.subscribe(),
+        keys,
         identity: identity.clone(),
         memory_kib: Arc::new(Semaphore::new(
             memory_kib.unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS),
@@ -62,12 +62,23 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
         Some(address) => Some(Listener::bind(address).await?),
         None => None,
     };
-    let agent_address = agent.as_ref().map(Listener::address);
-    let routes = control::routes(reception.clone(), standing.clone());
-    daemon.control.routes(routes);
+    daemon
+        .control
+        .routes(control::routes(reception.clone(), standing.clone()));
+    daemon.control.listener("lmtp", &listener);
+    if let Some(agent) = &agent {
+        daemon.control.listener("agent", agent);
+    }
+    if let Some(identity) = &identity {
+        daemon.control.identity("inside", identity);
+    }
+    daemon.control.on_reload("token.key_files", {
+        let config = daemon.config.clone();
+        move || reload_keys(&config.borrow(), &sender)
+    });
     daemon.control.status({
         let (reception, standing) = (reception.clone(), standing.clone());
-        move || control::status(&reception, &standing, lmtp, agent_address)
+        move || control::status(&reception, &standing)
     });
 
     // What runs beside the sessions ends with this set.
@@ -83,7 +94,6 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
                 .await
         }
     });
-    aside.spawn(reload(daemon.config.clone(), identity.clone(), keys));
     let closing = Shutdown::new();
     if let Some(agent) = agent {
         aside.spawn(serve_agent(agent, standing.clone(), closing.clone()));
@@ -176,27 +186,12 @@ fn watch_health(
     }
 }
 
-/// SIGHUP: certificates and secrets are read anew; what is bad leaves the old in force.
-async fn reload(
-    mut config: watch::Receiver<Config>,
-    identity: Option<Identity>,
-    sender: watch::Sender<Keys>,
-) {
-    while config.changed().await.is_ok() {
-        let config = config.borrow_and_update().clone();
-        if let Some(Err(error)) = identity.as_ref().map(Identity::reload) {
-            tracing::error!(event = "reload", what = "certificate", error);
-        }
-        match keys(&config) {
-            Ok(new) if !config.token.key_files.is_empty() => {
-                sender.send_replace(new);
-            }
-            Ok(_) => {}
-            Err(error) => tracing::error!(event = "reload", what = "keys", error = %error),
-        }
+/// SIGHUP: secrets are read anew; without any the process keeps the one it made up.
+fn reload_keys(config: &Config, sender: &watch::Sender<Keys>) -> Result<(), String> {
+    if !config.token.key_files.is_empty() {
+        sender.send_replace(keys(config).map_err(|error| error.to_string())?);
     }
-    // The sender must outlive its receivers' use.
-    std::future::pending::<()>().await;
+    Ok(())
 }
 
 fn announce(
