@@ -9,8 +9,6 @@ pub mod command;
 pub mod data;
 pub mod server;
 pub mod session;
-#[cfg(test)]
-mod testing;
 mod wire;
 pub mod xforward;
 pub mod xtext;

@@ -78,9 +78,7 @@ mod tests {
 
     const BYTES_MAX: u64 = 20;
 
-    type Ended = (Result<Vec<u8>, Fault>, Vec<u8>);
-
-    fn read(pieces: &[&[u8]], policy: BareNewline) -> Option<Ended> {
+    fn read(pieces: &[&[u8]], policy: BareNewline) -> Option<(Result<Vec<u8>, Fault>, Vec<u8>)> {
         let mut reader = DotReader::default();
         let mut content = Content::new(BYTES_MAX, policy);
         let mut pieces = pieces.iter();

@@ -1,0 +1,294 @@
+//! The configuration of mx-edge, its defaults and what must hold between its keys. `deploy/etc/mx-edge.toml` explains each key.
+
+mod check;
+mod defaults;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mail::Domain;
+use serde::{Deserialize, Serialize};
+use service::config::{bytes, duration};
+use service::log::LogSettings;
+use service::tls::Files;
+
+use crate::network::Network;
+
+/// The whole configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// This edge's short name, part of every ident.
+    pub name: String,
+    /// The name in the greeting and in Received fields.
+    pub hostname: String,
+    /// Where spool, directory and boot counter are kept.
+    pub state: PathBuf,
+    /// `[mail]`.
+    pub mail: Mail,
+    /// `[limits]`.
+    pub limits: Limits,
+    /// `[recipients]`.
+    pub recipients: RecipientSources,
+    /// `[directory]`.
+    pub directory: Directory,
+    /// `[next_hop]`.
+    pub next_hop: NextHop,
+    /// `[through]`.
+    pub through: Through,
+    /// `[forward]`.
+    pub forward: Forward,
+    /// `[spool]`.
+    pub spool: Spool,
+    /// `[dns]`.
+    pub dns: Dns,
+    /// `[spf]`.
+    pub spf: Spf,
+    /// `[tls]`: the public certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Files>,
+    /// `[inside]`: this node's certificate of the site's CA.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inside: Option<Files>,
+    /// `[control]`.
+    pub control: service::control::Settings,
+    /// `[log]`.
+    pub log: LogSettings,
+}
+
+/// `[mail]`: where and how mail is taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mail {
+    /// Where sessions are taken.
+    pub listen: Vec<SocketAddr>,
+    /// A bare CR or LF in a message.
+    pub bare_newline: BareNewline,
+    /// EHLO keywords that are not offered.
+    pub keywords_off: Vec<String>,
+    /// Networks of our own.
+    pub own_networks: Vec<Network>,
+    /// Where a refused sender can ask.
+    pub contact: String,
+}
+
+/// What is done with a bare CR or LF.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BareNewline {
+    /// Each becomes CRLF.
+    Normalize,
+    /// 550 5.5.2.
+    Refuse,
+}
+
+/// `[limits]`: on clients, sessions and messages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Sessions at once.
+    pub sessions_max: usize,
+    /// Sessions at once of one IPv4 address or IPv6 /64.
+    pub sessions_per_client_max: usize,
+    /// Largest message.
+    #[serde(with = "bytes")]
+    pub message_bytes_max: u64,
+    /// Memory for all messages in flight.
+    #[serde(with = "bytes")]
+    pub message_memory_bytes_max: u64,
+    /// Recipients of one transaction.
+    pub recipients_max: usize,
+    /// Recipients of one notification.
+    pub null_sender_recipients_max: usize,
+    /// Errors of one session.
+    pub errors_max: usize,
+    /// Received fields of one message.
+    pub hops_max: usize,
+    /// For the next command.
+    #[serde(with = "duration")]
+    pub command_timeout: Duration,
+    /// For the next block of a message.
+    #[serde(with = "duration")]
+    pub data_block_timeout: Duration,
+    /// For a TLS handshake.
+    #[serde(with = "duration")]
+    pub handshake_timeout: Duration,
+    /// For a whole session.
+    #[serde(with = "duration")]
+    pub session_timeout: Duration,
+}
+
+/// `[recipients]`: sources beside the directory, and the guard in front of all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RecipientSources {
+    /// Domains that are ours whatever the sources say.
+    pub domains: Vec<String>,
+    /// Plain lists.
+    pub files: Vec<PathBuf>,
+    /// Source texts of Postfix tables.
+    pub postfix_maps: Vec<PathBuf>,
+    /// Postfix's recipient_delimiter, for `postfix_maps`.
+    pub recipient_delimiter: String,
+    /// How often files are looked at.
+    #[serde(with = "duration")]
+    pub reload_interval: Duration,
+    /// The shrink guard's share.
+    pub shrink_percent_max: u64,
+    /// The shrink guard's floor.
+    pub shrink_entries_floor: usize,
+}
+
+/// `[directory]`: the directory that listserv publishes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Directory {
+    /// List hosts; empty: no directory.
+    pub servers: Vec<SocketAddr>,
+    /// How long a poll is held open.
+    #[serde(with = "duration")]
+    pub wait: Duration,
+    /// Longest pause after failures.
+    #[serde(with = "duration")]
+    pub pause_max: Duration,
+    /// Largest directory.
+    #[serde(with = "bytes")]
+    pub bytes_max: u64,
+    /// Keys that the directory is signed with, the second one for rotation.
+    pub key_files: Vec<PathBuf>,
+}
+
+/// `[next_hop]`: where mail goes inside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NextHop {
+    /// Tried in order.
+    pub hosts: Vec<String>,
+    /// LMTP or SMTP.
+    pub protocol: Protocol,
+    /// Put the trace field on.
+    pub trace: bool,
+    /// For TCP connect.
+    #[serde(with = "duration")]
+    pub connect_timeout: Duration,
+    /// For each reply before the message.
+    #[serde(with = "duration")]
+    pub reply_timeout: Duration,
+}
+
+/// The next hop's dialogue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// RFC 2033.
+    Lmtp,
+    /// RFC 5321.
+    Smtp,
+}
+
+/// `[through]`: passing inside while the client waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Through {
+    /// From the end of the message to the next hop's reply.
+    #[serde(with = "duration")]
+    pub budget: Duration,
+    /// Messages at once.
+    pub messages_max: usize,
+    /// Their bytes.
+    #[serde(with = "bytes")]
+    pub bytes_max: u64,
+    /// Failures in a row after which only probes try.
+    pub failures_max: u32,
+    /// Between two probes.
+    #[serde(with = "duration")]
+    pub probe_interval: Duration,
+}
+
+/// `[forward]`: passing spooled mail on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Forward {
+    /// Connections at once.
+    pub connections_max: usize,
+    /// Attempts at once.
+    pub attempts_max: usize,
+    /// For the reply to a message.
+    #[serde(with = "duration")]
+    pub reply_timeout: Duration,
+    /// After the first deferral.
+    #[serde(with = "duration")]
+    pub retry_first: Duration,
+    /// Longest wait between attempts.
+    #[serde(with = "duration")]
+    pub retry_longest: Duration,
+}
+
+/// `[spool]`: the durable queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Spool {
+    /// Segment size.
+    #[serde(with = "bytes")]
+    pub segment_bytes: u64,
+    /// Free bytes below which nothing is spooled.
+    #[serde(with = "bytes")]
+    pub free_bytes_min: u64,
+    /// Free inodes below which nothing is spooled.
+    pub free_inodes_min: u64,
+    /// For making one message durable.
+    #[serde(with = "duration")]
+    pub deadline: Duration,
+}
+
+/// `[dns]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dns {
+    /// Resolvers; empty: /etc/resolv.conf.
+    pub servers: Vec<SocketAddr>,
+    /// For one query.
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+}
+
+/// `[spf]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Spf {
+    /// Whether it is checked at all.
+    pub enabled: bool,
+    /// For a whole check.
+    #[serde(with = "duration")]
+    pub deadline: Duration,
+    /// Clients that are not checked, beside `mail.own_networks`.
+    pub skip_networks: Vec<Network>,
+}
+
+const MIB: u64 = 1024 * 1024;
+
+/// Largest message that the spool is opened for.
+pub const SPOOL_MESSAGE_BYTES_MAX: u64 = 128 * MIB;
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+impl Config {
+    /// The host name; `check` has seen it.
+    pub fn host(&self) -> Domain {
+        Domain::parse(&self.hostname).expect("check refuses other configurations")
+    }
+
+    /// The configured domains; `check` has seen them.
+    pub fn domains(&self) -> HashSet<Domain> {
+        let domains = self.recipients.domains.iter();
+        domains
+            .filter_map(|name| Domain::parse(name).ok())
+            .collect()
+    }
+}

@@ -1,0 +1,230 @@
+//! What must hold between the keys, which types alone cannot say.
+
+use std::net::SocketAddr;
+
+use mail::{Domain, Ident};
+use service::log::LogSettings;
+use service::program::{Complaint, Configuration};
+
+use super::{Config, Protocol, SPOOL_MESSAGE_BYTES_MAX, seconds};
+use crate::wiring::LISTENERS;
+
+impl Configuration for Config {
+    fn check(&self) -> Vec<Complaint> {
+        let mut complaints = Complaints(Vec::new());
+        self.check_names(&mut complaints);
+        self.check_limits(&mut complaints);
+        self.check_inside(&mut complaints);
+        complaints.0
+    }
+
+    fn control(&self) -> &service::control::Settings {
+        &self.control
+    }
+
+    fn log(&self) -> &LogSettings {
+        &self.log
+    }
+}
+
+struct Complaints(Vec<Complaint>);
+
+impl Complaints {
+    fn unless(&mut self, holds: bool, key: &str, what: String, why: &str, remedy: &str) {
+        if !holds {
+            self.0.push(Complaint {
+                key: key.into(),
+                what,
+                why: why.into(),
+                remedy: remedy.into(),
+            });
+        }
+    }
+}
+
+impl Config {
+    fn check_names(&self, complaints: &mut Complaints) {
+        complaints.unless(
+            Ident::new(&self.name, 1, 1).is_ok(),
+            "name",
+            format!("{:?}", self.name),
+            "it is part of the name of every message on the inner hops",
+            "give 1 to 32 characters of a-z, 0-9 and -",
+        );
+        complaints.unless(
+            Domain::parse(&self.hostname).is_ok_and(|name| !name.is_literal()),
+            "hostname",
+            format!("{:?}", self.hostname),
+            "it stands in the greeting and in Received fields",
+            "give the host's name in DNS",
+        );
+        complaints.unless(
+            self.state.is_absolute(),
+            "state",
+            format!("relative path {:?}", self.state),
+            "a daemon's working directory is not fixed",
+            "give an absolute path",
+        );
+        for domain in &self.recipients.domains {
+            complaints.unless(
+                Domain::parse(domain).is_ok(),
+                "recipients.domains",
+                format!("{domain:?}"),
+                "it is no domain name",
+                "give names like lists.example",
+            );
+        }
+        complaints.unless(
+            self.recipients.recipient_delimiter.chars().count() <= 1,
+            "recipients.recipient_delimiter",
+            format!("{:?}", self.recipients.recipient_delimiter),
+            "one character parts a local part from its extension",
+            "give one character, or \"\" for none",
+        );
+    }
+
+    fn check_limits(&self, complaints: &mut Complaints) {
+        let limits = &self.limits;
+        for (key, value) in [
+            ("limits.sessions_max", limits.sessions_max),
+            (
+                "limits.sessions_per_client_max",
+                limits.sessions_per_client_max,
+            ),
+            (
+                "limits.null_sender_recipients_max",
+                limits.null_sender_recipients_max,
+            ),
+            ("limits.errors_max", limits.errors_max),
+            ("limits.hops_max", limits.hops_max),
+            ("through.messages_max", self.through.messages_max),
+            ("through.failures_max", self.through.failures_max as usize),
+            ("forward.connections_max", self.forward.connections_max),
+            ("forward.attempts_max", self.forward.attempts_max),
+        ] {
+            complaints.unless(
+                value > 0,
+                key,
+                "0".into(),
+                "nothing would pass",
+                "give at least 1",
+            );
+        }
+        complaints.unless(
+            limits.recipients_max >= 100,
+            "limits.recipients_max",
+            limits.recipients_max.to_string(),
+            "RFC 5321 4.5.3.1.8 promises senders 100",
+            "give at least 100",
+        );
+        complaints.unless(
+            limits.message_bytes_max <= SPOOL_MESSAGE_BYTES_MAX,
+            "limits.message_bytes_max",
+            limits.message_bytes_max.to_string(),
+            "the spool keeps messages up to 128 MiB",
+            "give at most 128MiB",
+        );
+        complaints.unless(
+            limits.message_memory_bytes_max >= limits.message_bytes_max,
+            "limits.message_memory_bytes_max",
+            limits.message_memory_bytes_max.to_string(),
+            "one largest message would not fit",
+            "give at least limits.message_bytes_max",
+        );
+        for (key, value) in [
+            ("through.budget", self.through.budget),
+            ("spool.deadline", self.spool.deadline),
+            ("forward.retry_first", self.forward.retry_first),
+            (
+                "recipients.reload_interval",
+                self.recipients.reload_interval,
+            ),
+        ] {
+            complaints.unless(
+                !value.is_zero(),
+                key,
+                "0".into(),
+                "it would be over at once",
+                "give more",
+            );
+        }
+        complaints.unless(
+            self.through.budget + self.spool.deadline < seconds(600),
+            "through.budget",
+            format!("{:?}", self.through.budget),
+            "budget and spool.deadline together are longer than a client waits (RFC 5321 4.5.3.2.6: 10 minutes)",
+            "keep the sum below 10m",
+        );
+        complaints.unless(
+            self.forward.retry_first <= self.forward.retry_longest,
+            "forward.retry_first",
+            format!("{:?}", self.forward.retry_first),
+            "the first wait is longer than the longest",
+            "give at most forward.retry_longest",
+        );
+    }
+
+    fn check_inside(&self, complaints: &mut Complaints) {
+        complaints.unless(
+            (1..=LISTENERS.len()).contains(&self.mail.listen.len()),
+            "mail.listen",
+            format!("{} addresses", self.mail.listen.len()),
+            "each listener has a name of its own, up to four",
+            "give one to four addresses like 0.0.0.0:25",
+        );
+        complaints.unless(
+            !self.next_hop.hosts.is_empty(),
+            "next_hop.hosts",
+            "no host".into(),
+            "no mail could go inside",
+            "give the balancers' addresses",
+        );
+        for host in &self.next_hop.hosts {
+            let address = host.parse::<SocketAddr>();
+            complaints.unless(
+                address.is_ok(),
+                "next_hop.hosts",
+                format!("{host:?}"),
+                "it is no address with a port",
+                "give ip:port",
+            );
+            let plain_is_fine = address.is_ok_and(|address| address.ip().is_loopback())
+                || self.next_hop.protocol == Protocol::Smtp;
+            complaints.unless(
+                self.inside.is_some() || plain_is_fine,
+                "next_hop.hosts",
+                format!("{host} without [inside]"),
+                "between hosts the inner hops use mutual TLS",
+                "make a certificate with `mx-edge ca node` and name it in [inside]",
+            );
+        }
+        for server in &self.directory.servers {
+            complaints.unless(
+                self.inside.is_some() || server.ip().is_loopback(),
+                "directory.servers",
+                format!("{server} without [inside]"),
+                "between hosts the directory travels over mutual TLS",
+                "make a certificate with `mx-edge ca node` and name it in [inside]",
+            );
+        }
+        let somebody = !self.directory.servers.is_empty()
+            || !self.recipients.files.is_empty()
+            || !self.recipients.postfix_maps.is_empty();
+        complaints.unless(
+            somebody,
+            "directory.servers",
+            "no source of recipients".into(),
+            "every recipient would be unknown",
+            "name list hosts, recipients.files or recipients.postfix_maps",
+        );
+        complaints.unless(
+            self.inside
+                .as_ref()
+                .is_none_or(|files| files.authority.is_some()),
+            "inside.authority",
+            "missing".into(),
+            "without the site's CA nobody inside can be recognised",
+            "give the path of ca.pem",
+        );
+    }
+}

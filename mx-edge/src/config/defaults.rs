@@ -1,0 +1,161 @@
+//! The defaults; their reasons stand in the sample.
+
+use std::net::SocketAddr;
+
+use service::log::LogSettings;
+
+use super::*;
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            name: "edge".into(),
+            hostname: "localhost".into(),
+            state: "/var/lib/mailflow/mx-edge".into(),
+            mail: Mail::default(),
+            limits: Limits::default(),
+            recipients: RecipientSources::default(),
+            directory: Directory::default(),
+            next_hop: NextHop::default(),
+            through: Through::default(),
+            forward: Forward::default(),
+            spool: Spool::default(),
+            dns: Dns::default(),
+            spf: Spf::default(),
+            tls: None,
+            inside: None,
+            control: service::control::Settings {
+                socket: "/run/mailflow/mx-edge/control.sock".into(),
+                listen: SocketAddr::from(([127, 0, 0, 1], 9125)),
+            },
+            log: LogSettings::default(),
+        }
+    }
+}
+
+impl Default for Mail {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([0, 0, 0, 0], 25))],
+            bare_newline: BareNewline::Normalize,
+            keywords_off: Vec::new(),
+            own_networks: Vec::new(),
+            contact: String::new(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            sessions_max: 1000,
+            sessions_per_client_max: 50,
+            message_bytes_max: 49 * MIB,
+            message_memory_bytes_max: 512 * MIB,
+            recipients_max: 1000,
+            null_sender_recipients_max: 1,
+            errors_max: 20,
+            hops_max: 50,
+            command_timeout: seconds(300),
+            data_block_timeout: seconds(180),
+            handshake_timeout: seconds(30),
+            session_timeout: seconds(3600),
+        }
+    }
+}
+
+impl Default for RecipientSources {
+    fn default() -> Self {
+        Self {
+            domains: Vec::new(),
+            files: Vec::new(),
+            postfix_maps: Vec::new(),
+            recipient_delimiter: String::new(),
+            reload_interval: seconds(10),
+            shrink_percent_max: 2,
+            shrink_entries_floor: 10,
+        }
+    }
+}
+
+impl Default for Directory {
+    fn default() -> Self {
+        Self {
+            servers: vec![SocketAddr::from(([127, 0, 0, 1], 10028))],
+            wait: seconds(60),
+            pause_max: seconds(30),
+            bytes_max: 512 * MIB,
+            key_files: Vec::new(),
+        }
+    }
+}
+
+impl Default for NextHop {
+    fn default() -> Self {
+        Self {
+            hosts: vec!["127.0.0.1:10024".into()],
+            protocol: Protocol::Lmtp,
+            trace: true,
+            connect_timeout: seconds(5),
+            reply_timeout: seconds(10),
+        }
+    }
+}
+
+impl Default for Through {
+    fn default() -> Self {
+        Self {
+            budget: seconds(30),
+            messages_max: 200,
+            bytes_max: 256 * MIB,
+            failures_max: 5,
+            probe_interval: seconds(5),
+        }
+    }
+}
+
+impl Default for Forward {
+    fn default() -> Self {
+        Self {
+            connections_max: 20,
+            attempts_max: 100,
+            reply_timeout: seconds(60),
+            retry_first: seconds(10),
+            retry_longest: seconds(300),
+        }
+    }
+}
+
+impl Default for Spool {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 * MIB,
+            free_bytes_min: 1024 * MIB,
+            free_inodes_min: 1000,
+            deadline: seconds(60),
+        }
+    }
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self {
+            servers: Vec::new(),
+            timeout: seconds(2),
+        }
+    }
+}
+
+impl Default for Spf {
+    fn default() -> Self {
+        let loopback = ["127.0.0.0/8", "::1/128"];
+        Self {
+            enabled: true,
+            deadline: seconds(5),
+            skip_networks: loopback
+                .iter()
+                .map(|network| network.parse().expect("a network"))
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The sample, the defaults, and each complaint.
+
+use service::program::Configuration;
+
+use super::*;
+
+#[test]
+fn the_sample_names_every_key_with_its_default() {
+    let sample = include_str!("../../../deploy/etc/mx-edge.toml");
+    let complaints = service::config::compare_sample::<Config>(sample);
+    assert!(complaints.is_empty(), "{complaints:#?}");
+}
+
+#[test]
+fn the_default_is_a_configuration() {
+    assert!(Config::default().check().is_empty());
+}
+
+/// Changes the default and expects one complaint about that key.
+fn check(key: &str, change: impl Fn(&mut Config)) {
+    let mut config = Config::default();
+    change(&mut config);
+    let keys: Vec<String> = config
+        .check()
+        .into_iter()
+        .map(|complaint| complaint.key)
+        .collect();
+    assert_eq!(keys, [key]);
+}
+
+#[test]
+fn what_cannot_work_is_complained_of() {
+    check("name", |config| config.name = "Mx.1".into());
+    check("hostname", |config| config.hostname = "[192.0.2.1]".into());
+    check("state", |config| config.state = "spool".into());
+    check("mail.listen", |config| config.mail.listen.clear());
+    check("limits.hops_max", |config| config.limits.hops_max = 0);
+    check("limits.recipients_max", |config| {
+        config.limits.recipients_max = 99
+    });
+    check("limits.message_bytes_max", |config| {
+        config.limits.message_bytes_max = 129 * MIB
+    });
+    check("limits.message_memory_bytes_max", |config| {
+        config.limits.message_memory_bytes_max = MIB
+    });
+    check("recipients.domains", |config| {
+        config.recipients.domains.push("a..b".into())
+    });
+    check("recipients.recipient_delimiter", |config| {
+        config.recipients.recipient_delimiter = "+-".into()
+    });
+    check("directory.servers", |config| {
+        config.directory.servers.clear()
+    });
+    check("directory.servers", |config| {
+        config
+            .directory
+            .servers
+            .push("192.0.2.1:10028".parse().unwrap());
+    });
+    check("next_hop.hosts", |config| config.next_hop.hosts.clear());
+    check("next_hop.hosts", |config| {
+        config.next_hop.hosts.push("192.0.2.1:10024".into())
+    });
+    check("through.budget", |config| {
+        config.through.budget = seconds(590)
+    });
+    check("forward.retry_first", |config| {
+        config.forward.retry_first = seconds(301)
+    });
+    check("inside.authority", |config| {
+        config.inside = Some(Files {
+            certificate: "/a.pem".into(),
+            key: "/a.key".into(),
+            authority: None,
+        });
+    });
+}
+
+#[test]
+fn a_foreign_smtp_server_needs_no_certificate_of_ours() {
+    let mut config = Config::default();
+    config.next_hop.hosts = vec!["192.0.2.1:25".into()];
+    config.next_hop.protocol = Protocol::Smtp;
+    assert!(config.check().is_empty());
+}

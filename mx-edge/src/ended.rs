@@ -1,0 +1,153 @@
+//! The list of forward-paths that were taken and not passed in: refused beside accepted ones of the same message, held, or
+//! dropped by an operator. No stranger gets a DSN about them, so they must be findable here. Owns two files of JSON lines, the
+//! present one and the one before; their size is bounded.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use mail::Timestamp;
+use serde::Serialize;
+use tracing::error;
+
+/// Bytes of one file; at some 200 a line about 300,000 forward-paths.
+const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Why a forward-path is on the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Refused inside while others of the message were taken; the client had its 250.
+    Refused,
+    /// Refused inside after it was spooled; kept in the spool for an operator.
+    Held,
+    /// An operator sent it inside again.
+    Released,
+    /// An operator ended it.
+    Dropped,
+}
+
+/// One line.
+#[derive(Clone, Debug, Serialize)]
+pub struct Line<'a> {
+    /// Why.
+    pub kind: Kind,
+    /// The message.
+    pub ident: &'a str,
+    /// Its session.
+    pub session: &'a str,
+    /// Its reverse-path.
+    pub from: &'a str,
+    /// The forward-path.
+    pub to: &'a str,
+    /// What the inside said.
+    pub reply: &'a str,
+}
+
+/// The list.
+pub struct Ended {
+    path: PathBuf,
+    file: Mutex<Open>,
+}
+
+struct Open {
+    file: File,
+    bytes: u64,
+}
+
+impl Ended {
+    /// Opens or makes the list.
+    pub fn open(folder: &Path) -> io::Result<Self> {
+        let path = folder.join("ended.jsonl");
+        let file = Mutex::new(open(&path)?);
+        Ok(Self { path, file })
+    }
+
+    /// Adds lines and syncs them, once for all. A disk that refuses is no reason to refuse mail: the log has the same facts.
+    pub fn add(&self, now: Timestamp, lines: &[Line<'_>]) {
+        if lines.is_empty() {
+            return;
+        }
+        if let Err(error) = self.try_add(now, lines) {
+            error!(event = "ended_not_listed", path = %self.path.display(), %error);
+        }
+    }
+
+    fn try_add(&self, now: Timestamp, lines: &[Line<'_>]) -> io::Result<()> {
+        #[derive(Serialize)]
+        struct Dated<'a> {
+            time: String,
+            #[serde(flatten)]
+            line: &'a Line<'a>,
+        }
+        let mut text = Vec::new();
+        for line in lines {
+            let time = now.rfc3339();
+            serde_json::to_writer(&mut text, &Dated { time, line })?;
+            text.push(b'\n');
+        }
+        let mut open_file = self.file.lock().expect("no holder panics");
+        if open_file.bytes > 0 && open_file.bytes + text.len() as u64 > FILE_BYTES_MAX {
+            std::fs::rename(&self.path, self.path.with_extension("1.jsonl"))?;
+            *open_file = open(&self.path)?;
+        }
+        open_file.file.write_all(&text)?;
+        open_file.bytes += text.len() as u64;
+        open_file.file.sync_data()
+    }
+
+    /// The newest `count` lines, oldest first.
+    pub fn tail(&self, count: usize) -> io::Result<Vec<serde_json::Value>> {
+        let mut lines = Vec::new();
+        for path in [self.path.with_extension("1.jsonl"), self.path.clone()] {
+            let content = crate::state::read(&path)?.unwrap_or_default();
+            lines.extend(
+                content
+                    .split(|byte| *byte == b'\n')
+                    .filter_map(|line| serde_json::from_slice(line).ok()),
+            );
+        }
+        Ok(lines.split_off(lines.len().saturating_sub(count)))
+    }
+}
+
+fn open(path: &Path) -> io::Result<Open> {
+    let mut options = OpenOptions::new();
+    let file = options.create(true).append(true).mode(0o600).open(path)?;
+    let bytes = file.metadata()?.len();
+    Ok(Open { file, bytes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_kept_over_a_restart_and_the_newest_are_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        for round in 0..3 {
+            let ended = Ended::open(folder.path()).unwrap();
+            let to = format!("u{round}@a.example");
+            let line = Line {
+                kind: Kind::Refused,
+                ident: "mx1.1.1",
+                session: "s",
+                from: "",
+                to: &to,
+                reply: "550 5.1.1 no",
+            };
+            ended.add(Timestamp(1_000), &[line]);
+        }
+        let ended = Ended::open(folder.path()).unwrap();
+        let shown = ended.tail(2).unwrap();
+        let to: Vec<_> = shown
+            .iter()
+            .map(|line| line["to"].as_str().unwrap())
+            .collect();
+        assert_eq!(to, ["u1@a.example", "u2@a.example"]);
+        assert_eq!(shown[0]["kind"], "refused");
+        assert_eq!(shown[0]["reply"], "550 5.1.1 no");
+    }
+}

@@ -1,0 +1,213 @@
+//! Spooled mail on its way inside: what a copy looks like, and what an end means. The engine of crates/delivery does the rest.
+//!
+//! Mail never expires here (design, invariant 9). What the inside refuses for good although it was spooled cannot be told to its
+//! sender, since an edge sends nothing outward, and it is not thrown away: it is *held*, a batch of its own in the spool for a
+//! destination that nobody serves, listed and counted, until an operator releases or drops it. (Bad mail does not come to this
+//! end with listserv behind: that quarantines it.)
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use delivery::{Attempted, Copy, Owner};
+use mail::trace::Custody;
+use mail::{Envelope, Recipient, Reply, Timestamp};
+use spool::{Batch, Class, Destination, Head, Lease, NewBatch, NewMessage, Spool};
+use tracing::{error, info, warn};
+
+use crate::ended::{Ended, Kind, Line};
+use crate::facts::MessageFacts;
+use crate::metrics::Metrics;
+use crate::replies;
+
+/// The destination of held batches; no engine serves it.
+pub fn held() -> Destination {
+    Destination::Route("held".into())
+}
+
+/// The engine's owner on an edge.
+pub struct Forward {
+    /// Where held batches go.
+    pub spool: Arc<dyn Spool>,
+    /// The list of what was not passed in.
+    pub ended: Arc<Ended>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Whether the next hop gets the trace field.
+    pub trace: bool,
+}
+
+#[async_trait::async_trait]
+impl Owner for Forward {
+    fn render(&self, head: &Head, batch: &Batch, body: &Bytes) -> Result<Vec<Copy>, Reply> {
+        let facts = MessageFacts::from_bytes(&head.facts).map_err(|why| {
+            error!(event = "facts_unreadable", message = %head.id, reason = %why);
+            Reply::new(
+                554,
+                (5, 3, 0),
+                format!("the facts of this message cannot be read: {why}"),
+            )
+        })?;
+        let mut parts = Vec::with_capacity(2);
+        if self.trace {
+            let trace = facts.trace(Custody::Spooled, head.arrival, token(batch));
+            parts.push(Bytes::from(trace.header()));
+        }
+        parts.push(body.clone());
+        Ok(vec![Copy {
+            envelope: Envelope {
+                reverse_path: head.reverse_path.clone(),
+                parameters: head.parameters.clone(),
+                recipients: batch.recipients.clone(),
+            },
+            indices: (0..batch.recipients.len()).collect(),
+            parts,
+            xforward: Some(facts.xforward()),
+        }])
+    }
+
+    async fn conclude(
+        &self,
+        lease: &Lease,
+        attempted: &[Attempted],
+    ) -> Result<Bytes, spool::Error> {
+        let facts = MessageFacts::from_bytes(&lease.head.facts).ok();
+        let mut sorted = Sorted::default();
+        for one in attempted {
+            sorted.add(one);
+            log(lease, facts.as_ref(), one);
+        }
+        if !sorted.failed.is_empty() {
+            self.hold(lease, facts.as_ref(), &sorted.failed).await?;
+        }
+        let outcome = match &facts {
+            Some(facts) if facts.exempt => "exempt",
+            _ => "passed",
+        };
+        let done = &self.metrics.done;
+        done.with_label_values(&[outcome]).inc_by(sorted.delivered);
+        let fresh = replies::token(sorted.deferred.iter().copied());
+        let note = fresh.as_deref().or_else(|| token(&lease.batch));
+        Ok(Bytes::copy_from_slice(note.unwrap_or_default().as_bytes()))
+    }
+}
+
+impl Forward {
+    /// Made durable under a name that this batch alone has, before the batch is settled: a crash in between holds nothing twice.
+    async fn hold(
+        &self,
+        lease: &Lease,
+        facts: Option<&MessageFacts>,
+        failed: &[(&Recipient, &Reply)],
+    ) -> Result<(), spool::Error> {
+        let now = Timestamp::now();
+        let body = self.spool.body(lease.head.id).await?;
+        let message = NewMessage {
+            arrival: lease.head.arrival,
+            reverse_path: lease.head.reverse_path.clone(),
+            parameters: lease.head.parameters.clone(),
+            facts: lease.head.facts.clone(),
+            body: vec![body],
+            batches: vec![NewBatch {
+                destination: held(),
+                class: Class::Ordinary,
+                due: now,
+                recipients: failed
+                    .iter()
+                    .map(|(recipient, _)| (*recipient).clone())
+                    .collect(),
+                template: token(&lease.batch)
+                    .map(str::to_owned)
+                    .unwrap_or_default()
+                    .into(),
+            }],
+        };
+        let ident = format!("held.{}.{:032x}", lease.head.id, lease.batch.id.0);
+        let accepted = self.spool.accept(message, Some(&ident)).await?;
+        let from = lease.head.reverse_path.to_string();
+        let (ident, session) = names(facts);
+        let news = failed.iter().zip(&accepted.paths);
+        let texts: Vec<(String, String)> = news
+            .filter(|(_, path)| **path == spool::Path::New)
+            .map(|((recipient, reply), _)| (recipient.address.to_string(), reply.to_string()))
+            .collect();
+        let lines: Vec<Line<'_>> = texts
+            .iter()
+            .map(|(to, reply)| Line {
+                kind: Kind::Held,
+                ident,
+                session,
+                from: &from,
+                to,
+                reply,
+            })
+            .collect();
+        for line in &lines {
+            warn!(
+                event = "held",
+                ident,
+                to = line.to,
+                reply = line.reply,
+                "refused inside after it was spooled; look at it and use `mx-edge queue release` or `drop`"
+            );
+        }
+        let reason = if facts.is_some() {
+            "refused"
+        } else {
+            "unreadable"
+        };
+        self.metrics
+            .held
+            .with_label_values(&[reason])
+            .inc_by(lines.len() as u64);
+        self.ended.add(now, &lines);
+        Ok(())
+    }
+}
+
+/// An attempt's recipients by what came of them.
+#[derive(Default)]
+struct Sorted<'a> {
+    delivered: u64,
+    deferred: Vec<&'a Reply>,
+    failed: Vec<(&'a Recipient, &'a Reply)>,
+}
+
+impl<'a> Sorted<'a> {
+    fn add(&mut self, one: &'a Attempted) {
+        match &one.result {
+            delivery::Result::Delivered(_) => self.delivered += 1,
+            delivery::Result::Deferred(reply) => self.deferred.push(reply),
+            delivery::Result::Failed(reply) => self.failed.push((&one.recipient, reply)),
+        }
+    }
+}
+
+/// The signed verdict of this batch: the newest one, or that which came with the first deferral.
+fn token(batch: &Batch) -> Option<&str> {
+    [&batch.note, &batch.template]
+        .into_iter()
+        .filter_map(|bytes| std::str::from_utf8(bytes).ok())
+        .find(|text| !text.is_empty())
+}
+
+fn names(facts: Option<&MessageFacts>) -> (&str, &str) {
+    facts.map_or(("", ""), |facts| (facts.ident.as_str(), &facts.session))
+}
+
+fn log(lease: &Lease, facts: Option<&MessageFacts>, one: &Attempted) {
+    let (outcome, reply) = match &one.result {
+        delivery::Result::Delivered(reply) => ("passed", reply),
+        delivery::Result::Deferred(reply) => ("deferred", reply),
+        delivery::Result::Failed(reply) => ("refused", reply),
+    };
+    info!(
+        event = "forward",
+        ident = names(facts).0,
+        message = %lease.head.id,
+        to = %one.recipient.address,
+        outcome,
+        attempts = lease.batch.attempts + 1,
+        remote = one.remote.as_deref().unwrap_or_default(),
+        reply = %reply
+    );
+}

@@ -1,0 +1,218 @@
+//! What mx-edge counts. A metric's help text is its documentation; labels come from the enums that make the decisions.
+//!
+//! Forward-paths are accounted for: taken + spooled at start = passed + exempt + ended + spooled now (waiting and held).
+
+use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+
+use crate::reason::Reason;
+
+/// All of them.
+pub struct Metrics {
+    /// Sessions by how they ended.
+    pub sessions: IntCounterVec,
+    /// Sessions open now.
+    pub sessions_open: IntGauge,
+    /// RCPT commands by decision.
+    pub recipients: IntCounterVec,
+    /// Messages by outcome.
+    pub messages: IntCounterVec,
+    /// Tries to pass through.
+    pub through: IntCounterVec,
+    /// How long the inside took to answer one.
+    pub through_seconds: Histogram,
+    /// Bytes being passed through now.
+    pub through_bytes: IntGauge,
+    /// Whether passing through is shut.
+    pub through_shut: IntGauge,
+    /// How long the spool took to make one message durable.
+    pub spool_accept_seconds: Histogram,
+    /// Forward-paths answered 250.
+    pub taken: IntCounterVec,
+    /// Forward-paths that are no longer this edge's.
+    pub done: IntCounterVec,
+    /// Forward-paths in the spool.
+    pub spooled: IntGaugeVec,
+    /// Forward-paths that were in the spool when this process started.
+    pub spooled_at_start: IntGauge,
+    /// Age of the oldest spooled message.
+    pub spooled_oldest_seconds: IntGauge,
+    /// Forward-paths that an operator must look at.
+    pub held: IntCounterVec,
+    /// Entries of a source of recipients.
+    pub source_entries: IntGaugeVec,
+    /// Sources whose newest version is held back.
+    pub source_blocked: IntGaugeVec,
+    /// Sources that cannot be read.
+    pub source_failing: IntGaugeVec,
+    /// Polls of the directory.
+    pub directory_polls: IntCounterVec,
+    /// SPF results.
+    pub spf: IntCounterVec,
+}
+
+impl Metrics {
+    /// Registers them; refuses a second registration in the same registry.
+    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let maker = Maker(registry);
+        let metrics = Self {
+            sessions: maker.counters("sessions_total", "SMTP sessions by how they ended", "outcome")?,
+            sessions_open: maker.gauge("sessions_open", "SMTP sessions open now")?,
+            recipients: maker.counters(
+                "recipients_total",
+                "RCPT commands by decision: accepted, or why not",
+                "reason",
+            )?,
+            messages: maker.counters(
+                "messages_total",
+                "Messages by what the client was told and why: passed, spooled, refused, deferred",
+                "outcome",
+            )?,
+            through: maker.counters(
+                "through_total",
+                "Messages by what came of passing them through: answered, busy (limits reached), shut, trouble",
+                "outcome",
+            )?,
+            through_seconds: maker.histogram(
+                "through_seconds",
+                "From the end of a message to the inside's reply, when it answered",
+            )?,
+            through_bytes: maker.gauge("through_bytes", "Bytes of messages being passed through now")?,
+            through_shut: maker.gauge(
+                "through_shut",
+                "1 while the inside does not answer and messages are spooled at once",
+            )?,
+            spool_accept_seconds: maker.histogram(
+                "spool_accept_seconds",
+                "How long it took to make one message durable",
+            )?,
+            taken: maker.counters(
+                "taken_recipients_total",
+                "Forward-paths of messages answered 250, by whether they went through or to the spool",
+                "way",
+            )?,
+            done: maker.counters(
+                "done_recipients_total",
+                "Forward-paths that are no longer this edge's: passed, exempt (passed unscanned by rule), ended",
+                "outcome",
+            )?,
+            spooled: maker.gauges(
+                "spooled_recipients",
+                "Forward-paths in the spool: waiting, or held for an operator",
+                "state",
+            )?,
+            spooled_at_start: maker.gauge(
+                "spooled_at_start_recipients",
+                "Forward-paths that were in the spool when this process started",
+            )?,
+            spooled_oldest_seconds: maker.gauge(
+                "spooled_oldest_seconds",
+                "Age of the oldest message that waits in the spool; 0 when none does",
+            )?,
+            held: maker.counters(
+                "held_recipients_total",
+                "Forward-paths of spooled mail that the inside refused for good; they wait for `mx-edge queue release` or `drop`",
+                "reason",
+            )?,
+            source_entries: maker.gauges(
+                "source_entries",
+                "Entries in force of a source of recipients; -1 before the first load",
+                "source",
+            )?,
+            source_blocked: maker.gauges(
+                "source_blocked",
+                "1 while the newest version of a source is held back by the shrink guard",
+                "source",
+            )?,
+            source_failing: maker.gauges(
+                "source_failing",
+                "1 while a source of recipients cannot be read",
+                "source",
+            )?,
+            directory_polls: maker.counters(
+                "directory_polls_total",
+                "Polls of the directory: applied, unchanged, blocked, failed",
+                "outcome",
+            )?,
+            spf: maker.counters("spf_total", "SPF checks by result", "result")?,
+        };
+        metrics.zero();
+        Ok(metrics)
+    }
+
+    /// A label that has never been counted is shown as 0, so that alerts on rates work from the start.
+    fn zero(&self) {
+        self.recipients.with_label_values(&["accepted"]);
+        for reason in Reason::ALL {
+            self.recipients.with_label_values(&[reason.label()]);
+        }
+        for (counters, labels) in [
+            (
+                &self.messages,
+                &["passed", "spooled", "refused", "deferred"][..],
+            ),
+            (&self.through, &["answered", "busy", "shut", "trouble"]),
+            (&self.taken, &["through", "spool"]),
+            (&self.done, &["passed", "exempt", "ended"]),
+            (&self.held, &["refused", "unreadable"]),
+            (
+                &self.directory_polls,
+                &["applied", "unchanged", "blocked", "failed"],
+            ),
+        ] {
+            for label in labels {
+                counters.with_label_values(&[label]);
+            }
+        }
+        for state in ["waiting", "held"] {
+            self.spooled.with_label_values(&[state]);
+        }
+    }
+}
+
+struct Maker<'a>(&'a Registry);
+
+impl Maker<'_> {
+    fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        label: &str,
+    ) -> Result<IntCounterVec, prometheus::Error> {
+        let counters = IntCounterVec::new(options(name, help), &[label])?;
+        self.0.register(Box::new(counters.clone()))?;
+        Ok(counters)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        let gauge = IntGauge::with_opts(options(name, help))?;
+        self.0.register(Box::new(gauge.clone()))?;
+        Ok(gauge)
+    }
+
+    fn gauges(
+        &self,
+        name: &str,
+        help: &str,
+        label: &str,
+    ) -> Result<IntGaugeVec, prometheus::Error> {
+        let gauges = IntGaugeVec::new(options(name, help), &[label])?;
+        self.0.register(Box::new(gauges.clone()))?;
+        Ok(gauges)
+    }
+
+    /// From a fast disk's sync to the budget.
+    fn histogram(&self, name: &str, help: &str) -> Result<Histogram, prometheus::Error> {
+        let buckets = vec![
+            0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0,
+            30.0, 60.0,
+        ];
+        let name = format!("mx_edge_{name}");
+        let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?;
+        self.0.register(Box::new(histogram.clone()))?;
+        Ok(histogram)
+    }
+}
+
+fn options(name: &str, help: &str) -> Opts {
+    Opts::new(format!("mx_edge_{name}"), help)
+}

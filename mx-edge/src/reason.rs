@@ -1,0 +1,120 @@
+//! Why this edge itself says no: one table gives a refusal its SMTP reply, its word in the log and its metric label.
+//! What the next hop refused is not here; its reply is passed on as it came.
+
+use mail::Reply;
+
+/// Why a session, a recipient or a message was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Not in the directory of a domain that is ours.
+    UnknownRecipient,
+    /// Not a domain of ours.
+    RelayDenied,
+    /// No directory has been loaded yet, so nobody can be called unknown.
+    DirectoryNotLoaded,
+    /// Scanned under another policy than the recipients before it.
+    OtherPolicy,
+    /// A notification for more recipients than one notification has.
+    NullSenderRecipients,
+    /// Too many sessions of one client.
+    ClientSessions,
+    /// The edge is being drained.
+    Draining,
+    /// Too many Received fields.
+    Loop,
+    /// The next hop did not take the message and the spool has no room.
+    SpoolFull,
+    /// The next hop did not take the message and the spool cannot keep it.
+    SpoolFailed,
+    /// The next hop did not take the message and the spool took too long.
+    SpoolSlow,
+    /// The client left before the message was taken.
+    ClientGone,
+}
+
+struct Entry {
+    label: &'static str,
+    code: u16,
+    enhanced: (u8, u16, u16),
+    text: &'static str,
+}
+
+impl Reason {
+    /// All of them, for metrics that start at zero.
+    pub const ALL: [Self; 12] = [
+        Self::UnknownRecipient,
+        Self::RelayDenied,
+        Self::DirectoryNotLoaded,
+        Self::OtherPolicy,
+        Self::NullSenderRecipients,
+        Self::ClientSessions,
+        Self::Draining,
+        Self::Loop,
+        Self::SpoolFull,
+        Self::SpoolFailed,
+        Self::SpoolSlow,
+        Self::ClientGone,
+    ];
+
+    #[rustfmt::skip]
+    fn entry(self) -> Entry {
+        let (label, code, enhanced, text) = match self {
+            Self::UnknownRecipient => ("unknown_recipient", 550, (5, 1, 1), "no such recipient here"),
+            Self::RelayDenied => ("relay_denied", 554, (5, 7, 1), "relay denied: not a domain of ours"),
+            Self::DirectoryNotLoaded => ("directory_not_loaded", 451, (4, 3, 0), "recipients cannot be checked yet, try again later"),
+            Self::OtherPolicy => ("other_policy", 452, (4, 5, 3), "send to this recipient in a transaction of its own"),
+            Self::NullSenderRecipients => ("null_sender_recipients", 452, (4, 5, 3), "too many recipients for a notification"),
+            Self::ClientSessions => ("client_sessions", 421, (4, 7, 0), "too many sessions from your network, try again later"),
+            Self::Draining => ("draining", 421, (4, 3, 2), "this host takes no mail at present, try another one"),
+            Self::Loop => ("loop", 554, (5, 4, 6), "too many hops, this message is in a loop"),
+            Self::SpoolFull => ("spool_full", 452, (4, 3, 1), "no room for this message now, try again later"),
+            Self::SpoolFailed => ("spool_failed", 451, (4, 3, 0), "this message cannot be kept now, try again later"),
+            Self::SpoolSlow => ("spool_slow", 451, (4, 3, 0), "this message could not be kept in time, try again later"),
+            Self::ClientGone => ("client_gone", 451, (4, 4, 2), "you left before the message was taken"),
+        };
+        Entry { label, code, enhanced, text }
+    }
+
+    /// The word in logs and metric labels.
+    pub fn label(self) -> &'static str {
+        self.entry().label
+    }
+
+    /// The reply: what is wrong, the token by which an operator finds it in the logs, and where to ask.
+    pub fn reply(self, token: &str, contact: &str) -> Reply {
+        let Entry {
+            code,
+            enhanced,
+            text,
+            ..
+        } = self.entry();
+        let mut line = format!("{text} [{token}]");
+        if !contact.is_empty() {
+            line.push(' ');
+            line.push_str(contact);
+        }
+        Reply::new(code, enhanced, line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_words_of_their_own_and_codes_agree() {
+        let mut labels: Vec<_> = Reason::ALL.iter().map(|reason| reason.label()).collect();
+        labels.sort_unstable();
+        labels.dedup();
+        assert_eq!(labels.len(), Reason::ALL.len());
+        for reason in Reason::ALL {
+            let entry = reason.entry();
+            assert_eq!(
+                entry.code / 100,
+                u16::from(entry.enhanced.0),
+                "{}: the codes disagree",
+                entry.label
+            );
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! A session with a client: asks `policy` and `recipients` what to answer, and takes each message through, else into the spool.
+//! A 250 is only said for what the inside has taken or the spool has made durable.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use mail::trace::Spf;
+use mail::{Domain, Envelope, MailParameters, Recipient, Reply, ReversePath};
+use smtp::server::{Ending, Facts, Handler, Presence};
+use tracing::info;
+
+use crate::ended::Ended;
+use crate::ident::Idents;
+use crate::keep::Keeper;
+use crate::metrics::Metrics;
+use crate::network::{Network, client_key};
+use crate::policy::{self, Transaction};
+use crate::reason::Reason;
+use crate::recipients::Recipients;
+use crate::spf::{self, Check, Checker};
+use crate::take::Take;
+use crate::through::Through;
+
+/// What all sessions share.
+pub struct Edge {
+    /// What may change on reload; a session keeps those it began with.
+    pub rules: RwLock<Arc<Rules>>,
+    /// Who is known.
+    pub recipients: Arc<Recipients>,
+    /// Names for messages.
+    pub idents: Idents,
+    /// The way through.
+    pub through: Through,
+    /// The way into the spool.
+    pub keeper: Keeper,
+    /// Sessions by client.
+    pub clients: Arc<Clients>,
+    /// The list of what was not passed in.
+    pub ended: Arc<Ended>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Being drained: no new mail is taken, what is spooled goes on.
+    pub draining: AtomicBool,
+    /// Whether the next hop gets the trace field.
+    pub trace: bool,
+    /// How long mail that the inside has just deferred waits for its first attempt out of the spool.
+    pub deferred_pause: Duration,
+}
+
+/// What a session is held to.
+pub struct Rules {
+    /// In Received fields.
+    pub hostname: Domain,
+    /// Exempt from scanning and from SPF.
+    pub own_networks: Vec<Network>,
+    /// Not checked by SPF.
+    pub spf_skip_networks: Vec<Network>,
+    /// SPF; none when it is off.
+    pub spf: Option<Checker>,
+    /// See the configuration.
+    pub sessions_per_client_max: usize,
+    /// See the configuration.
+    pub null_sender_recipients_max: usize,
+    /// See the configuration.
+    pub hops_max: usize,
+    /// See the configuration.
+    pub contact: String,
+}
+
+impl Edge {
+    /// The rules in force.
+    pub fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read().expect("no holder panics"))
+    }
+
+    /// Whether it is being drained.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+/// Sessions open, by client.
+#[derive(Default)]
+pub struct Clients(Mutex<HashMap<IpAddr, usize>>);
+
+/// Held while a client's session is open.
+pub struct Admitted {
+    clients: Arc<Clients>,
+    key: IpAddr,
+}
+
+impl Clients {
+    /// Counts one more session, unless the client has as many as it may.
+    pub fn admit(self: &Arc<Self>, client: IpAddr, sessions_max: usize) -> Option<Admitted> {
+        let key = client_key(client);
+        let mut open = self.0.lock().expect("no holder panics");
+        let count = open.entry(key).or_default();
+        if *count >= sessions_max {
+            return None;
+        }
+        *count += 1;
+        Some(Admitted {
+            clients: Arc::clone(self),
+            key,
+        })
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        let mut open = self.clients.0.lock().expect("no holder panics");
+        if let Some(count) = open.get_mut(&self.key) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.key);
+            }
+        }
+    }
+}
+
+/// One session.
+pub struct Session {
+    edge: Arc<Edge>,
+    rules: Arc<Rules>,
+    id: Box<str>,
+    client: SocketAddr,
+    admitted: Option<Admitted>,
+    transaction: Transaction,
+    spf: Option<Check>,
+}
+
+impl Session {
+    /// Just connected.
+    pub fn new(edge: Arc<Edge>, client: SocketAddr) -> Self {
+        edge.metrics.sessions_open.inc();
+        Self {
+            rules: edge.rules(),
+            edge,
+            id: Box::default(),
+            client,
+            admitted: None,
+            transaction: Transaction::default(),
+            spf: None,
+        }
+    }
+
+    /// Over: counted and logged.
+    pub fn ended(self, ending: Ending) {
+        let outcome = outcome(ending);
+        self.edge
+            .metrics
+            .sessions
+            .with_label_values(&[outcome])
+            .inc();
+        info!(event = "session", session = %self.id, client = %self.client, outcome);
+    }
+
+    fn refusal(&self, reason: Reason, facts: &Facts) -> Reply {
+        reason.reply(&facts.session, &self.rules.contact)
+    }
+
+    fn is_own(&self, client: IpAddr) -> bool {
+        contains(&self.rules.own_networks, client)
+    }
+
+    /// SPF is first needed once somebody here is to get the message.
+    fn start_spf(&mut self, facts: &Facts, reverse_path: &ReversePath) {
+        let client = facts.client.ip();
+        let skipped = contains(&self.rules.spf_skip_networks, client) || self.is_own(client);
+        if self.spf.is_none() && !skipped {
+            let checker = self.rules.spf.as_ref();
+            self.spf = checker.map(|checker| checker.start(client, &facts.helo, reverse_path));
+        }
+    }
+
+    async fn spf_result(&mut self) -> Spf {
+        match self.spf.take() {
+            None => Spf::None,
+            Some(check) => {
+                let result = check.result().await;
+                let counter = &self.edge.metrics.spf;
+                counter.with_label_values(&[spf::label(result)]).inc();
+                result
+            }
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.edge.metrics.sessions_open.dec();
+    }
+}
+
+#[async_trait::async_trait]
+impl Handler for Session {
+    async fn connect(&mut self, facts: &Facts) -> Result<(), Reply> {
+        self.id = facts.session.clone();
+        self.client = facts.client;
+        if self.edge.is_draining() {
+            return Err(self.refusal(Reason::Draining, facts));
+        }
+        let most = self.rules.sessions_per_client_max;
+        self.admitted = self.edge.clients.admit(facts.client.ip(), most);
+        match self.admitted {
+            Some(_) => Ok(()),
+            None => Err(self.refusal(Reason::ClientSessions, facts)),
+        }
+    }
+
+    async fn mail(
+        &mut self,
+        facts: &Facts,
+        reverse_path: &ReversePath,
+        _parameters: &MailParameters,
+        _size: Option<u64>,
+    ) -> Result<(), Reply> {
+        if self.edge.is_draining() {
+            return Err(self.refusal(Reason::Draining, facts));
+        }
+        self.transaction = Transaction {
+            null_sender: *reverse_path == ReversePath::Null,
+            ..Transaction::default()
+        };
+        self.spf = None;
+        Ok(())
+    }
+
+    async fn rcpt(
+        &mut self,
+        facts: &Facts,
+        envelope: &Envelope,
+        recipient: &Recipient,
+    ) -> Result<(), Reply> {
+        let known = self
+            .edge
+            .recipients
+            .lookup(&recipient.address, facts.local.ip());
+        self.transaction.accepted = envelope.recipients.len();
+        let most = self.rules.null_sender_recipients_max;
+        let decision = policy::recipient(known, &self.transaction, most);
+        let label = decision.map_or_else(Reason::label, |_| "accepted");
+        self.edge
+            .metrics
+            .recipients
+            .with_label_values(&[label])
+            .inc();
+        match decision {
+            Ok(scanning) => {
+                self.transaction.scanning = Some(scanning);
+                self.start_spf(facts, &envelope.reverse_path);
+                Ok(())
+            }
+            Err(reason) => {
+                info!(
+                    event = "recipient",
+                    session = %facts.session,
+                    client = %facts.client.ip(),
+                    from = %envelope.reverse_path,
+                    to = %recipient.address,
+                    outcome = "refused",
+                    reason = reason.label()
+                );
+                Err(self.refusal(reason, facts))
+            }
+        }
+    }
+
+    async fn message(
+        &mut self,
+        facts: &Facts,
+        envelope: &Envelope,
+        message: Bytes,
+        presence: &Presence,
+    ) -> Vec<Reply> {
+        let spf = self.spf_result().await;
+        let take = Take {
+            edge: &self.edge,
+            rules: &self.rules,
+            facts,
+            exempt: self.is_own(facts.client.ip()),
+        };
+        let reply = match policy::hops(&message, self.rules.hops_max) {
+            Err(reason) => take.refuse(envelope, reason),
+            Ok(()) => take.take(envelope, message, spf, presence).await,
+        };
+        vec![reply]
+    }
+
+    fn reset(&mut self) {
+        self.transaction = Transaction::default();
+        self.spf = None;
+    }
+}
+
+fn contains(networks: &[Network], client: IpAddr) -> bool {
+    networks.iter().any(|network| network.contains(client))
+}
+
+fn outcome(ending: Ending) -> &'static str {
+    match ending {
+        Ending::Quit => "quit",
+        Ending::Lost => "lost",
+        Ending::TimedOut => "timed_out",
+        Ending::Refused => "refused",
+        Ending::Shutdown => "shutdown",
+        Ending::Tls => "tls_failed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_are_counted_by_client_and_given_back() {
+        let clients = Arc::new(Clients::default());
+        let one: IpAddr = "192.0.2.1".parse().unwrap();
+        let first = clients.admit(one, 2);
+        let second = clients.admit(one, 2);
+        assert!(first.is_some() && second.is_some());
+        assert!(clients.admit(one, 2).is_none());
+        assert!(clients.admit("192.0.2.2".parse().unwrap(), 2).is_some());
+        drop(first);
+        assert!(clients.admit(one, 2).is_some());
+        drop(second);
+        assert!(clients.0.lock().unwrap().is_empty());
+    }
+}

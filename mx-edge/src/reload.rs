@@ -1,0 +1,200 @@
+//! What a reload changes while sessions go on: rules, server settings, the guard. What needs a restart is said. Certificates are
+//! read anew by the service crate.
+
+use std::sync::{Arc, RwLock};
+
+use service::program::StartError;
+use service::shutdown::Shutdown;
+use smtp::server::{BareNewline, Settings, Timeouts};
+use tokio::sync::{Semaphore, watch};
+use tracing::{error, info, warn};
+
+use crate::config::{self, Config};
+use crate::receive::{Edge, Rules};
+use crate::sources::guard;
+use crate::spf::Checker;
+use crate::wiring::Certificates;
+
+/// Follows the configuration in force.
+pub struct Reload {
+    /// Whose rules change.
+    pub edge: Arc<Edge>,
+    /// Where new sessions get their settings.
+    pub server: watch::Sender<Arc<Settings>>,
+    /// What is served with.
+    pub certificates: Certificates,
+    /// Makes files of recipients be read at once.
+    pub files: watch::Sender<u64>,
+    /// What is in force.
+    pub config: Config,
+}
+
+impl Reload {
+    /// Until shutdown.
+    pub async fn run(mut self, mut changes: watch::Receiver<Config>, shutdown: Shutdown) {
+        loop {
+            tokio::select! {
+                changed = changes.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+                () = shutdown.wait() => return,
+            }
+            let config = changes.borrow_and_update().clone();
+            self.apply(config);
+        }
+    }
+
+    fn apply(&mut self, config: Config) {
+        match rules(&config) {
+            Ok(rules) => *self.edge.rules.write().expect("no holder panics") = Arc::new(rules),
+            Err(error) => error!(event = "reload", %error, "the old rules stay"),
+        }
+        let memory = Arc::clone(&self.server.borrow().memory_kib);
+        let settings = settings(&config, &self.certificates, memory);
+        self.server.send_replace(Arc::new(settings));
+        self.edge.recipients.set_domains(config.domains());
+        for source in self.edge.recipients.sources() {
+            source.set_guard(guard(&config));
+        }
+        self.files.send_modify(|count| *count += 1);
+        for section in restart_needed(&self.config, &config) {
+            warn!(
+                event = "reload",
+                section, "changed; takes effect at the next start"
+            );
+        }
+        self.config = config;
+        info!(event = "reload", outcome = "applied");
+    }
+}
+
+/// The rules for new sessions.
+pub fn rules(config: &Config) -> Result<Rules, StartError> {
+    let checker = || {
+        Checker::new(
+            &config.dns.servers,
+            config.dns.timeout,
+            config.spf.deadline,
+            &config.host(),
+        )
+    };
+    let spf = config.spf.enabled.then(checker).transpose();
+    let spf = spf.map_err(|why| StartError {
+        what: "[dns]".into(),
+        why,
+        remedy: "name resolvers in dns.servers, or set spf.enabled = false".into(),
+    })?;
+    Ok(Rules {
+        hostname: config.host(),
+        own_networks: config.mail.own_networks.clone(),
+        spf_skip_networks: config.spf.skip_networks.clone(),
+        spf,
+        sessions_per_client_max: config.limits.sessions_per_client_max,
+        null_sender_recipients_max: config.limits.null_sender_recipients_max,
+        hops_max: config.limits.hops_max,
+        contact: config.mail.contact.clone(),
+    })
+}
+
+impl From<Rules> for RwLock<Arc<Rules>> {
+    fn from(rules: Rules) -> Self {
+        RwLock::new(Arc::new(rules))
+    }
+}
+
+/// The settings for new sessions, and the way to change them.
+pub fn server_settings(
+    config: &Config,
+    certificates: &Certificates,
+) -> (watch::Sender<Arc<Settings>>, watch::Receiver<Arc<Settings>>) {
+    let kib = config.limits.message_memory_bytes_max.div_ceil(1024);
+    let memory = Semaphore::new(usize::try_from(kib).unwrap_or(Semaphore::MAX_PERMITS));
+    watch::channel(Arc::new(settings(config, certificates, Arc::new(memory))))
+}
+
+/// `memory` stays the same over reloads, since messages in flight hold parts of it.
+fn settings(config: &Config, certificates: &Certificates, memory: Arc<Semaphore>) -> Settings {
+    let limits = &config.limits;
+    Settings {
+        protocol: smtp::Protocol::Smtp,
+        hostname: config.host(),
+        message_bytes_max: limits.message_bytes_max,
+        recipients_max: limits.recipients_max,
+        errors_max: limits.errors_max,
+        bare_newline: match config.mail.bare_newline {
+            config::BareNewline::Normalize => BareNewline::Normalize,
+            config::BareNewline::Refuse => BareNewline::Refuse,
+        },
+        tls: certificates
+            .public
+            .as_ref()
+            .map(service::tls::Identity::server),
+        tls_required: false,
+        xforward: false,
+        keywords_off: config.mail.keywords_off.clone(),
+        timeouts: Timeouts {
+            command: limits.command_timeout,
+            data_block: limits.data_block_timeout,
+            handshake: limits.handshake_timeout,
+            session: limits.session_timeout,
+        },
+        memory_kib: memory,
+    }
+}
+
+/// The sections in which something changed that is only read at start.
+fn restart_needed(old: &Config, new: &Config) -> Vec<&'static str> {
+    let sources = |config: &Config| {
+        let recipients = &config.recipients;
+        (
+            recipients.files.clone(),
+            recipients.postfix_maps.clone(),
+            recipients.recipient_delimiter.clone(),
+            recipients.reload_interval,
+        )
+    };
+    let limits = |config: &Config| {
+        (
+            config.limits.sessions_max,
+            config.limits.message_memory_bytes_max,
+        )
+    };
+    [
+        ("name", old.name != new.name),
+        ("hostname", old.hostname != new.hostname),
+        ("state", old.state != new.state),
+        ("mail.listen", old.mail.listen != new.mail.listen),
+        ("limits", limits(old) != limits(new)),
+        ("recipients", sources(old) != sources(new)),
+        ("directory", old.directory != new.directory),
+        ("next_hop", old.next_hop != new.next_hop),
+        ("through", old.through != new.through),
+        ("forward", old.forward != new.forward),
+        ("spool", old.spool != new.spool),
+        ("tls", old.tls != new.tls),
+        ("inside", old.inside != new.inside),
+        ("control", old.control != new.control),
+    ]
+    .into_iter()
+    .filter_map(|(section, changed)| changed.then_some(section))
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_needs_a_restart_is_named() {
+        let old = Config::default();
+        let mut new = old.clone();
+        new.limits.hops_max = 10;
+        new.mail.contact = "https://example.org/".into();
+        assert!(restart_needed(&old, &new).is_empty());
+        new.next_hop.hosts.push("127.0.0.1:2".into());
+        new.limits.sessions_max = 1;
+        assert_eq!(restart_needed(&old, &new), ["limits", "next_hop"]);
+    }
+}

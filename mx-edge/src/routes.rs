@@ -1,0 +1,188 @@
+//! What the control socket answers. The commands of `command` ask it.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use mail::Address;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use service::control::Readiness;
+use spool::{Destination, Spool, Tally};
+use tokio::sync::watch;
+use tracing::warn;
+
+use crate::ended::Kind;
+use crate::held;
+use crate::receive::Edge;
+use crate::recipients::Known;
+
+/// What the routes work on.
+#[derive(Clone)]
+pub struct Controls {
+    /// The edge.
+    pub edge: Arc<Edge>,
+    /// Its spool.
+    pub spool: Arc<dyn Spool>,
+    /// Stops the engine's claims.
+    pub paused: watch::Sender<bool>,
+    /// Where draining is told.
+    pub readiness: Readiness,
+}
+
+type Answer = Result<Json<Value>, (StatusCode, Json<Value>)>;
+
+/// The routes.
+pub fn router(controls: Controls) -> Router {
+    Router::new()
+        .route("/queue/tally", get(tally))
+        .route(
+            "/queue/pause",
+            post(|controls: State<Controls>| pause(controls, true)),
+        )
+        .route(
+            "/queue/resume",
+            post(|controls: State<Controls>| pause(controls, false)),
+        )
+        .route(
+            "/queue/release",
+            post(|controls: State<Controls>| settle(controls, Kind::Released)),
+        )
+        .route(
+            "/queue/drop",
+            post(|controls: State<Controls>| settle(controls, Kind::Dropped)),
+        )
+        .route("/recipients", get(sources))
+        .route("/recipients/accept", post(accept))
+        .route("/recipients/lookup", post(lookup))
+        .route("/drain", post(drain))
+        .route("/ended", get(ended))
+        .with_state(controls)
+}
+
+fn failed(code: StatusCode, error: impl ToString) -> (StatusCode, Json<Value>) {
+    (code, Json(json!({ "error": error.to_string() })))
+}
+
+async fn tally(State(controls): State<Controls>) -> Answer {
+    let tally = controls.spool.tally().await;
+    let tally = tally.map_err(|error| failed(StatusCode::SERVICE_UNAVAILABLE, error))?;
+    Ok(Json(tally.iter().map(tally_json).collect()))
+}
+
+/// A line of the tally for operators.
+pub fn tally_json(line: &Tally) -> Value {
+    let destination = match &line.destination {
+        Destination::Expand => "expand".into(),
+        Destination::Inside => "inside".into(),
+        Destination::Route(name) => name.to_string(),
+        Destination::Domain(domain) => domain.to_string(),
+    };
+    json!({
+        "destination": destination,
+        "batches": line.batches,
+        "recipients": line.recipients,
+        "leased": line.leased,
+        "oldest": line.oldest.rfc3339(),
+        "next_due": line.next_due.rfc3339(),
+    })
+}
+
+async fn pause(State(controls): State<Controls>, paused: bool) -> Answer {
+    if controls.paused.send_replace(paused) != paused {
+        warn!(event = "queue_paused", paused);
+    }
+    Ok(Json(json!({ "paused": paused })))
+}
+
+async fn settle(State(controls): State<Controls>, kind: Kind) -> Answer {
+    let Controls { edge, spool, .. } = &controls;
+    let settled = held::settle(spool, &edge.ended, &edge.metrics, kind).await;
+    let count = settled.map_err(|error| failed(StatusCode::SERVICE_UNAVAILABLE, error))?;
+    Ok(Json(json!({ "recipients": count })))
+}
+
+async fn sources(State(controls): State<Controls>) -> Answer {
+    let sources = controls.edge.recipients.sources();
+    let summaries: Vec<_> = sources.iter().map(|source| source.summary()).collect();
+    Ok(Json(json!(summaries)))
+}
+
+#[derive(Deserialize)]
+struct Accept {
+    #[serde(default)]
+    force: bool,
+}
+
+async fn accept(State(controls): State<Controls>, Json(asked): Json<Accept>) -> Answer {
+    if !asked.force {
+        let why = "this puts versions in force that take much away; look at `mx-edge recipients show` and say --force";
+        return Err(failed(StatusCode::BAD_REQUEST, why));
+    }
+    let sources = controls.edge.recipients.sources().to_vec();
+    // Applying writes the copy on disk, so it is not done on the runtime's threads.
+    let work = move || {
+        let applied = sources.iter().filter_map(|source| source.accept());
+        applied.map(|summary| summary.source).collect::<Vec<_>>()
+    };
+    let applied = tokio::task::spawn_blocking(work).await;
+    let applied = applied.map_err(|error| failed(StatusCode::INTERNAL_SERVER_ERROR, error))?;
+    Ok(Json(json!({ "applied": applied })))
+}
+
+#[derive(Deserialize)]
+struct Lookup {
+    address: String,
+}
+
+async fn lookup(State(controls): State<Controls>, Json(asked): Json<Lookup>) -> Answer {
+    let address = Address::parse(&asked.address);
+    let address = address.map_err(|error| failed(StatusCode::BAD_REQUEST, error))?;
+    let nowhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let known = match controls.edge.recipients.lookup(&address, nowhere) {
+        Known::Ordinary => "yes",
+        Known::Role => "yes, a role",
+        Known::Unknown => "no",
+        Known::NotOurs => "no, not a domain of ours",
+        Known::NotLoaded => "cannot be told, a source was never loaded",
+    };
+    Ok(Json(
+        json!({ "address": address.to_string(), "known": known }),
+    ))
+}
+
+#[derive(Deserialize)]
+struct Drain {
+    #[serde(default)]
+    undo: bool,
+}
+
+async fn drain(State(controls): State<Controls>, Json(asked): Json<Drain>) -> Answer {
+    let draining = !asked.undo;
+    controls.edge.draining.store(draining, Ordering::Relaxed);
+    let state = if draining {
+        Err("drained by an operator, `mx-edge drain --undo` ends it".into())
+    } else {
+        Ok(())
+    };
+    controls.readiness.set("taking mail", state);
+    let open = controls.edge.metrics.sessions_open.get();
+    Ok(Json(json!({ "draining": draining, "sessions": open })))
+}
+
+#[derive(Deserialize)]
+struct Count {
+    count: usize,
+}
+
+async fn ended(State(controls): State<Controls>, Query(asked): Query<Count>) -> Answer {
+    let work = move || controls.edge.ended.tail(asked.count);
+    let lines = tokio::task::spawn_blocking(work).await;
+    let lines = lines.map_err(|error| failed(StatusCode::INTERNAL_SERVER_ERROR, error))?;
+    let lines = lines.map_err(|error| failed(StatusCode::INTERNAL_SERVER_ERROR, error))?;
+    Ok(Json(json!(lines)))
+}

@@ -1,0 +1,312 @@
+//! Taking one message: names it, puts Received and trace on, tries to pass it through, spools what is left, and says the one
+//! reply (design, invariants 2 and 7). Each path ends in bounded time: budget plus spool deadline.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use delivery::Copy;
+use mail::trace::{self, Custody, Spf};
+use mail::{Envelope, Reply, Timestamp, header};
+use smtp::server::{Facts, Presence};
+use tracing::{info, warn};
+
+use crate::ended::{Kind, Line};
+use crate::facts::MessageFacts;
+use crate::keep::Kept;
+use crate::reason::Reason;
+use crate::receive::{Edge, Rules};
+use crate::received;
+use crate::replies::{self, Plan};
+use crate::spf;
+use crate::through::Tried;
+
+/// One message being taken.
+pub struct Take<'a> {
+    /// The edge.
+    pub edge: &'a Arc<Edge>,
+    /// The session's rules.
+    pub rules: &'a Rules,
+    /// The session's facts.
+    pub facts: &'a Facts,
+    /// From a network of our own.
+    pub exempt: bool,
+}
+
+/// A message with its name: everything a pass or the spool needs.
+struct Named {
+    facts: MessageFacts,
+    arrival: Timestamp,
+    envelope: Envelope,
+    /// Received field, message.
+    body: Vec<Bytes>,
+}
+
+impl Take<'_> {
+    /// Says no to a message in this edge's own words.
+    pub fn refuse(&self, envelope: &Envelope, reason: Reason) -> Reply {
+        let reply = reason.reply(&self.facts.session, &self.rules.contact);
+        self.log(envelope, None, &reply, reason.label());
+        reply
+    }
+
+    /// Through, else spool.
+    pub async fn take(
+        &self,
+        envelope: &Envelope,
+        message: Bytes,
+        spf: Spf,
+        presence: &Presence,
+    ) -> Reply {
+        let named = self.name(envelope, message, spf);
+        let copy = self.copy(&named);
+        let insist = !self.edge.keeper.is_healthy();
+        let (reply, way) = match self.edge.through.pass(&copy, insist).await {
+            Tried::Answered(replies, remote) => {
+                self.answered(&named, &replies, &remote, presence).await
+            }
+            Tried::NotTried(why) => (self.spool_all(&named, presence).await, why),
+            Tried::Trouble(why) => {
+                warn!(event = "through", ident = %named.facts.ident, outcome = "trouble", reason = %why);
+                (self.spool_all(&named, presence).await, "trouble")
+            }
+        };
+        self.log(&named.envelope, Some(&named.facts), &reply, way);
+        reply
+    }
+
+    fn name(&self, envelope: &Envelope, message: Bytes, spf: Spf) -> Named {
+        let ident = self.edge.idents.next();
+        let arrival = Timestamp::now();
+        let received = received::field(self.facts, envelope, &self.rules.hostname, &ident, arrival);
+        let message = header::without(&message, |field| field.is(trace::NAME));
+        let mut envelope = envelope.clone();
+        for recipient in &mut envelope.recipients {
+            recipient.address = self.edge.recipients.inner(&recipient.address);
+        }
+        Named {
+            facts: MessageFacts {
+                ident,
+                session: self.facts.session.clone(),
+                client: self.facts.client,
+                helo: self.facts.helo.clone(),
+                extended: self.facts.extended,
+                spf,
+                exempt: self.exempt,
+            },
+            arrival,
+            envelope,
+            body: vec![Bytes::from(received), message],
+        }
+    }
+
+    fn copy(&self, named: &Named) -> Copy {
+        let mut parts = Vec::with_capacity(3);
+        if self.edge.trace {
+            let trace = named.facts.trace(Custody::Live, named.arrival, None);
+            parts.push(Bytes::from(trace.header()));
+        }
+        parts.extend(named.body.iter().cloned());
+        Copy {
+            envelope: named.envelope.clone(),
+            indices: (0..named.envelope.recipients.len()).collect(),
+            parts,
+            xforward: Some(named.facts.xforward()),
+        }
+    }
+
+    /// The inside has spoken: for each recipient it owns the message, or has refused it, or wants it later.
+    async fn answered(
+        &self,
+        named: &Named,
+        replies: &[Reply],
+        remote: &str,
+        presence: &Presence,
+    ) -> (Reply, &'static str) {
+        let count = named.envelope.recipients.len();
+        match replies::plan(replies, count) {
+            Plan::Passed { refused } => {
+                self.count_passed(count - refused.len());
+                self.list_refused(named, &refused, replies);
+                (self.passed(named), "through")
+            }
+            Plan::Refuse(reply) => (reply, "through"),
+            Plan::Spool {
+                kept,
+                refused,
+                accepted,
+                token,
+            } => {
+                info!(
+                    event = "through",
+                    ident = %named.facts.ident,
+                    outcome = "deferred",
+                    remote,
+                    recipients = kept.len(),
+                    reply = %kept.iter().find_map(|index| replies.get(*index)).map(ToString::to_string).unwrap_or_default()
+                );
+                let kept_count = kept.len();
+                let due = named.arrival.after(self.edge.deferred_pause);
+                match self
+                    .spool(named, kept, due, token, accepted, presence)
+                    .await
+                {
+                    Ok(()) => {
+                        self.count_passed(accepted);
+                        self.count_spooled(kept_count);
+                        self.list_refused(named, &refused, replies);
+                        (self.spooled(named), "deferred")
+                    }
+                    Err(reason) => (self.own(reason), reason.label()),
+                }
+            }
+        }
+    }
+
+    async fn spool_all(&self, named: &Named, presence: &Presence) -> Reply {
+        let all: Vec<usize> = (0..named.envelope.recipients.len()).collect();
+        let count = all.len();
+        match self
+            .spool(named, all, named.arrival, None, 0, presence)
+            .await
+        {
+            Ok(()) => {
+                self.count_spooled(count);
+                self.spooled(named)
+            }
+            Err(reason) => self.own(reason),
+        }
+    }
+
+    /// A client that is gone reads no 250 and sends again; with nothing accepted inside, keeping its message would make two of
+    /// it for sure.
+    async fn spool(
+        &self,
+        named: &Named,
+        kept: Vec<usize>,
+        due: Timestamp,
+        token: Option<String>,
+        accepted: usize,
+        presence: &Presence,
+    ) -> Result<(), Reason> {
+        if accepted == 0 && presence.gone() {
+            return Err(Reason::ClientGone);
+        }
+        let recipients = &named.envelope.recipients;
+        let kept = Kept {
+            arrival: named.arrival,
+            envelope: Envelope {
+                recipients: kept
+                    .into_iter()
+                    .map(|index| recipients[index].clone())
+                    .collect(),
+                ..named.envelope.clone()
+            },
+            facts: named.facts.to_bytes(),
+            body: named.body.clone(),
+            due,
+            token,
+        };
+        self.edge.keeper.keep(kept).await
+    }
+
+    fn passed(&self, named: &Named) -> Reply {
+        Reply::new(
+            250,
+            (2, 0, 0),
+            format!("passed in as {}", named.facts.ident),
+        )
+    }
+
+    fn spooled(&self, named: &Named) -> Reply {
+        Reply::new(250, (2, 0, 0), format!("kept as {}", named.facts.ident))
+    }
+
+    fn own(&self, reason: Reason) -> Reply {
+        reason.reply(&self.facts.session, &self.rules.contact)
+    }
+
+    fn count_passed(&self, recipients: usize) {
+        let metrics = &self.edge.metrics;
+        let outcome = if self.exempt { "exempt" } else { "passed" };
+        metrics
+            .taken
+            .with_label_values(&["through"])
+            .inc_by(recipients as u64);
+        metrics
+            .done
+            .with_label_values(&[outcome])
+            .inc_by(recipients as u64);
+    }
+
+    fn count_spooled(&self, recipients: usize) {
+        let taken = &self.edge.metrics.taken;
+        taken
+            .with_label_values(&["spool"])
+            .inc_by(recipients as u64);
+    }
+
+    /// Those that were refused beside others that were taken: the client has its 250 for them too, so they are listed.
+    fn list_refused(&self, named: &Named, refused: &[usize], replies: &[Reply]) {
+        let from = named.envelope.reverse_path.to_string();
+        let texts: Vec<(String, String)> = refused
+            .iter()
+            .map(|index| {
+                let to = named.envelope.recipients[*index].address.to_string();
+                (to, replies[*index].to_string())
+            })
+            .collect();
+        let mut lines = Vec::with_capacity(texts.len());
+        for (to, reply) in &texts {
+            info!(event = "ended", ident = %named.facts.ident, from = %from, to = %to, reply = %reply);
+            lines.push(Line {
+                kind: Kind::Refused,
+                ident: named.facts.ident.as_str(),
+                session: &self.facts.session,
+                from: &from,
+                to,
+                reply,
+            });
+        }
+        let metrics = &self.edge.metrics;
+        metrics
+            .taken
+            .with_label_values(&["through"])
+            .inc_by(lines.len() as u64);
+        metrics
+            .done
+            .with_label_values(&["ended"])
+            .inc_by(lines.len() as u64);
+        self.edge.ended.add(named.arrival, &lines);
+    }
+
+    fn log(&self, envelope: &Envelope, facts: Option<&MessageFacts>, reply: &Reply, way: &str) {
+        let outcome = match (reply.code, way) {
+            (..400, "through") => "passed",
+            (..400, _) => "spooled",
+            (400..500, _) => "deferred",
+            _ => "refused",
+        };
+        self.edge
+            .metrics
+            .messages
+            .with_label_values(&[outcome])
+            .inc();
+        let to: Vec<String> = envelope
+            .recipients
+            .iter()
+            .map(|recipient| recipient.address.to_string())
+            .collect();
+        info!(
+            event = "message",
+            session = %self.facts.session,
+            ident = facts.map_or("", |facts| facts.ident.as_str()),
+            client = %self.facts.client.ip(),
+            from = %envelope.reverse_path,
+            to = %to.join(","),
+            spf = facts.map_or("", |facts| spf::label(facts.spf)),
+            outcome,
+            way,
+            reply = %reply
+        );
+    }
+}

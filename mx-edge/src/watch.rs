@@ -1,0 +1,122 @@
+//! Looks at spool and sources at short intervals, and tells readiness, metrics and `/status` what it sees.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use mail::Timestamp;
+use serde_json::{Value, json};
+use service::control::Readiness;
+use service::shutdown::Shutdown;
+use spool::{Spool, Tally};
+
+use crate::forward::held;
+use crate::receive::Edge;
+use crate::routes::tally_json;
+
+/// Between two looks: a poisoned spool is told within this time.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// What `/status` shows of this program.
+#[derive(Clone)]
+pub struct Status {
+    edge: Arc<Edge>,
+    tally: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Status {
+    /// Nothing tallied yet.
+    pub fn new(edge: &Arc<Edge>) -> Self {
+        Self {
+            edge: Arc::clone(edge),
+            tally: Arc::default(),
+        }
+    }
+
+    /// As JSON.
+    pub fn json(&self) -> Value {
+        let sources = self.edge.recipients.sources().iter();
+        let sources: Vec<_> = sources.map(|source| source.summary()).collect();
+        json!({
+            "sessions": self.edge.metrics.sessions_open.get(),
+            "draining": self.edge.is_draining(),
+            "through_shut": self.edge.metrics.through_shut.get() == 1,
+            "sources": sources,
+            "spool": *self.tally.lock().expect("no holder panics"),
+        })
+    }
+}
+
+/// Until shutdown.
+pub async fn run(
+    spool: Arc<dyn Spool>,
+    edge: Arc<Edge>,
+    status: Status,
+    readiness: Readiness,
+    shutdown: Shutdown,
+) {
+    let mut first = true;
+    loop {
+        readiness.set("spool", spool.unhealthy().map_or(Ok(()), Err));
+        readiness.set("recipients", edge.recipients.loaded());
+        count_sources(&edge);
+        if let Ok(tally) = spool.tally().await {
+            let waiting = count_spooled(&edge, &tally, Timestamp::now());
+            if first {
+                edge.metrics.spooled_at_start.set(waiting);
+                first = false;
+            }
+            *status.tally.lock().expect("no holder panics") =
+                tally.iter().map(tally_json).collect();
+        }
+        tokio::select! {
+            () = tokio::time::sleep(INTERVAL) => {}
+            () = shutdown.wait() => return,
+        }
+    }
+}
+
+fn count_sources(edge: &Edge) {
+    for source in edge.recipients.sources() {
+        let summary = source.summary();
+        let labels = &[source.name()];
+        let entries = if summary.loaded {
+            summary.entries as i64
+        } else {
+            -1
+        };
+        let metrics = &edge.metrics;
+        metrics
+            .source_entries
+            .with_label_values(labels)
+            .set(entries);
+        let (blocked, failing) = (summary.blocked.is_some(), summary.trouble.is_some());
+        metrics
+            .source_blocked
+            .with_label_values(labels)
+            .set(i64::from(blocked));
+        metrics
+            .source_failing
+            .with_label_values(labels)
+            .set(i64::from(failing));
+    }
+}
+
+/// Returns how many forward-paths are in the spool.
+fn count_spooled(edge: &Edge, tally: &[Tally], now: Timestamp) -> i64 {
+    let (mut waiting, mut held_count, mut oldest) = (0, 0, Duration::ZERO);
+    for line in tally {
+        if line.destination == held() {
+            held_count += line.recipients as i64;
+        } else {
+            waiting += line.recipients as i64;
+            if line.batches > 0 {
+                oldest = oldest.max(now.since(line.oldest));
+            }
+        }
+    }
+    let metrics = &edge.metrics;
+    metrics.spooled.with_label_values(&["waiting"]).set(waiting);
+    metrics.spooled.with_label_values(&["held"]).set(held_count);
+    metrics.spooled_oldest_seconds.set(oldest.as_secs() as i64);
+    waiting + held_count
+}

@@ -1,0 +1,248 @@
+//! From the configuration to the parts that `run` puts together: folders, certificates, spool, next hop, listeners. Every failure
+//! says what, why and what to do.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use delivery::attempt::{Connections, Route};
+use delivery::engine::{Engine, Settings};
+use delivery::retry::Schedule;
+use prometheus::Registry;
+use service::control::Control;
+use service::listener::Listener;
+use service::program::StartError;
+use service::tls::{self, Identity, Role};
+use smtp::client::{Options, Timeouts, TlsPolicy};
+use spool::embedded::Embedded;
+use spool::{Destination, Destinations, Spool};
+use tokio::sync::watch;
+use tokio_rustls::rustls::pki_types::ServerName;
+
+use crate::config::{Config, Protocol, SPOOL_MESSAGE_BYTES_MAX};
+use crate::forward::Forward;
+use crate::metrics::Metrics;
+use crate::through::{Limits, Through};
+
+/// How long the spool remembers idents: longer than any held batch takes to be settled twice.
+const IDENT_MEMORY: Duration = Duration::from_secs(60 * 24 * 3600);
+
+/// A file or folder that could not be used.
+pub fn io_error(path: &Path, error: &io::Error) -> StartError {
+    StartError {
+        what: path.display().to_string(),
+        why: error.to_string(),
+        remedy: "look at the folder, its owner and its mode".into(),
+    }
+}
+
+/// A metric that exists already.
+pub fn metrics_error(error: prometheus::Error) -> StartError {
+    StartError {
+        what: "metrics".into(),
+        why: error.to_string(),
+        remedy: "this is a fault of the program, report it".into(),
+    }
+}
+
+/// Makes the state folder.
+pub fn state_folder(config: &Config) -> Result<PathBuf, StartError> {
+    crate::state::make_folder(&config.state).map_err(|error| io_error(&config.state, &error))?;
+    Ok(config.state.clone())
+}
+
+/// This node's certificates.
+#[derive(Clone)]
+pub struct Certificates {
+    /// The public one, for STARTTLS.
+    pub public: Option<Identity>,
+    /// The site's, for the inner hops.
+    pub inside: Option<Identity>,
+}
+
+impl Certificates {
+    /// Reads them.
+    pub fn load(config: &Config) -> Result<Self, StartError> {
+        let error = |section: &str, why: String| StartError {
+            what: format!("[{section}]"),
+            why,
+            remedy: "name a certificate and its key in PEM".into(),
+        };
+        let public = config.tls.as_ref().map(Identity::load_public).transpose();
+        let inside = config.inside.as_ref().map(Identity::load).transpose();
+        Ok(Self {
+            public: public.map_err(|why| error("tls", why))?,
+            inside: inside.map_err(|why| error("inside", why))?,
+        })
+    }
+
+    /// Has them read anew on reload, and their last days shown.
+    pub fn publish(&self, control: &Control) {
+        for (name, identity) in [("tls", &self.public), ("inside", &self.inside)] {
+            if let Some(identity) = identity {
+                control.identity(name, identity);
+            }
+        }
+    }
+}
+
+/// Opens the spool off the runtime's threads, since it may have much to replay.
+pub async fn open_spool(config: &Config, state: &Path) -> Result<Arc<dyn Spool>, StartError> {
+    let options = spool::embedded::Options {
+        path: state.join("spool"),
+        segment_bytes: config.spool.segment_bytes,
+        free_bytes_min: config.spool.free_bytes_min,
+        free_inodes_min: config.spool.free_inodes_min,
+        ident_memory: IDENT_MEMORY,
+        message_bytes_max: SPOOL_MESSAGE_BYTES_MAX,
+    };
+    let path = options.path.clone();
+    let error = |why: String| StartError {
+        what: format!("spool {}", path.display()),
+        why,
+        remedy: "look at the disk and at the log of the last run".into(),
+    };
+    let opened = tokio::task::spawn_blocking(move || Embedded::open(options)).await;
+    let opened = opened.map_err(|panicked| error(panicked.to_string()))?;
+    let spool = opened.map_err(|why| error(why.to_string()))?;
+    if false {
+        return Err(error(
+            "it does not promise to survive a power cut, so that no 250 could be said".into(),
+        ));
+    }
+    let _ = spool;
+    todo!()
+}
+
+/// The names of the listeners, in the order of `mail.listen`; so many there may be.
+pub const LISTENERS: [&str; 4] = ["mail", "mail-2", "mail-3", "mail-4"];
+
+/// Binds all listeners.
+pub async fn bind(config: &Config, control: &Control) -> Result<Vec<Listener>, StartError> {
+    let mut listeners = Vec::new();
+    for (address, name) in config.mail.listen.iter().zip(LISTENERS) {
+        let listener = Listener::bind(*address).await?;
+        control.listener(name, &listener);
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+/// The next hop, for those who wait and for those who do not: two sets of connections, so that a backlog never takes the
+/// connections of live mail.
+pub struct NextHop {
+    live: Route,
+    spooled: Route,
+}
+
+impl NextHop {
+    /// From the configuration.
+    pub fn new(config: &Config, certificates: &Certificates) -> Self {
+        let route = |reply: Duration, connections_max: usize| Route {
+            hosts: config.next_hop.hosts.clone(),
+            options: options(config, certificates, reply),
+            // A balancer picks a node for each connection, so that each message gets its own pick.
+            transactions_max: 1,
+            connections_max,
+        };
+        Self {
+            live: route(config.through.budget, config.through.messages_max),
+            spooled: route(config.forward.reply_timeout, config.forward.connections_max),
+        }
+    }
+
+    /// The way through.
+    pub fn through(&self, config: &Config, metrics: &Arc<Metrics>) -> Through {
+        let limits = Limits {
+            budget: config.through.budget,
+            messages_max: config.through.messages_max,
+            bytes_max: config.through.bytes_max,
+            failures_max: config.through.failures_max,
+            probe_interval: config.through.probe_interval,
+        };
+        Through::new(
+            Connections::new(self.live.clone()),
+            limits,
+            Arc::clone(metrics),
+        )
+    }
+
+    /// The engine that works the spool off.
+    pub fn engine(
+        &self,
+        config: &Config,
+        spool: Arc<dyn Spool>,
+        owner: Arc<Forward>,
+        paused: watch::Receiver<bool>,
+        registry: &Registry,
+    ) -> Engine {
+        let inside = Arc::new(Connections::new(self.spooled.clone()));
+        let settings = Settings {
+            host: config.name.clone(),
+            serves: Destinations::Only(vec![Destination::Inside]),
+            routes: BTreeMap::from([("".into(), inside)]),
+            pinned: BTreeMap::new(),
+            default_route: None,
+            exchangers: None,
+            options: self.spooled.options.clone(),
+            attempts_max: config.forward.attempts_max,
+            site_connections_max: config.forward.connections_max,
+            schedule: Schedule {
+                first: config.forward.retry_first,
+                longest: config.forward.retry_longest,
+                give_up: None,
+            },
+            paused,
+        };
+        Engine::new(settings, spool, owner, registry)
+    }
+}
+
+/// `reply` bounds the wait for the reply to the message and for each block of it on the way.
+fn options(config: &Config, certificates: &Certificates, reply: Duration) -> Options {
+    let hop = &config.next_hop;
+    Options {
+        protocol: match hop.protocol {
+            Protocol::Lmtp => smtp::Protocol::Lmtp,
+            Protocol::Smtp => smtp::Protocol::Smtp,
+        },
+        helo: config.hostname.as_str().into(),
+        tls: tls_policy(config, certificates),
+        timeouts: Timeouts {
+            connect: hop.connect_timeout,
+            greeting: hop.reply_timeout,
+            helo: hop.reply_timeout,
+            mail: hop.reply_timeout,
+            rcpt: hop.reply_timeout,
+            data_start: hop.reply_timeout,
+            data_block: reply,
+            data_end: reply,
+            rest: Duration::from_secs(5),
+        },
+        source: None,
+        chunking: true,
+    }
+}
+
+/// Inside the site its own CA, under the role's name; a foreign SMTP server is encrypted to when it offers; loopback is plain.
+fn tls_policy(config: &Config, certificates: &Certificates) -> TlsPolicy {
+    let addresses: Vec<SocketAddr> = config
+        .next_hop
+        .hosts
+        .iter()
+        .filter_map(|host| host.parse().ok())
+        .collect();
+    match (&certificates.inside, config.next_hop.protocol) {
+        (Some(identity), Protocol::Lmtp) => {
+            TlsPolicy::Required(identity.client(), Role::Scanner.server_name())
+        }
+        (_, Protocol::Smtp) if !addresses.iter().all(|address| address.ip().is_loopback()) => {
+            let name = ServerName::IpAddress(addresses[0].ip().into());
+            TlsPolicy::Opportunistic(tls::opportunistic_client(), name)
+        }
+        _ => TlsPolicy::Never,
+    }
+}
