@@ -12,6 +12,7 @@ use crate::program::Configuration;
 
 pub mod bytes;
 pub mod duration;
+mod known;
 mod place;
 mod sample;
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use crate::program::StartError;
 use crate::shutdown::Shutdown;
@@ -20,6 +21,9 @@ const BACKLOG_MAX: u32 = 1024;
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
 /// The longest wait when descriptors or memory have run out.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// So long after the last failure it is over; longer than any wait between two tries.
+const RECOVERY: Duration = Duration::from_secs(2);
 
 /// A bound listener.
 pub struct Listener {
@@ -73,12 +77,12 @@ impl Listener {
         F: Fn(TcpStream, SocketAddr) -> T + Send + 'static,
         T: Future<Output = ()> + Send + 'static,
     {
-        let mut watermark = Watermark::default();
+        let (mut watermark, mut starvation) = (Watermark::default(), Starvation::default());
         let accepting = async {
             loop {
                 let permit = self.permit(name, &sessions_max, &mut watermark).await;
                 let Some(permit) = permit else { return };
-                let (stream, peer) = self.accept(name).await;
+                let (stream, peer) = self.accept(name, &mut starvation).await;
                 let guard = SessionGuard::new(&self.counts, permit, shutdown.activity(name));
                 let session = serve(stream, peer);
                 tokio::spawn(async move {
@@ -120,39 +124,66 @@ impl Listener {
 
     /// The next connection. Running out of descriptors or memory is told once and waited out; everything else is the
     /// affair of the one client that failed.
-    async fn accept(&self, name: &'static str) -> (TcpStream, SocketAddr) {
-        let mut starved: Option<Duration> = None;
+    async fn accept(
+        &self,
+        name: &'static str,
+        starvation: &mut Starvation,
+    ) -> (TcpStream, SocketAddr) {
         loop {
-            match self.socket.accept().await {
+            let error = match self.socket.accept().await {
                 Ok((stream, peer)) => {
-                    if starved.is_some() {
+                    if starvation.over(Instant::now()) {
                         tracing::info!(event = "accept_recovered", listener = name);
                     }
                     // It only fails on a stream that is already dead; the session will see that.
                     let _ = stream.set_nodelay(true);
                     return (stream, canonical(peer));
                 }
-                Err(error) => {
-                    let counter = &self.counts.accept_failed_total;
-                    counter.fetch_add(1, Ordering::Relaxed);
-                    if !out_of_resources(&error) {
-                        tracing::debug!(event = "accept_failed", listener = name, %error);
-                        continue;
-                    }
-                    if starved.is_none() {
-                        tracing::error!(
-                            event = "accept_starved",
-                            listener = name,
-                            %error,
-                            remedy = "raise LimitNOFILE or lower sessions_max",
-                        );
-                    }
-                    let wait = starved.map_or(BACKOFF_MIN, |wait| (wait * 2).min(BACKOFF_MAX));
-                    starved = Some(wait);
-                    tokio::time::sleep(wait).await;
-                }
+                Err(error) => error,
+            };
+            let counter = &self.counts.accept_failed_total;
+            counter.fetch_add(1, Ordering::Relaxed);
+            if !out_of_resources(&error) {
+                tracing::debug!(event = "accept_failed", listener = name, %error);
+                continue;
             }
+            let (crossing, wait) = starvation.failed(Instant::now());
+            if crossing {
+                tracing::error!(
+                    event = "accept_starved",
+                    listener = name,
+                    %error,
+                    remedy = "raise LimitNOFILE or lower sessions_max",
+                );
+            }
+            tokio::time::sleep(wait).await;
         }
+    }
+}
+
+/// Running out of descriptors or memory, as a state: one log line when it begins and one when it is over, though accepting
+/// succeeds now and then in between.
+#[derive(Debug, Default)]
+struct Starvation(Option<(Instant, Duration)>);
+
+impl Starvation {
+    /// Whether it begins, and how long to wait before the next try.
+    fn failed(&mut self, now: Instant) -> (bool, Duration) {
+        let wait = match self.0 {
+            None => BACKOFF_MIN,
+            Some((_, wait)) => (wait * 2).min(BACKOFF_MAX),
+        };
+        let crossing = self.0.replace((now, wait)).is_none();
+        (crossing, wait)
+    }
+
+    /// After an accept that succeeded: whether it is over.
+    fn over(&mut self, now: Instant) -> bool {
+        let over = self.0.is_some_and(|(last, _)| now - last >= RECOVERY);
+        if over {
+            self.0 = None;
+        }
+        over
     }
 }
 
@@ -276,6 +307,24 @@ mod tests {
         assert!(watermark.below(90));
         assert!(!watermark.below(10));
         assert!(watermark.full(100));
+    }
+
+    #[test]
+    fn starvation_is_told_once_and_waited_out_longer_each_time() {
+        let mut starvation = Starvation::default();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert!(!starvation.over(at(0)));
+        assert_eq!(starvation.failed(at(0)), (true, BACKOFF_MIN));
+        assert_eq!(starvation.failed(at(1)), (false, BACKOFF_MIN * 2));
+        assert!(!starvation.over(at(2)), "a lucky one in between");
+        for second in 2..20 {
+            assert!(!starvation.failed(at(second)).0);
+        }
+        assert_eq!(starvation.failed(at(20)), (false, BACKOFF_MAX));
+        assert!(starvation.over(at(22)));
+        assert!(!starvation.over(at(23)));
+        assert_eq!(starvation.failed(at(24)), (true, BACKOFF_MIN));
     }
 
     #[test]

@@ -16,6 +16,9 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use line::{Fields, Line};
 
+/// What a filter without `=` may be.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
 /// `[log]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -60,9 +63,18 @@ impl LogSettings {
     }
 
     fn filter(&self) -> Result<EnvFilter, String> {
-        EnvFilter::builder()
-            .parse(&self.level)
-            .map_err(|e| e.to_string())
+        // A lone misspelt level would be taken for the name of a room, and all others would fall silent.
+        let levels = self
+            .level
+            .split(',')
+            .filter(|part| !part.contains(['=', '[']));
+        for level in levels.map(str::trim) {
+            if !LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level)) {
+                return Err(format!("{level:?} is none of {}", LEVELS.join(" ")));
+            }
+        }
+        let filter = EnvFilter::builder().parse(&self.level);
+        filter.map_err(|error| error.to_string())
     }
 }
 
@@ -221,7 +233,16 @@ mod tests {
 
     #[test]
     fn levels_are_checked() {
-        for (level, good) in [("info", true), ("info,mx_edge=debug", true), ("=,=", false)] {
+        for (level, good) in [
+            ("info", true),
+            ("info,mx_edge=debug", true),
+            ("warn,mx_edge[session]=trace", true),
+            ("INFO", true),
+            ("=,=", false),
+            ("", false),
+            ("debgu", false),
+            ("mx_edge=debgu", false),
+        ] {
             let settings = LogSettings {
                 level: level.into(),
                 ..LogSettings::default()

@@ -72,6 +72,9 @@ pub(crate) struct ServiceMetrics {
     reload_good_time: IntGauge,
     certificate_left: IntGaugeVec,
     activities: IntGaugeVec,
+    descriptors: IntGauge,
+    descriptors_max: IntGauge,
+    memory: IntGauge,
     sessions: IntGaugeVec,
     sessions_total: IntCounterVec,
     accept_failed: IntCounterVec,
@@ -117,6 +120,17 @@ impl ServiceMetrics {
                 "Work that a shutdown would wait for.",
                 &["name"],
             ),
+            descriptors: gauge(
+                registry,
+                "service_descriptors",
+                "File descriptors in use; at service_descriptors_max nothing more can be accepted or written.",
+            ),
+            descriptors_max: gauge(
+                registry,
+                "service_descriptors_max",
+                "File descriptors the system lets the program have (LimitNOFILE).",
+            ),
+            memory: gauge(registry, "service_memory_bytes", "Resident memory."),
             sessions: gauges(
                 registry,
                 "service_listener_sessions",
@@ -159,6 +173,7 @@ impl ServiceMetrics {
     pub(crate) fn text(&self, control: &Control, ready: bool, work: &Shutdown) -> String {
         let _alone = self.scrape.lock();
         self.ready.set(ready.into());
+        self.system();
         for (name, left) in control.certificates() {
             self.certificate_left.with_label_values(&[name]).set(left);
         }
@@ -188,6 +203,21 @@ impl ServiceMetrics {
             String::new()
         })
     }
+
+    /// What the kernel says of the process; without /proc the gauges stay at 0.
+    fn system(&self) {
+        let set = |gauge: &IntGauge, value: Option<u64>| {
+            gauge.set(i64::try_from(value.unwrap_or(0)).unwrap_or(i64::MAX));
+        };
+        let open = std::fs::read_dir("/proc/self/fd").map(|entries| entries.count() as u64);
+        set(&self.descriptors, open.ok());
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        set(&self.descriptors_max, limit.current);
+        let pages = std::fs::read_to_string("/proc/self/statm").ok();
+        let pages = pages.and_then(|pages| pages.split_whitespace().nth(1)?.parse::<u64>().ok());
+        let page_bytes = rustix::param::page_size() as u64;
+        set(&self.memory, pages.map(|pages| pages * page_bytes));
+    }
 }
 
 #[cfg(test)]
@@ -213,6 +243,14 @@ mod tests {
             "service_info{version=\"1.2.3\"} 1",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
+        for gauge in [
+            "service_descriptors ",
+            "service_descriptors_max ",
+            "service_memory_bytes ",
+        ] {
+            let line = text.lines().find(|line| line.starts_with(gauge)).unwrap();
+            assert!(!line.ends_with(" 0"), "{line}");
         }
         metrics.reloaded(true);
         let text = metrics.text(&Control::default(), false, &work);

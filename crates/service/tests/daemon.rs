@@ -288,3 +288,34 @@ fn certificates_are_made_used_and_renewed() {
         "{metrics}"
     );
 }
+
+#[test]
+fn running_out_of_descriptors_is_told_once_and_waited_out() {
+    let site = Site::new("sessions_max = 1000");
+    let mut running = site.start_with_descriptors(40);
+    let address = site.status()["listeners"]["echo"].clone();
+    let address = address.as_str().unwrap();
+    let open: Vec<_> = (0..60)
+        .map(|_| std::net::TcpStream::connect(address).unwrap())
+        .collect();
+    running.logged(&["event=accept_starved", "listener=session", "LimitNOFILE"]);
+    assert!(running.alive());
+    drop(open);
+    // It is over when a connection comes some time after the last failure.
+    let told = running.logged_while(&["event=accept_recovered"], || {
+        assert_eq!(site.connect("echo").line(), "hello");
+    });
+    let again = told.iter().any(|line| line.contains("accept_starved"));
+    assert!(!again, "{told:?}");
+    let (_, metrics) = site.get("/metrics");
+    assert!(
+        metrics.contains("\nservice_descriptors_max 40\n"),
+        "{metrics}"
+    );
+    let failed = "service_listener_accept_failed_total{listener=\"echo\"} ";
+    let failed = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix(failed))
+        .unwrap();
+    assert_ne!(failed, "0");
+}

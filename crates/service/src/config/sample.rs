@@ -3,7 +3,7 @@
 use toml::{Table, Value};
 
 use super::place::Places;
-use super::table;
+use super::{known, table};
 use crate::program::{Complaint, Configuration};
 
 /// Lines that one commented value (an array over several lines) may take.
@@ -19,7 +19,8 @@ const VALUE_LINES_MAX: usize = 100;
 /// 2. with all commented keys taken in it still parses, and without the *examples* it is the default, key by key.
 ///    Examples are keys that the default does not have: optional ones that are absent (`#contact = "..."`, a whole
 ///    `#[inside]`) and entries of a table or list that is empty by default (`#[[nodes]]`);
-/// 3. every key of the default is named.
+/// 3. every key is named: those of the default, and in every section that the sample shows also the optional ones that
+///    the default has not.
 pub fn compare_sample<C: Configuration>(sample: &str) -> Vec<Complaint> {
     let default = table(&C::default());
     let mut complaints = Vec::new();
@@ -33,8 +34,15 @@ pub fn compare_sample<C: Configuration>(sample: &str) -> Vec<Complaint> {
         return complaints;
     }
     let mut whole: Table = toml::from_str(&whole).expect("it has just been read");
+    let optional = known::unnamed::<C>(&whole).unwrap_or_default();
     remove_examples(&mut whole, &default);
     unnamed("", &whole, &default, &mut complaints);
+    for key in optional {
+        if !complaints.iter().any(|complaint| complaint.key == key) {
+            let example = format!("add `#{key} = ...` with an example and its reason");
+            complaints.push(not_named(key, example));
+        }
+    }
     let whole = toml::to_string(&whole).expect("a table of TOML values is TOML");
     match read::<C>(&whole) {
         Err(error) => complaints.push(unreadable("the sample without its examples", &error)),
@@ -116,13 +124,20 @@ fn unnamed(above: &str, whole: &Table, default: &Table, complaints: &mut Vec<Com
                 unnamed(&format!("{key_here}."), whole, default, complaints);
             }
             (Some(_), _) => {}
-            (None, value) => complaints.push(Complaint {
-                key: key_here,
-                what: "not in the sample".into(),
-                why: "operators find every key there".into(),
-                remedy: format!("add `#{key} = {value}` with its unit and reason"),
-            }),
+            (None, value) => {
+                let line = format!("add `#{key} = {value}` with its unit and reason");
+                complaints.push(not_named(key_here, line));
+            }
         }
+    }
+}
+
+fn not_named(key: String, remedy: String) -> Complaint {
+    Complaint {
+        key,
+        what: "not in the sample".into(),
+        why: "operators find every key there".into(),
+        remedy,
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -13,6 +13,9 @@ use tempfile::TempDir;
 
 /// How long anything may take on a busy machine; reaching it is a failure.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A log that says nothing for so long is silent.
+const SILENCE: Duration = Duration::from_millis(100);
 
 /// A folder with a configuration, outliving the processes that run on it.
 pub struct Site {
@@ -52,7 +55,21 @@ impl Site {
 
     /// Starts the daemon and waits until it is ready.
     pub fn start(&self) -> Running {
-        let mut running = self.start_only();
+        self.ready(self.start_only())
+    }
+
+    /// The same with so many file descriptors and no more.
+    pub fn start_with_descriptors(&self, max: u32) -> Running {
+        let daemon = program();
+        let mut limited = Command::new("sh");
+        let script = format!("ulimit -n {max}; exec \"$@\"");
+        limited
+            .args(["-c", &script, "sh"])
+            .arg(daemon.get_program());
+        self.ready(self.spawn(limited))
+    }
+
+    fn ready(&self, mut running: Running) -> Running {
         let deadline = Instant::now() + PATIENCE;
         while !self.command(&["ready"]).status.success() {
             let ended = running.child.try_wait().unwrap();
@@ -63,7 +80,10 @@ impl Site {
     }
 
     pub fn start_only(&self) -> Running {
-        let mut command = program();
+        self.spawn(program())
+    }
+
+    fn spawn(&self, mut command: Command) -> Running {
         command.arg("--config").arg(self.config());
         command
             .stdin(Stdio::null())
@@ -136,17 +156,24 @@ impl Running {
         kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
     }
 
-    /// The next log line with all of these in it.
-    pub fn logged(&self, parts: &[&str]) -> String {
+    /// Waits for a log line with all of these in it; the lines before it.
+    pub fn logged(&self, parts: &[&str]) -> Vec<String> {
+        self.logged_while(parts, || {})
+    }
+
+    /// The same, doing something again whenever the log is silent.
+    pub fn logged_while(&self, parts: &[&str], again: impl Fn()) -> Vec<String> {
+        let mut before = Vec::new();
         let deadline = Instant::now() + PATIENCE;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let line = self.log.recv_timeout(left);
-            let line = line.unwrap_or_else(|_| panic!("no log line with {parts:?}"));
-            if parts.iter().all(|part| line.contains(part)) {
-                return line;
+        while Instant::now() < deadline {
+            match self.log.recv_timeout(SILENCE) {
+                Ok(line) if parts.iter().all(|part| line.contains(part)) => return before,
+                Ok(line) => before.push(line),
+                Err(RecvTimeoutError::Timeout) => again(),
+                Err(RecvTimeoutError::Disconnected) => break,
             }
         }
+        panic!("no log line with {parts:?} in {before:#?}");
     }
 
     /// Closes the reading end of its stderr after the next line.
