@@ -416,7 +416,8 @@ fn is_failed_handshake(trouble: &Trouble, tls: &TlsPolicy) -> bool {
     matches!(tls, TlsPolicy::Opportunistic(..))
         && trouble.phase == Phase::Helo
         && match trouble.cause {
-            Cause::Io(_) | Cause::Closed | Cause::NoTls | Cause::Protocol(_) => true,
+            Cause::Tls(_) | Cause::NoTls => true,
+            Cause::Io(_) | Cause::Closed | Cause::Protocol(_) => true,
             Cause::TimedOut | Cause::Refused(_) => false,
         }
 }

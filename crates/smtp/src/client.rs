@@ -6,11 +6,23 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mail::{Envelope, Reply};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::Protocol;
 use crate::xforward::Xforward;
+
+mod channel;
+mod connection;
+mod flight;
+pub mod reply;
+#[cfg(test)]
+mod tests;
+mod transaction;
+
+use connection::Connection;
 
 /// How to connect.
 #[derive(Clone)]
@@ -129,48 +141,80 @@ pub enum Cause {
     /// STARTTLS is required and not offered, or refused.
     #[error("STARTTLS is not offered")]
     NoTls,
+    /// The TLS handshake failed; with an opportunistic policy the caller may try again in the clear.
+    #[error("TLS handshake: {0}")]
+    Tls(std::io::Error),
     /// Not SMTP.
     #[error("not an SMTP reply: {0}")]
     Protocol(String),
 }
 
+impl Cause {
+    fn at(self, phase: Phase) -> Trouble {
+        Trouble { phase, cause: self }
+    }
+}
+
 /// A connection that is ready for a transaction.
 pub struct Client {
-    _private: (),
+    connection: Connection<TcpStream>,
 }
 
 impl Client {
     /// Connects, reads the greeting, says EHLO or LHLO, starts TLS as the policy wants and says EHLO again.
     pub async fn connect(address: SocketAddr, options: &Options) -> Result<Self, Trouble> {
-        let _ = (address, options);
-        todo!()
+        let connecting = timeout(options.timeouts.connect, dial(address, options.source));
+        let stream = match connecting.await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(Cause::Io(error).at(Phase::Connect)),
+            Err(_) => return Err(Cause::TimedOut.at(Phase::Connect)),
+        };
+        let connection = Connection::open(stream, options).await?;
+        Ok(Self { connection })
     }
 
     /// Whether the server's last EHLO reply offered a keyword.
     pub fn offers(&self, keyword: &str) -> bool {
-        todo!("{keyword}")
+        self.connection.offered(keyword).is_some()
     }
 
     /// Hands on what is known of the original client; does nothing where the server does not offer XFORWARD.
+    /// Goes out in one flight with the next [`Client::send`], and is about that message alone.
     pub async fn xforward(&mut self, attributes: &Xforward) -> Result<(), Trouble> {
-        let _ = attributes;
-        todo!()
+        self.connection.xforward(attributes);
+        Ok(())
     }
 
     /// One transaction. The message is the concatenation of `parts`, CRLF lines, dots not stuffed. Returns a reply for each
     /// recipient in order: the refusal of MAIL, of its RCPT, of DATA, or the reply to the message (its own in LMTP).
-    /// The connection can be used again after `Ok`.
+    /// The connection can be used again after `Ok`; when the server has closed it meanwhile, the next use says so and
+    /// nothing of that transaction was accepted. The future may be dropped; after that the connection is of no more use.
+    ///
+    /// A recipient that needs SMTPUTF8 where it is not offered is answered 553 5.6.7 here, without asking the server. 8-bit
+    /// text goes out as it is where 8BITMIME is not offered: that is what everybody does, and nothing in use cuts the bit off.
     pub async fn send(
         &mut self,
         envelope: &Envelope,
         parts: &[Bytes],
     ) -> Result<Vec<Reply>, Trouble> {
-        let _ = (envelope, parts);
-        todo!()
+        self.connection.send(envelope, parts).await
     }
 
     /// QUIT, and waits for its reply no longer than `timeouts.rest`.
     pub async fn quit(self) {
-        todo!()
+        self.connection.quit().await;
     }
+}
+
+async fn dial(address: SocketAddr, source: Option<IpAddr>) -> std::io::Result<TcpStream> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    if let Some(source) = source {
+        socket.bind(SocketAddr::new(source, 0))?;
+    }
+    // Every write is a whole flight: waiting for more would only meet the peer's delayed acknowledgement.
+    socket.set_nodelay(true)?;
+    socket.connect(address).await
 }

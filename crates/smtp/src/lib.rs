@@ -9,6 +9,8 @@ pub mod command;
 pub mod data;
 pub mod server;
 pub mod session;
+#[cfg(test)]
+mod testing;
 mod wire;
 pub mod xforward;
 pub mod xtext;

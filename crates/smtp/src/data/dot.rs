@@ -78,7 +78,9 @@ mod tests {
 
     const BYTES_MAX: u64 = 20;
 
-    fn read(pieces: &[&[u8]], policy: BareNewline) -> Option<(Result<Vec<u8>, Fault>, Vec<u8>)> {
+    type Ended = (Result<Vec<u8>, Fault>, Vec<u8>);
+
+    fn read(pieces: &[&[u8]], policy: BareNewline) -> Option<Ended> {
         let mut reader = DotReader::default();
         let mut content = Content::new(BYTES_MAX, policy);
         let mut pieces = pieces.iter();

@@ -1,0 +1,115 @@
+//! The client against our server, over loopback.
+
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::*;
+use crate::server::{Settings, serve};
+use crate::testing::{Decider, Taken, envelope, settings};
+
+/// A server that runs while the sender half lives.
+struct Server {
+    address: SocketAddr,
+    taken: Arc<Mutex<Vec<Taken>>>,
+    _running: watch::Sender<bool>,
+}
+
+async fn server(settings: Settings) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (running, stop) = watch::channel(false);
+    let taken: Arc<Mutex<Vec<Taken>>> = Arc::default();
+    let settings = Arc::new(settings);
+    let theirs = taken.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, client)) = listener.accept().await {
+            let mut handler = Decider::new(settings.protocol);
+            handler.taken = theirs.clone();
+            let (settings, stop) = (settings.clone(), stop.clone());
+            tokio::spawn(async move { serve(stream, client, settings, &mut handler, stop).await });
+        }
+    });
+    Server {
+        address,
+        taken,
+        _running: running,
+    }
+}
+
+fn options(protocol: Protocol, chunking: bool) -> Options {
+    Options {
+        protocol,
+        helo: "client.example".into(),
+        tls: TlsPolicy::Never,
+        timeouts: Timeouts::default(),
+        source: None,
+        chunking,
+    }
+}
+
+/// Sends on every way there is: pipelined or not, DATA or BDAT, small or large; the replies' codes must be `expected`.
+async fn check(protocol: Protocol, recipients: &[&str], expected: &[u16]) {
+    let small = Bytes::from_static(b"Subject: a\r\n\r\n.\r\n..b\r\n");
+    let large = Bytes::from([&small[..], &b".0123456789\r\n".repeat(20_000)[..]].concat());
+    for pipelining in [true, false] {
+        for chunking in [true, false] {
+            for message in [&small, &large] {
+                let mut settings = settings(protocol);
+                if !pipelining {
+                    settings.keywords_off.push("PIPELINING".to_owned());
+                }
+                let server = server(settings).await;
+                let mut client = Client::connect(server.address, &options(protocol, chunking))
+                    .await
+                    .unwrap();
+                let told = format!(
+                    "pipelining {pipelining}, chunking {chunking}, {}",
+                    message.len()
+                );
+                // Twice on one connection: nothing of the first transaction may be left over.
+                for _ in 0..2 {
+                    let envelope = envelope("s@example.org", recipients);
+                    let (head, tail) = (message.slice(..5), message.slice(5..));
+                    let replies = client.send(&envelope, &[head, tail]).await.expect(&told);
+                    let codes: Vec<u16> = replies.iter().map(|reply| reply.code).collect();
+                    assert_eq!(codes, expected, "{told}");
+                    for taken in server.taken.lock().unwrap().drain(..) {
+                        assert_eq!(taken.message, message, "{told}");
+                    }
+                }
+                client.quit().await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn replies_are_told_for_each_recipient() {
+    use Protocol::{Lmtp, Smtp};
+    for protocol in [Smtp, Lmtp] {
+        check(protocol, &["a@example.org"], &[250]).await;
+        check(protocol, &["550-a@example.org"], &[550]).await;
+        check(
+            protocol,
+            &["550-a@example.org", "451-b@example.org"],
+            &[550, 451],
+        )
+        .await;
+        check(
+            protocol,
+            &["a@example.org", "550-b@example.org", "c@example.org"],
+            &[250, 550, 250],
+        )
+        .await;
+    }
+    let mixed = [
+        "a@example.org",
+        "data-451-b@example.org",
+        "550-c@example.org",
+    ];
+    check(Lmtp, &mixed, &[250, 451, 550]).await;
+    check(Smtp, &mixed, &[451, 451, 550]).await;
+}

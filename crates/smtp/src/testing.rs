@@ -1,0 +1,143 @@
+//! For tests: settings, a handler that decides by address, and certificates.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use mail::{Address, Domain, Envelope, MailParameters, Recipient, Reply, ReversePath};
+use tokio::sync::Semaphore;
+
+use crate::Protocol;
+use crate::server::{BareNewline, Facts, Handler, Presence, Settings, Timeouts};
+
+pub fn settings(protocol: Protocol) -> Settings {
+    Settings {
+        protocol,
+        hostname: Domain::parse("mx.example").unwrap(),
+        message_bytes_max: 1 << 20,
+        recipients_max: 100,
+        errors_max: 20,
+        bare_newline: BareNewline::Normalize,
+        tls: None,
+        tls_required: false,
+        xforward: false,
+        keywords_off: Vec::new(),
+        timeouts: Timeouts {
+            command: Duration::from_secs(300),
+            data_block: Duration::from_secs(180),
+            handshake: Duration::from_secs(30),
+            session: Duration::from_secs(3600),
+        },
+        memory_kib: Arc::new(Semaphore::new(16 << 10)),
+    }
+}
+
+pub fn envelope(sender: &str, recipients: &[&str]) -> Envelope {
+    Envelope {
+        reverse_path: ReversePath::parse(sender).unwrap(),
+        parameters: MailParameters::default(),
+        recipients: recipients
+            .iter()
+            .map(|recipient| Address::parse(recipient).unwrap().into())
+            .collect(),
+    }
+}
+
+/// What a [`Decider`] was handed.
+#[derive(Clone, Debug)]
+#[allow(dead_code)]
+pub struct Taken {
+    pub facts: Facts,
+    pub envelope: Envelope,
+    pub message: Bytes,
+}
+
+/// Refuses local parts that begin with a code: `550-x@...` at RCPT and MAIL; `data-451-x@...` at the end of the message.
+pub struct Decider {
+    pub protocol: Protocol,
+    pub taken: Arc<Mutex<Vec<Taken>>>,
+    pub resets: usize,
+}
+
+impl Decider {
+    pub fn new(protocol: Protocol) -> Self {
+        Self {
+            protocol,
+            taken: Arc::default(),
+            resets: 0,
+        }
+    }
+
+    /// What an address stands for.
+    pub fn decide(local: &str, prefix: &str) -> Result<(), Reply> {
+        let code = local.strip_prefix(prefix).and_then(|rest| rest.get(..4));
+        match code
+            .and_then(|code| code.strip_suffix('-'))
+            .and_then(|code| code.parse().ok())
+        {
+            Some(code @ 400..600) => {
+                let class = u8::try_from(code / 100).unwrap();
+                Err(Reply::new(code, (class, 7, 1), "decided so"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub fn decide_message(&self, envelope: &Envelope) -> Vec<Reply> {
+        let ok = || Reply::new(250, (2, 0, 0), "taken");
+        let replies = envelope.recipients.iter().map(|recipient| {
+            Self::decide(recipient.address.local(), "data-")
+                .err()
+                .unwrap_or_else(ok)
+        });
+        match self.protocol {
+            Protocol::Lmtp => replies.collect(),
+            Protocol::Smtp => {
+                let replies: Vec<Reply> = replies.collect();
+                let refusal = replies.iter().find(|reply| !reply.is_positive());
+                vec![refusal.unwrap_or(&replies[0]).clone()]
+            }
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Handler for Decider {
+    async fn mail(
+        &mut self,
+        _: &Facts,
+        reverse_path: &ReversePath,
+        _: &MailParameters,
+        _: Option<u64>,
+    ) -> Result<(), Reply> {
+        Self::decide(
+            reverse_path.address().map_or("", |address| address.local()),
+            "",
+        )
+    }
+
+    async fn rcpt(&mut self, _: &Facts, _: &Envelope, recipient: &Recipient) -> Result<(), Reply> {
+        Self::decide(recipient.address.local(), "")
+    }
+
+    async fn message(
+        &mut self,
+        facts: &Facts,
+        envelope: &Envelope,
+        message: Bytes,
+        _: &Presence,
+    ) -> Vec<Reply> {
+        let (facts, envelope) = (facts.clone(), envelope.clone());
+        let replies = self.decide_message(&envelope);
+        self.taken.lock().unwrap().push(Taken {
+            facts,
+            envelope,
+            message,
+        });
+        replies
+    }
+
+    fn reset(&mut self) {
+        self.resets += 1;
+    }
+}
