@@ -1,30 +1,25 @@
 //! Accepting connections: a permit before each accept, backing off on EMFILE instead of dying, until shutdown.
 //! It owns the listening socket; the sessions are their own tasks and it never ends one.
 
+mod overload;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::Duration;
 
 use rustix::io::Errno;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use overload::{Starvation, Watermark};
+
 use crate::program::StartError;
 use crate::shutdown::Shutdown;
 
 /// Connections the kernel keeps for us while all permits are out (its own `somaxconn` may be lower).
 const BACKLOG_MAX: u32 = 1024;
-/// The first wait when descriptors or memory have run out; doubles to [`BACKOFF_MAX`].
-const BACKOFF_MIN: Duration = Duration::from_millis(10);
-/// The longest wait when descriptors or memory have run out.
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
-
-/// So long after the last failure it is over; longer than any wait between two tries.
-const RECOVERY: Duration = Duration::from_secs(2);
-
 /// A bound listener.
 pub struct Listener {
     socket: TcpListener,
@@ -161,57 +156,6 @@ impl Listener {
     }
 }
 
-/// Running out of descriptors or memory, as a state: one log line when it begins and one when it is over, though accepting
-/// succeeds now and then in between.
-#[derive(Debug, Default)]
-struct Starvation(Option<(Instant, Duration)>);
-
-impl Starvation {
-    /// Whether it begins, and how long to wait before the next try.
-    fn failed(&mut self, now: Instant) -> (bool, Duration) {
-        let wait = match self.0 {
-            None => BACKOFF_MIN,
-            Some((_, wait)) => (wait * 2).min(BACKOFF_MAX),
-        };
-        let crossing = self.0.replace((now, wait)).is_none();
-        (crossing, wait)
-    }
-
-    /// After an accept that succeeded: whether it is over.
-    fn over(&mut self, now: Instant) -> bool {
-        let over = self.0.is_some_and(|(last, _)| now - last >= RECOVERY);
-        if over {
-            self.0 = None;
-        }
-        over
-    }
-}
-
-/// One log line when all sessions are taken, and one when a tenth of them is free again.
-#[derive(Debug, Default)]
-struct Watermark {
-    /// Sessions when it was full last; 0 when it is not.
-    high: i64,
-}
-
-impl Watermark {
-    /// Whether this is the crossing.
-    fn full(&mut self, sessions: i64) -> bool {
-        let crossing = self.high == 0;
-        self.high = self.high.max(sessions).max(1);
-        crossing
-    }
-
-    /// Whether this is the crossing back.
-    fn below(&mut self, sessions: i64) -> bool {
-        let crossing = self.high > 0 && sessions * 10 <= self.high * 9;
-        if crossing {
-            self.high = 0;
-        }
-        crossing
-    }
-}
-
 /// What a session holds; given back when it ends, also by a panic.
 struct SessionGuard {
     counts: Arc<Counts>,
@@ -294,37 +238,6 @@ mod tests {
         ] {
             assert_eq!(canonical(address.parse().unwrap()).to_string(), wanted);
         }
-    }
-
-    #[test]
-    fn crossings_are_told_once_with_hysteresis() {
-        let mut watermark = Watermark::default();
-        assert!(!watermark.below(0));
-        assert!(watermark.full(100));
-        assert!(!watermark.full(100));
-        assert!(!watermark.below(99));
-        assert!(!watermark.full(100));
-        assert!(watermark.below(90));
-        assert!(!watermark.below(10));
-        assert!(watermark.full(100));
-    }
-
-    #[test]
-    fn starvation_is_told_once_and_waited_out_longer_each_time() {
-        let mut starvation = Starvation::default();
-        let start = Instant::now();
-        let at = |seconds| start + Duration::from_secs(seconds);
-        assert!(!starvation.over(at(0)));
-        assert_eq!(starvation.failed(at(0)), (true, BACKOFF_MIN));
-        assert_eq!(starvation.failed(at(1)), (false, BACKOFF_MIN * 2));
-        assert!(!starvation.over(at(2)), "a lucky one in between");
-        for second in 2..20 {
-            assert!(!starvation.failed(at(second)).0);
-        }
-        assert_eq!(starvation.failed(at(20)), (false, BACKOFF_MAX));
-        assert!(starvation.over(at(22)));
-        assert!(!starvation.over(at(23)));
-        assert_eq!(starvation.failed(at(24)), (true, BACKOFF_MIN));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use prometheus::{
 use time::OffsetDateTime;
 
 use crate::control::Control;
+use crate::listener::Counts;
 use crate::shutdown::Shutdown;
 
 /// Names are constants of the program: a bad or double one is met by its first test.
@@ -75,10 +76,7 @@ pub(crate) struct ServiceMetrics {
     descriptors: IntGauge,
     descriptors_max: IntGauge,
     memory: IntGauge,
-    sessions: IntGaugeVec,
-    sessions_total: IntCounterVec,
-    accept_failed: IntCounterVec,
-    full: IntCounterVec,
+    listeners: ListenerMetrics,
     /// Two scrapes at once must not both add what has been counted since the last.
     scrape: Mutex<()>,
 }
@@ -131,30 +129,7 @@ impl ServiceMetrics {
                 "File descriptors the system lets the program have (LimitNOFILE).",
             ),
             memory: gauge(registry, "service_memory_bytes", "Resident memory."),
-            sessions: gauges(
-                registry,
-                "service_listener_sessions",
-                "Sessions open now.",
-                &["listener"],
-            ),
-            sessions_total: counters(
-                registry,
-                "service_listener_sessions_total",
-                "Sessions accepted.",
-                &["listener"],
-            ),
-            accept_failed: counters(
-                registry,
-                "service_listener_accept_failed_total",
-                "Connections that could not be accepted; rising fast means that descriptors ran out.",
-                &["listener"],
-            ),
-            full: counters(
-                registry,
-                "service_listener_full_total",
-                "Times that all of a listener's sessions were in use and new connections waited.",
-                &["listener"],
-            ),
+            listeners: ListenerMetrics::new(registry),
             scrape: Mutex::new(()),
         };
         metrics.reload_good_time.set(now);
@@ -182,20 +157,7 @@ impl ServiceMetrics {
             self.activities.with_label_values(&[name]).set(count);
         }
         for (name, counts) in control.listener_counts() {
-            let sessions = counts.sessions.load(Ordering::Relaxed);
-            self.sessions.with_label_values(&[name]).set(sessions);
-            for (counter, counted) in [
-                (&self.sessions_total, &counts.sessions_total),
-                (&self.accept_failed, &counts.accept_failed_total),
-                (&self.full, &counts.full_total),
-            ] {
-                let counter = counter.with_label_values(&[name]);
-                counter.inc_by(
-                    counted
-                        .load(Ordering::Relaxed)
-                        .saturating_sub(counter.get()),
-                );
-            }
+            self.listeners.set(name, &counts);
         }
         let text = TextEncoder::new().encode_to_string(&self.registry.gather());
         text.unwrap_or_else(|error| {
@@ -217,6 +179,63 @@ impl ServiceMetrics {
         let pages = pages.and_then(|pages| pages.split_whitespace().nth(1)?.parse::<u64>().ok());
         let page_bytes = rustix::param::page_size() as u64;
         set(&self.memory, pages.map(|pages| pages * page_bytes));
+    }
+}
+
+/// What every published listener has, by its name.
+struct ListenerMetrics {
+    sessions: IntGaugeVec,
+    sessions_total: IntCounterVec,
+    accept_failed: IntCounterVec,
+    full: IntCounterVec,
+}
+
+impl ListenerMetrics {
+    fn new(registry: &Registry) -> Self {
+        Self {
+            sessions: gauges(
+                registry,
+                "service_listener_sessions",
+                "Sessions open now.",
+                &["listener"],
+            ),
+            sessions_total: counters(
+                registry,
+                "service_listener_sessions_total",
+                "Sessions accepted.",
+                &["listener"],
+            ),
+            accept_failed: counters(
+                registry,
+                "service_listener_accept_failed_total",
+                "Connections that could not be accepted; rising fast means that descriptors ran out.",
+                &["listener"],
+            ),
+            full: counters(
+                registry,
+                "service_listener_full_total",
+                "Times that all of a listener's sessions were in use and new connections waited.",
+                &["listener"],
+            ),
+        }
+    }
+
+    /// Takes over what a listener has counted since the last scrape.
+    fn set(&self, name: &str, counts: &Counts) {
+        let sessions = counts.sessions.load(Ordering::Relaxed);
+        self.sessions.with_label_values(&[name]).set(sessions);
+        for (counter, counted) in [
+            (&self.sessions_total, &counts.sessions_total),
+            (&self.accept_failed, &counts.accept_failed_total),
+            (&self.full, &counts.full_total),
+        ] {
+            let counter = counter.with_label_values(&[name]);
+            counter.inc_by(
+                counted
+                    .load(Ordering::Relaxed)
+                    .saturating_sub(counter.get()),
+            );
+        }
     }
 }
 
