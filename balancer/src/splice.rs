@@ -124,10 +124,7 @@ async fn copy(
     moved: &watch::Sender<Instant>,
 ) {
     let mut buffer = vec![0; BUFFER_BYTES];
-    loop {
-        let Ok(read) = from.read(&mut buffer).await else {
-            break;
-        };
+    while let Ok(read) = from.read(&mut buffer).await {
         if read == 0 || to.write_all(&buffer[..read]).await.is_err() {
             break;
         }
