@@ -8,6 +8,7 @@
 pub mod attempt;
 mod bodies;
 pub mod breaker;
+mod claims;
 pub mod engine;
 pub mod lane;
 mod metrics;
@@ -18,6 +19,8 @@ mod run;
 mod schedule;
 mod settle;
 pub mod site;
+#[cfg(test)]
+mod testing;
 mod transport;
 mod wanted;
 mod work;

@@ -15,7 +15,8 @@ use tokio::time::Instant;
 
 use crate::attempt::Result;
 use crate::bodies::Bodies;
-use crate::breaker::{Crossing, Signal};
+use crate::breaker::Crossing;
+use crate::claims::Claims;
 use crate::engine::Parts;
 use crate::lane;
 use crate::outcome::{self, Again};
@@ -31,14 +32,6 @@ const CLAIM_MAX: usize = 64;
 const GRACE: Duration = Duration::from_secs(60);
 /// A batch that met a site's trouble before its gate was shut tries again after about this.
 const SOON: Duration = Duration::from_secs(5);
-/// After a claim that found nothing though the spool had promised more: doubled each time up to the longest.
-/// The longest is what it may cost live mail that comes in just then.
-const EMPTY_FIRST: Duration = Duration::from_millis(1);
-const EMPTY_LONGEST: Duration = Duration::from_millis(32);
-/// After a claim that failed; doubled each time.
-const FAILED_FIRST: Duration = Duration::from_secs(1);
-const FAILED_LONGEST: Duration = Duration::from_secs(30);
-
 /// Works a spool off until shutdown.
 pub(crate) async fn run(parts: Parts, shutdown: Shutdown) {
     let _activity = shutdown.activity("delivery");
@@ -71,16 +64,6 @@ struct Run {
     claims: Claims,
 }
 
-/// Whether and when to claim.
-struct Claims {
-    /// By lane: a claim may find more than the last one.
-    more: [bool; 4],
-    /// Not before, after a claim that found nothing or failed.
-    not_before: Option<Instant>,
-    empty: u32,
-    failed: u32,
-}
-
 impl Run {
     fn new(parts: Parts, settler: Settler, shutdown: Shutdown, cut: watch::Receiver<bool>) -> Self {
         let worker = Worker {
@@ -104,12 +87,7 @@ impl Run {
             attempts: 0,
             lookups: JoinSet::new(),
             unwanted: Unwanted::default(),
-            claims: Claims {
-                more: [true; 4],
-                not_before: None,
-                empty: 0,
-                failed: 0,
-            },
+            claims: Claims::default(),
             parts,
         }
     }
@@ -506,68 +484,6 @@ impl Run {
             }
         }
         self.gauge();
-    }
-}
-
-impl Claims {
-    fn succeeded(&mut self, leases: usize) {
-        if std::mem::take(&mut self.failed) > 0 {
-            tracing::info!(
-                event = "spool",
-                state = "open",
-                "the spool gives work again"
-            );
-        }
-        self.pace(leases);
-    }
-
-    fn pace(&mut self, leases: usize) {
-        let now = Instant::now();
-        // Doubling is for claims in a row; after a quiet time the first news are followed at once.
-        let in_a_row = self
-            .not_before
-            .is_some_and(|at| now < at + 2 * EMPTY_LONGEST);
-        self.empty = match (leases, in_a_row) {
-            (0, true) => self.empty.saturating_add(1),
-            (0, false) => 1,
-            _ => 0,
-        };
-        self.not_before = match self.empty {
-            0 => None,
-            empty => Some(now + (EMPTY_FIRST * (1 << empty.min(16))).min(EMPTY_LONGEST)),
-        };
-    }
-
-    /// Said once, until a claim succeeds.
-    fn refused(&mut self, error: &spool::Error) {
-        if self.failed == 0 {
-            tracing::error!(event = "spool", state = "shut", %error, "the spool gives no work");
-        }
-        let wait = (FAILED_FIRST * (1 << self.failed.min(8))).min(FAILED_LONGEST);
-        self.failed = self.failed.saturating_add(1);
-        self.not_before = Some(Instant::now() + wait);
-    }
-}
-
-impl Done {
-    fn panicked(key: Option<Arc<Key>>, work: Work) -> Self {
-        let left = outcome::Left {
-            recipients: work.lease.batch.recipients.clone(),
-            reply: Reply::new(451, (4, 3, 0), "internal error")
-                .to_string()
-                .into(),
-        };
-        Self {
-            end: End::Left {
-                left,
-                note: work.lease.batch.note.clone(),
-                because: Because::Fault,
-            },
-            work,
-            key,
-            signal: Signal::Nothing,
-            trouble: None,
-        }
     }
 }
 

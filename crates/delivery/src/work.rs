@@ -86,6 +86,28 @@ pub(crate) struct Worker {
     pub(crate) cut: watch::Receiver<bool>,
 }
 
+impl Done {
+    pub(crate) fn panicked(key: Option<Arc<Key>>, work: Work) -> Self {
+        let left = outcome::Left {
+            recipients: work.lease.batch.recipients.clone(),
+            reply: Reply::new(451, (4, 3, 0), "internal error")
+                .to_string()
+                .into(),
+        };
+        Self {
+            end: End::Left {
+                left,
+                note: work.lease.batch.note.clone(),
+                because: Because::Fault,
+            },
+            work,
+            key,
+            signal: Signal::Nothing,
+            trouble: None,
+        }
+    }
+}
+
 /// How far the transactions of a batch came.
 struct Progress {
     attempted: Vec<Attempted>,
