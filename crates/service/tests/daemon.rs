@@ -63,6 +63,16 @@ fn commands_here_and_the_configuration_shown() {
     let output = site.command(&["--version"]);
     assert!(output.status.success());
     assert!(text(&output.stdout).starts_with("echo "));
+    let help = text(&site.command(&["--help"]).stdout);
+    for part in [
+        "Greets and echoes\n",
+        "/etc/mailflow/echo.toml",
+        "  greeting ",
+        "  status ",
+        "  ca ",
+    ] {
+        assert!(help.contains(part), "{part}: {help}");
+    }
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub(super) enum Command<C> {
 /// What every program takes, before or after a command.
 #[derive(Args)]
 pub(super) struct Options {
-    /// The configuration file [default: /etc/mailflow/PROGRAM.toml]
+    /// The configuration file
     #[arg(long, value_name = "FILE", global = true)]
     pub(super) config: Option<PathBuf>,
     /// Check the configuration and exit: 0 when it is good, 78 when it is wrong
@@ -106,16 +106,25 @@ pub(super) fn parse<P: Program>(
     })
 }
 
+/// Where the configuration is when the command line says nothing.
+pub(super) fn default_config<P: Program>() -> String {
+    format!("/etc/mailflow/{}.toml", P::NAME)
+}
+
 fn grammar<P: Program>() -> clap::Command {
-    let grammar = clap::Command::new(P::NAME)
+    let grammar = Options::augment_args(clap::Command::new(P::NAME));
+    let default = format!(
+        "The configuration file [default: {}]",
+        default_config::<P>()
+    );
+    // Name and text last: the derived parts bring their own.
+    House::augment_subcommands(P::Command::augment_subcommands(grammar))
         .about(P::ABOUT)
+        .long_about(None)
         .version(env!("CARGO_PKG_VERSION"))
-        .args_conflicts_with_subcommands(false);
-    House::augment_subcommands(P::Command::augment_subcommands(Options::augment_args(
-        grammar,
-    )))
-    .subcommand_required(false)
-    .arg_required_else_help(false)
+        .mut_arg("config", |config| config.help(default))
+        .subcommand_required(false)
+        .arg_required_else_help(false)
 }
 
 fn command<P: Program>(matches: &ArgMatches) -> Result<Option<Command<P::Command>>, clap::Error> {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
-use super::cli::{Arguments, CaCommand, Command, ConfigCommand, House, Options};
+use super::cli::{Arguments, CaCommand, Command, ConfigCommand, House, Options, default_config};
 use super::{Configuration, EXIT_FAILED, End, Invocation, Program, complain, daemon, say};
 use crate::control::Request;
 use crate::{authority, config, control};
@@ -68,7 +68,7 @@ pub(super) fn dispatch<P: Program>(arguments: Arguments<P::Command>) -> Result<E
 
 fn config_path<P: Program>(options: &Options) -> PathBuf {
     let given = options.config.clone();
-    given.unwrap_or_else(|| format!("/etc/mailflow/{}.toml", P::NAME).into())
+    given.unwrap_or_else(|| default_config::<P>().into())
 }
 
 fn json<C: Configuration>(config: &C, non_default: bool) -> Result<String, End> {
