@@ -84,6 +84,7 @@ pub fn reply_of(trouble: &Trouble) -> Reply {
             (4, 7, 5),
             "STARTTLS is required and the next hop does not offer it",
         ),
+        Cause::Tls(error) => Reply::new(451, (4, 7, 5), format!("TLS handshake: {error}")),
         Cause::Protocol(said) => Reply::new(
             451,
             (4, 5, 0),
@@ -149,6 +150,8 @@ mod tests {
             "4.4.2",
             "end of the message",
         );
+        let handshake = Cause::Tls(std::io::Error::other("bad certificate"));
+        check(Phase::Helo, handshake, 451, "4.7.5", "bad certificate");
         check(Phase::Helo, Cause::NoTls, 451, "4.7.5", "STARTTLS");
         check(
             Phase::Greeting,

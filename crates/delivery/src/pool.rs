@@ -410,16 +410,12 @@ fn named(tls: TlsPolicy, target: &Target) -> TlsPolicy {
     }
 }
 
-/// Whether a connection broke where TLS starts and may be tried without. A refusal in words is none; nor is silence, which
-/// a second try would double.
+/// Whether a connection broke where TLS starts and may be tried without: the handshake failed, or the peer hung up at
+/// STARTTLS. A refusal in words is none; nor is silence, which a second try would double.
 fn is_failed_handshake(trouble: &Trouble, tls: &TlsPolicy) -> bool {
     matches!(tls, TlsPolicy::Opportunistic(..))
         && trouble.phase == Phase::Helo
-        && match trouble.cause {
-            Cause::Tls(_) | Cause::NoTls => true,
-            Cause::Io(_) | Cause::Closed | Cause::Protocol(_) => true,
-            Cause::TimedOut | Cause::Refused(_) => false,
-        }
+        && matches!(trouble.cause, Cause::Tls(_) | Cause::Io(_) | Cause::Closed)
 }
 
 async fn resolve(hosts: &[String]) -> Result<Vec<Target>, Trouble> {

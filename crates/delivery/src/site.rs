@@ -22,7 +22,9 @@ const TTL_MIN: Duration = Duration::from_secs(30);
 const TTL_MAX: Duration = Duration::from_secs(3600);
 /// That something does not exist is believed no longer than this: people create domains and then write mail.
 const TTL_NEGATIVE_MAX: Duration = Duration::from_secs(300);
-/// For one answer; the resolver's own retries (two of 5 s to each server) end before.
+/// For one answer of one server [resolv.conf's 5 s]; it is asked twice more.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// For one answer altogether; the retries to one or two servers end before.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Exchangers of a domain that are looked at; more is abuse or an error.
 const EXCHANGERS_MAX: usize = 100;
@@ -94,6 +96,11 @@ pub struct Exchangers {
 impl Exchangers {
     /// Asks these resolvers (none: /etc/resolv.conf); exchangers are reached at `port` [25].
     pub fn new(resolvers: &[SocketAddr], port: u16) -> Result<Self, String> {
+        Self::patient(resolvers, port, ANSWER_TIMEOUT)
+    }
+
+    /// With another patience for one answer of one server.
+    fn patient(resolvers: &[SocketAddr], port: u16, patience: Duration) -> Result<Self, String> {
         let provider = TokioRuntimeProvider::default();
         let mut builder = if resolvers.is_empty() {
             TokioResolver::builder_tokio()
@@ -103,7 +110,9 @@ impl Exchangers {
             let config = ResolverConfig::from_parts(None, Vec::new(), servers);
             TokioResolver::builder_with_config(config, provider)
         };
-        configure(builder.options_mut());
+        let options = builder.options_mut();
+        configure(options);
+        options.timeout = patience;
         Ok(Self {
             resolver: builder.build().map_err(|e| format!("no resolver: {e}"))?,
             port,
