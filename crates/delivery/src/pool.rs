@@ -109,6 +109,7 @@ struct Inner {
     hosts: Hosts,
     options: Options,
     transactions_max: usize,
+    idle_max: Duration,
     idle: Mutex<Vec<Open>>,
     /// A task that closes idle connections is running.
     sweeping: AtomicBool,
@@ -154,6 +155,7 @@ impl Pool {
                 hosts,
                 options,
                 transactions_max: transactions_max.max(1),
+                idle_max: IDLE_MAX,
                 idle: Mutex::default(),
                 sweeping: AtomicBool::new(false),
                 memory: Mutex::default(),
@@ -344,7 +346,7 @@ impl Inner {
         let mut idle = lock(&self.idle);
         let open = idle.pop()?;
         // The youngest was the last to be put back: when it is too old, all are.
-        if open.idle_since.elapsed() >= IDLE_MAX {
+        if open.idle_since.elapsed() >= self.idle_max {
             idle.clear();
             return None;
         }
@@ -360,7 +362,7 @@ impl Inner {
         open.idle_since = Instant::now();
         lock(&self.idle).push(open);
         if !self.sweeping.swap(true, Ordering::AcqRel) {
-            tokio::spawn(sweep(Arc::downgrade(self)));
+            tokio::spawn(sweep(Arc::downgrade(self), self.idle_max));
         }
     }
 
@@ -370,9 +372,12 @@ impl Inner {
         let now = Instant::now();
         let (old, young) = std::mem::take(&mut *idle)
             .into_iter()
-            .partition(|open: &Open| open.idle_since + IDLE_MAX <= now);
+            .partition(|open: &Open| open.idle_since + self.idle_max <= now);
         *idle = young;
-        let next = idle.iter().map(|open| open.idle_since + IDLE_MAX).min();
+        let next = idle
+            .iter()
+            .map(|open| open.idle_since + self.idle_max)
+            .min();
         if next.is_none() {
             // Under the lock: whoever puts one back now starts a new sweep.
             self.sweeping.store(false, Ordering::Release);
@@ -382,8 +387,8 @@ impl Inner {
 }
 
 /// Says QUIT to idle connections until there are none, or nobody uses the pool any more.
-async fn sweep(pool: Weak<Inner>) {
-    let mut at = Instant::now() + IDLE_MAX;
+async fn sweep(pool: Weak<Inner>, idle_max: Duration) {
+    let mut at = Instant::now() + idle_max;
     loop {
         tokio::time::sleep_until(at).await;
         let Some(inner) = pool.upgrade() else { return };

@@ -1,6 +1,8 @@
 //! For tests only: a spool in memory, a transport that answers as it is told, an owner that writes down what it hears.
 //! All of them live on the paused clock.
 
+pub(crate) mod peer;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
