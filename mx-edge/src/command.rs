@@ -14,12 +14,10 @@ pub enum Command {
     /// Who is known
     #[command(subcommand)]
     Recipients(Recipients),
-    /// Take no new mail; what is spooled goes on. Say `--undo` to take mail again
-    Drain {
-        /// Take mail again
-        #[arg(long)]
-        undo: bool,
-    },
+    /// Take no new mail; what is spooled goes on
+    Drain,
+    /// Take mail again
+    Undrain,
     /// The newest forward-paths that were taken and not passed in
     Ended {
         /// How many
@@ -37,6 +35,8 @@ pub enum Queue {
     Pause,
     /// Pass spooled mail on again
     Resume,
+    /// Try the inside at once, whatever waiting times say
+    Nudge,
     /// Send held mail inside again
     Release,
     /// End held mail; it is listed under `ended`
@@ -68,6 +68,7 @@ pub fn invocation(command: Command) -> Invocation {
             Queue::Tally => (get("/queue/tally"), print_tally),
             Queue::Pause => (post("/queue/pause", Value::Null), print_plain),
             Queue::Resume => (post("/queue/resume", Value::Null), print_plain),
+            Queue::Nudge => (post("/queue/nudge", Value::Null), print_plain),
             Queue::Release => (post("/queue/release", Value::Null), print_plain),
             Queue::Drop => (post("/queue/drop", Value::Null), print_plain),
         },
@@ -82,7 +83,8 @@ pub fn invocation(command: Command) -> Invocation {
                 print_plain,
             ),
         },
-        Command::Drain { undo } => (post("/drain", json!({ "undo": undo })), print_plain),
+        Command::Drain => (post("/drain", Value::Null), print_plain),
+        Command::Undrain => (post("/undrain", Value::Null), print_plain),
         Command::Ended { count } => (get(&format!("/ended?count={count}")), print_ended),
     };
     Invocation::Control { request, print }

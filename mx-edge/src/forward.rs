@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 use crate::ended::{Ended, Kind, Line};
 use crate::facts::MessageFacts;
 use crate::metrics::Metrics;
+use crate::receive::Edge;
 use crate::replies;
 
 /// The destination of held batches; no engine serves it.
@@ -27,13 +28,13 @@ pub fn held() -> Destination {
 /// The engine's owner on an edge.
 pub struct Forward {
     /// Where held batches go.
-    pub spool: Arc<dyn Spool>,
+    spool: Arc<dyn Spool>,
     /// The list of what was not passed in.
-    pub ended: Arc<Ended>,
+    ended: Arc<Ended>,
     /// What is counted.
-    pub metrics: Arc<Metrics>,
+    metrics: Arc<Metrics>,
     /// Whether the next hop gets the trace field.
-    pub trace: bool,
+    trace: bool,
 }
 
 #[async_trait::async_trait]
@@ -92,6 +93,16 @@ impl Owner for Forward {
 }
 
 impl Forward {
+    /// Works with the edge's list and metrics.
+    pub fn new(edge: &Edge, spool: &Arc<dyn Spool>) -> Self {
+        Self {
+            spool: Arc::clone(spool),
+            ended: Arc::clone(&edge.ended),
+            metrics: Arc::clone(&edge.metrics),
+            trace: edge.trace,
+        }
+    }
+
     /// Made durable under a name that this batch alone has, before the batch is settled: a crash in between holds nothing twice.
     async fn hold(
         &self,

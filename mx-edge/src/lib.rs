@@ -32,18 +32,27 @@ pub mod through;
 pub mod watch;
 pub mod wiring;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use service::listener::Listener;
 use service::program::{Daemon, Invocation, Program, StartError};
-use smtp::server::serve;
+use service::shutdown::Shutdown;
 use spool::Spool;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::command::Command;
 use crate::config::Config;
-use crate::receive::{Edge, Session};
+use crate::forward::Forward;
+use crate::keep::Keeper;
+use crate::metrics::Metrics;
+use crate::receive::Edge;
+use crate::reload::Reload;
+use crate::routes::Controls;
+use crate::sources::Sources;
+use crate::watch::Status;
+use crate::wiring::{Certificates, NextHop};
 
 /// The program.
 pub struct MxEdge;
@@ -66,103 +75,115 @@ impl Program for MxEdge {
 
 /// Serves until shutdown has drained.
 pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartError> {
-    let Daemon {
-        shutdown,
-        config: changes,
-        readiness,
-        metrics: registry,
-        control,
-    } = daemon;
-    let metrics = Arc::new(metrics::Metrics::new(&registry).map_err(wiring::metrics_error)?);
     let state = wiring::state_folder(&config)?;
-    let certificates = wiring::Certificates::load(&config)?;
+    let spool = wiring::open_spool(&config, &state).await?;
+    start(config, daemon, spool).await?.finished().await;
+    Ok(())
+}
 
-    let sources = sources::Sources::open(&config, &state, &certificates, &metrics)?;
-    let recipients = Arc::clone(&sources.recipients);
-    readiness.set("recipients", recipients.loaded());
+/// A started edge.
+pub struct Running {
+    /// Where it takes mail, in the order of `mail.listen`.
+    pub listeners: Vec<SocketAddr>,
+    /// Its parts, for those who look in.
+    pub controls: Controls,
+    tasks: JoinSet<()>,
+    shutdown: Shutdown,
+}
 
-    let spool: Arc<dyn Spool> = wiring::open_spool(&config, &state).await?;
-    let ended =
-        Arc::new(ended::Ended::open(&state).map_err(|error| wiring::io_error(&state, &error))?);
-    let next_hop = wiring::NextHop::new(&config, &certificates);
+impl Running {
+    /// Resolves when shutdown has begun, every session has ended and the spool is closed.
+    pub async fn finished(mut self) {
+        while self.tasks.join_next().await.is_some() {}
+        self.shutdown.drained().await;
+        self.controls.spool.close().await;
+    }
+}
+
+/// Puts the rooms together on an open spool and starts them.
+pub async fn start(
+    config: Config,
+    daemon: Daemon<Config>,
+    spool: Arc<dyn Spool>,
+) -> Result<Running, StartError> {
+    let metrics = Arc::new(Metrics::new(&daemon.metrics).map_err(wiring::metrics_error)?);
+    let certificates = Certificates::load(&config)?;
+    let sources = Sources::open(&config, &config.state, &certificates, &metrics)?;
+    let next_hop = NextHop::new(&config, &certificates);
     let edge = Arc::new(Edge {
         rules: reload::rules(&config)?.into(),
-        recipients: Arc::clone(&recipients),
-        idents: ident::Idents::open(&config.name, &state)
-            .map_err(|error| wiring::io_error(&state.join("boot"), &error))?,
+        recipients: Arc::clone(&sources.recipients),
+        idents: wiring::open_idents(&config)?,
         through: next_hop.through(&config, &metrics),
-        keeper: keep::Keeper::new(
+        keeper: Keeper::new(
             Arc::clone(&spool),
             config.spool.deadline,
             Arc::clone(&metrics),
         ),
         clients: Arc::default(),
-        ended: Arc::clone(&ended),
+        ended: wiring::open_ended(&config)?,
         metrics: Arc::clone(&metrics),
         draining: AtomicBool::new(false),
         trace: config.next_hop.trace,
         deferred_pause: config.forward.retry_first,
     });
-    let owner = Arc::new(forward::Forward {
-        spool: Arc::clone(&spool),
-        ended,
-        metrics: Arc::clone(&metrics),
-        trace: config.next_hop.trace,
-    });
     let (paused, pause) = tokio::sync::watch::channel(false);
-    let engine = next_hop.engine(&config, Arc::clone(&spool), owner, pause, &registry);
-
-    control.routes(routes::router(routes::Controls {
+    let owner = Arc::new(Forward::new(&edge, &spool));
+    let engine = next_hop.engine(&config, Arc::clone(&spool), owner, pause, &daemon.metrics);
+    let controls = Controls {
         edge: Arc::clone(&edge),
         spool: Arc::clone(&spool),
+        engine: engine.clone(),
         paused,
-        readiness: readiness.clone(),
-    }));
-    let status = watch::Status::new(&edge);
+        readiness: daemon.readiness.clone(),
+    };
+    daemon.control.routes(routes::router(controls.clone()));
+    let status = Status::new(&edge);
     let shown = status.clone();
-    control.status(move || shown.json());
-    certificates.publish(&control);
+    daemon.control.status(move || shown.json());
+    certificates.publish(&daemon.control);
+
+    let Daemon {
+        shutdown,
+        config: changes,
+        readiness,
+        control,
+        ..
+    } = daemon;
+    readiness.set("recipients", edge.recipients.loaded());
+    let mut tasks = JoinSet::new();
     let (server, served) = reload::server_settings(&config, &certificates);
     let listeners = wiring::bind(&config, &control).await?;
-
-    let mut tasks = JoinSet::new();
-    let sessions = Arc::new(Semaphore::new(config.limits.sessions_max));
-    for listener in listeners {
-        let (edge, served, stop) = (Arc::clone(&edge), served.clone(), shutdown.watch());
-        tasks.spawn(listener.run(
-            "session",
-            Arc::clone(&sessions),
-            shutdown.clone(),
-            move |stream, client| {
-                let (settings, stop) = (served.borrow().clone(), stop.clone());
-                let mut session = Session::new(Arc::clone(&edge), client);
-                async move {
-                    let ending = serve(stream, client, settings, &mut session, stop).await;
-                    session.ended(ending);
-                }
-            },
-        ));
-    }
+    let addresses = listeners.iter().map(Listener::address).collect();
+    receive::spawn(
+        &mut tasks,
+        listeners,
+        &edge,
+        &served,
+        config.limits.sessions_max,
+        &shutdown,
+    );
     tasks.spawn(engine.run(shutdown.clone()));
-    let reloaded = sources.spawn(&mut tasks, &config, &shutdown);
+    let files = sources.spawn(&mut tasks, &config, &shutdown);
     tasks.spawn(watch::run(
-        Arc::clone(&spool),
+        spool,
         Arc::clone(&edge),
         status,
         readiness,
         shutdown.clone(),
     ));
-    let reload = reload::Reload {
+    let reload = Reload {
         edge,
         server,
         certificates,
-        files: reloaded,
+        files,
         config,
     };
     tasks.spawn(reload.run(changes, shutdown.clone()));
-
-    while tasks.join_next().await.is_some() {}
-    shutdown.drained().await;
-    spool.close().await;
-    Ok(())
+    Ok(Running {
+        listeners: addresses,
+        controls,
+        tasks,
+        shutdown,
+    })
 }

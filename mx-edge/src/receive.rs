@@ -10,7 +10,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use mail::trace::Spf;
 use mail::{Domain, Envelope, MailParameters, Recipient, Reply, ReversePath};
-use smtp::server::{Ending, Facts, Handler, Presence};
+use service::listener::Listener;
+use service::shutdown::Shutdown;
+use smtp::server::{Ending, Facts, Handler, Presence, Settings};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 use tracing::info;
 
 use crate::ended::Ended;
@@ -294,6 +298,31 @@ impl Handler for Session {
     fn reset(&mut self) {
         self.transaction = Transaction::default();
         self.spf = None;
+    }
+}
+
+/// Serves sessions on each listener until shutdown, `sessions_max` at once in all.
+pub fn spawn(
+    tasks: &mut JoinSet<()>,
+    listeners: Vec<Listener>,
+    edge: &Arc<Edge>,
+    settings: &watch::Receiver<Arc<Settings>>,
+    sessions_max: usize,
+    shutdown: &Shutdown,
+) {
+    let sessions = Arc::new(Semaphore::new(sessions_max));
+    for listener in listeners {
+        let (edge, settings, stop) = (Arc::clone(edge), settings.clone(), shutdown.watch());
+        let serve = move |stream, client| {
+            let (settings, stop) = (settings.borrow().clone(), stop.clone());
+            let mut session = Session::new(Arc::clone(&edge), client);
+            async move {
+                let ending =
+                    smtp::server::serve(stream, client, settings, &mut session, stop).await;
+                session.ended(ending);
+            }
+        };
+        tasks.spawn(listener.run("session", Arc::clone(&sessions), shutdown.clone(), serve));
     }
 }
 

@@ -8,6 +8,7 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use delivery::Engine;
 use mail::Address;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -28,7 +29,9 @@ pub struct Controls {
     pub edge: Arc<Edge>,
     /// Its spool.
     pub spool: Arc<dyn Spool>,
-    /// Stops the engine's claims.
+    /// What works the spool off.
+    pub engine: Engine,
+    /// Stops its claims.
     pub paused: watch::Sender<bool>,
     /// Where draining is told.
     pub readiness: Readiness,
@@ -48,6 +51,7 @@ pub fn router(controls: Controls) -> Router {
             "/queue/resume",
             post(|controls: State<Controls>| pause(controls, false)),
         )
+        .route("/queue/nudge", post(nudge))
         .route(
             "/queue/release",
             post(|controls: State<Controls>| settle(controls, Kind::Released)),
@@ -59,7 +63,14 @@ pub fn router(controls: Controls) -> Router {
         .route("/recipients", get(sources))
         .route("/recipients/accept", post(accept))
         .route("/recipients/lookup", post(lookup))
-        .route("/drain", post(drain))
+        .route(
+            "/drain",
+            post(|controls: State<Controls>| drain(controls, true)),
+        )
+        .route(
+            "/undrain",
+            post(|controls: State<Controls>| drain(controls, false)),
+        )
         .route("/ended", get(ended))
         .with_state(controls)
 }
@@ -97,6 +108,11 @@ async fn pause(State(controls): State<Controls>, paused: bool) -> Answer {
         warn!(event = "queue_paused", paused);
     }
     Ok(Json(json!({ "paused": paused })))
+}
+
+async fn nudge(State(controls): State<Controls>) -> Answer {
+    controls.engine.nudge();
+    Ok(Json(json!({ "nudged": true })))
 }
 
 async fn settle(State(controls): State<Controls>, kind: Kind) -> Answer {
@@ -155,17 +171,10 @@ async fn lookup(State(controls): State<Controls>, Json(asked): Json<Lookup>) -> 
     ))
 }
 
-#[derive(Deserialize)]
-struct Drain {
-    #[serde(default)]
-    undo: bool,
-}
-
-async fn drain(State(controls): State<Controls>, Json(asked): Json<Drain>) -> Answer {
-    let draining = !asked.undo;
+async fn drain(State(controls): State<Controls>, draining: bool) -> Answer {
     controls.edge.draining.store(draining, Ordering::Relaxed);
     let state = if draining {
-        Err("drained by an operator, `mx-edge drain --undo` ends it".into())
+        Err("drained by an operator, `mx-edge undrain` ends it".into())
     } else {
         Ok(())
     };

@@ -23,7 +23,9 @@ use tokio::sync::watch;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::config::{Config, Protocol, SPOOL_MESSAGE_BYTES_MAX};
+use crate::ended::Ended;
 use crate::forward::Forward;
+use crate::ident::Idents;
 use crate::metrics::Metrics;
 use crate::through::{Limits, Through};
 
@@ -52,6 +54,18 @@ pub fn metrics_error(error: prometheus::Error) -> StartError {
 pub fn state_folder(config: &Config) -> Result<PathBuf, StartError> {
     crate::state::make_folder(&config.state).map_err(|error| io_error(&config.state, &error))?;
     Ok(config.state.clone())
+}
+
+/// Takes the next boot number.
+pub fn open_idents(config: &Config) -> Result<Idents, StartError> {
+    Idents::open(&config.name, &config.state)
+        .map_err(|error| io_error(&config.state.join("boot"), &error))
+}
+
+/// Opens the list of what was not passed in.
+pub fn open_ended(config: &Config) -> Result<Arc<Ended>, StartError> {
+    let ended = Ended::open(&config.state).map_err(|error| io_error(&config.state, &error))?;
+    Ok(Arc::new(ended))
 }
 
 /// This node's certificates.

@@ -159,7 +159,7 @@ impl Puller {
                 }
             }
             let rounds = failures / self.servers.len() as u32;
-            if rounds > 0 && failures as usize % self.servers.len() == 0 {
+            if rounds > 0 && (failures as usize).is_multiple_of(self.servers.len()) {
                 let pause = PAUSE_FIRST
                     .saturating_mul(1 << rounds.min(16))
                     .min(self.pause_max);
