@@ -8,9 +8,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use delivery::{Attempted, Copy, Owner};
+use delivery::{Attempted, Copy, Engine, Owner};
 use mail::trace::Custody;
 use mail::{Envelope, Recipient, Reply, Timestamp};
+use service::shutdown::Shutdown;
 use spool::{Batch, Class, Destination, Head, Lease, NewBatch, NewMessage, Spool};
 use tracing::{error, info, warn};
 
@@ -23,6 +24,16 @@ use crate::replies;
 /// The destination of held batches; no engine serves it.
 pub fn held() -> Destination {
     Destination::Route("held".into())
+}
+
+/// Lets the engine try at once when live mail has found the inside back, until shutdown.
+pub async fn wake(edge: Arc<Edge>, engine: Engine, shutdown: Shutdown) {
+    loop {
+        tokio::select! {
+            () = edge.through.reopened() => engine.nudge(),
+            () = shutdown.wait() => return,
+        }
+    }
 }
 
 /// The engine's owner on an edge.

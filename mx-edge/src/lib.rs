@@ -75,8 +75,8 @@ impl Program for MxEdge {
 
 /// Serves until shutdown has drained.
 pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartError> {
-    let state = wiring::state_folder(&config)?;
-    let spool = wiring::open_spool(&config, &state).await?;
+    wiring::make_state_folder(&config)?;
+    let spool = wiring::open_spool(&config).await?;
     start(config, daemon, spool).await?.finished().await;
     Ok(())
 }
@@ -106,9 +106,10 @@ pub async fn start(
     daemon: Daemon<Config>,
     spool: Arc<dyn Spool>,
 ) -> Result<Running, StartError> {
+    wiring::make_state_folder(&config)?;
     let metrics = Arc::new(Metrics::new(&daemon.metrics).map_err(wiring::metrics_error)?);
     let certificates = Certificates::load(&config)?;
-    let sources = Sources::open(&config, &config.state, &certificates, &metrics)?;
+    let sources = Sources::open(&config, &certificates, &metrics)?;
     let next_hop = NextHop::new(&config, &certificates);
     let edge = Arc::new(Edge {
         rules: reload::rules(&config)?.into(),
@@ -163,6 +164,11 @@ pub async fn start(
         config.limits.sessions_max,
         &shutdown,
     );
+    tasks.spawn(forward::wake(
+        Arc::clone(&edge),
+        engine.clone(),
+        shutdown.clone(),
+    ));
     tasks.spawn(engine.run(shutdown.clone()));
     let files = sources.spawn(&mut tasks, &config, &shutdown);
     tasks.spawn(watch::run(

@@ -1,6 +1,5 @@
 //! Opens the sources of recipients that the configuration names, and starts those who keep them fresh.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use mail::verdict::Keys;
@@ -30,14 +29,13 @@ impl Sources {
     /// Opens them: the directory from its copy on disk, files at once. What is absent now is not loaded, and no reason not to start.
     pub fn open(
         config: &Config,
-        folder: &Path,
         certificates: &Certificates,
         metrics: &Arc<Metrics>,
     ) -> Result<Self, StartError> {
         let mut sources = Vec::new();
         let mut puller = None;
         if !config.directory.servers.is_empty() {
-            let (source, keys) = open_directory(config, folder)?;
+            let (source, keys) = open_directory(config)?;
             sources.push(Arc::clone(&source));
             puller = Some(Puller {
                 source,
@@ -104,12 +102,9 @@ pub fn guard(config: &Config) -> Guard {
     }
 }
 
-fn open_directory(
-    config: &Config,
-    folder: &Path,
-) -> Result<(Arc<Source>, Option<Keys>), StartError> {
+fn open_directory(config: &Config) -> Result<(Arc<Source>, Option<Keys>), StartError> {
     let keys = directory_keys(config)?;
-    let path = folder.join("directory.json");
+    let path = config.state.join("directory.json");
     let stored = state::read(&path).map_err(|error| io_error(&path, &error))?;
     let source = Arc::new(Source::new("directory", guard(config), Some(path)));
     directory::restore(&source, stored, keys.as_ref());

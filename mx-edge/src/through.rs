@@ -7,7 +7,7 @@ use std::time::Duration;
 use delivery::Copy;
 use delivery::attempt::Connections;
 use mail::Reply;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -32,6 +32,7 @@ pub struct Through {
     messages: Semaphore,
     kib: Semaphore,
     breaker: Mutex<Breaker>,
+    reopened: Notify,
     metrics: Arc<Metrics>,
 }
 
@@ -61,6 +62,7 @@ impl Through {
                 usize::try_from(limits.bytes_max.div_ceil(1024)).unwrap_or(Semaphore::MAX_PERMITS),
             ),
             breaker: Mutex::new(Breaker::new(limits.failures_max, limits.probe_interval)),
+            reopened: Notify::new(),
             metrics,
         }
     }
@@ -98,6 +100,11 @@ impl Through {
         }
     }
 
+    /// Resolves when the inside has answered again after the breaker was shut: what is spooled need not wait any longer.
+    pub async fn reopened(&self) {
+        self.reopened.notified().await;
+    }
+
     fn not_tried(&self, why: &'static str) -> Tried {
         self.metrics.through.with_label_values(&[why]).inc();
         Tried::NotTried(why)
@@ -107,6 +114,7 @@ impl Through {
         self.metrics.through.with_label_values(&["answered"]).inc();
         if self.breaker().answered() {
             self.metrics.through_shut.set(0);
+            self.reopened.notify_one();
             info!(event = "through_open", "the inside answers again");
         }
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,10 +50,9 @@ pub fn metrics_error(error: prometheus::Error) -> StartError {
     }
 }
 
-/// Makes the state folder.
-pub fn state_folder(config: &Config) -> Result<PathBuf, StartError> {
-    crate::state::make_folder(&config.state).map_err(|error| io_error(&config.state, &error))?;
-    Ok(config.state.clone())
+/// Makes the state folder, if there is none.
+pub fn make_state_folder(config: &Config) -> Result<(), StartError> {
+    crate::state::make_folder(&config.state).map_err(|error| io_error(&config.state, &error))
 }
 
 /// Takes the next boot number.
@@ -104,9 +103,9 @@ impl Certificates {
 }
 
 /// Opens the spool off the runtime's threads, since it may have much to replay.
-pub async fn open_spool(config: &Config, state: &Path) -> Result<Arc<dyn Spool>, StartError> {
+pub async fn open_spool(config: &Config) -> Result<Arc<dyn Spool>, StartError> {
     let options = spool::embedded::Options {
-        path: state.join("spool"),
+        path: config.state.join("spool"),
         segment_bytes: config.spool.segment_bytes,
         free_bytes_min: config.spool.free_bytes_min,
         free_inodes_min: config.spool.free_inodes_min,

@@ -1,0 +1,14 @@
+//! Claims about an edge, each against a scripted next hop, over real sockets on loopback, in one process.
+
+#![allow(clippy::unwrap_used)]
+
+mod client;
+mod directory;
+mod edge;
+mod faulty;
+mod inside;
+mod memory;
+mod sender_policy;
+mod spooled;
+mod stays_standing;
+mod through;

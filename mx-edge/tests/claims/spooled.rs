@@ -1,0 +1,282 @@
+//! While the inside does not answer, mail is answered 250 in bounded time, kept, and passed in once when the inside is back.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mail::trace::Custody;
+
+use crate::client::{MESSAGE, codes, send};
+use crate::edge::{Edge, Site, until};
+use crate::faulty::Fault;
+use crate::inside::{Got, Inside, Mode, TOKEN};
+use crate::memory::Memory;
+
+async fn edge(mode: Mode) -> (Inside, Site, Edge) {
+    let inside = Inside::start(mode).await;
+    let site = Site::new(&inside);
+    let edge = site.start_on(Arc::new(Memory::default())).await;
+    (inside, site, edge)
+}
+
+/// With the inside in this state a message is kept, and comes once when the inside is back.
+async fn check(mode: Mode) {
+    let (inside, _site, edge) = edge(mode).await;
+    let start = Instant::now();
+    let replies = send(edge.address, &["dev@lists.example"]).await;
+    assert_eq!(codes(&replies), ["250 2.0.0"], "{mode:?}");
+    assert!(
+        start.elapsed() < Duration::from_secs(10),
+        "{mode:?}: {:?}",
+        start.elapsed()
+    );
+    assert_eq!(
+        edge.metric("mx_edge_messages_total", "spooled"),
+        1.0,
+        "{mode:?}"
+    );
+
+    inside.set(Mode::Listening);
+    let kept = |got: &Got| {
+        let trace = got.trace.as_ref().unwrap();
+        trace.custody == Custody::Spooled && !got.accepted().is_empty()
+    };
+    let got = inside.wait(|got| got.iter().any(kept)).await;
+    let last = got.last().unwrap();
+    assert_eq!(last.accepted(), ["dev@lists.example"], "{mode:?}");
+    assert!(last.message.ends_with(MESSAGE.as_bytes()), "{mode:?}");
+    assert!(
+        last.message
+            .starts_with(b"Received: from client.elsewhere.example"),
+        "{mode:?}"
+    );
+    let trace = last.trace.as_ref().unwrap();
+    assert_eq!(trace.ident.as_str(), last.ident(), "{mode:?}");
+    edge.wait_metric("mx_edge_done_recipients_total", "passed", 1.0)
+        .await;
+    edge.wait_metric("mx_edge_spooled_recipients", "waiting", 0.0)
+        .await;
+    assert_eq!(
+        edge.metric("mx_edge_taken_recipients_total", ""),
+        1.0,
+        "{mode:?}"
+    );
+    let idents: std::collections::HashSet<_> = inside.got().iter().map(|got| got.ident()).collect();
+    assert_eq!(
+        idents.len(),
+        1,
+        "{mode:?}: however often it is sent, it has one name"
+    );
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn inside_down_mail_is_kept() {
+    check(Mode::Down).await;
+}
+
+#[tokio::test]
+async fn inside_mute_mail_is_kept() {
+    check(Mode::Mute).await;
+}
+
+#[tokio::test]
+async fn inside_garbled_mail_is_kept() {
+    check(Mode::Garbage).await;
+}
+
+#[tokio::test]
+async fn a_lost_reply_makes_no_second_message() {
+    check(Mode::Forgetful).await;
+}
+
+#[tokio::test]
+async fn a_deferral_s_verdict_is_presented_again() {
+    let (inside, _site, edge) = edge(Mode::Deferring).await;
+    assert_eq!(
+        codes(&send(edge.address, &["dev@lists.example"]).await),
+        ["250 2.0.0"]
+    );
+    // Deferred while the client waited, then at least once out of the spool.
+    inside.wait_for(3).await;
+    inside.set(Mode::Listening);
+    let got = inside
+        .wait(|got| got.iter().any(|got| !got.accepted().is_empty()))
+        .await;
+    let verdicts: Vec<_> = got
+        .iter()
+        .map(|got| got.trace.as_ref().unwrap().verdict.as_deref())
+        .collect();
+    assert_eq!(verdicts[0], None);
+    assert!(
+        verdicts[1..].iter().all(|verdict| *verdict == Some(TOKEN)),
+        "{verdicts:?}"
+    );
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_shut_way_through_keeps_nobody_waiting() {
+    let inside = Inside::start(Mode::Mute).await;
+    let mut site = Site::new(&inside);
+    site.config.through.failures_max = 1;
+    site.config.through.budget = Duration::from_secs(1);
+    site.config.through.probe_interval = Duration::from_secs(3600);
+    let edge = site.start_on(Arc::new(Memory::default())).await;
+    send(edge.address, &["dev@lists.example"]).await;
+    assert_eq!(edge.metric("mx_edge_through_shut", ""), 1.0);
+    for _ in 0..20 {
+        assert_eq!(
+            codes(&send(edge.address, &["dev@lists.example"]).await),
+            ["250 2.0.0"]
+        );
+    }
+    assert_eq!(edge.metric("mx_edge_through_total", "trouble"), 1.0);
+    assert_eq!(edge.metric("mx_edge_through_total", "shut"), 20.0);
+    inside.set(Mode::Listening);
+    // Attempts that hang when the inside comes back may still fail after one nudge.
+    let arrived = || {
+        edge.running.controls.engine.nudge();
+        inside.got().len() == 21
+    };
+    until(arrived, || format!("{} came", inside.got().len())).await;
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn live_mail_that_finds_the_inside_back_wakes_the_backlog() {
+    let inside = Inside::start(Mode::Down).await;
+    let mut site = Site::new(&inside);
+    site.config.through.failures_max = 2;
+    let edge = site.start_on(Arc::new(Memory::default())).await;
+    for _ in 0..4 {
+        send(edge.address, &["dev@lists.example"]).await;
+    }
+    let passed = |got: &[Got]| got.iter().filter(|got| !got.accepted().is_empty()).count();
+    inside.set(Mode::Listening);
+    // Sent until one of them was the probe; by itself the engine would look once a minute.
+    while edge.metric("mx_edge_through_total", "answered") == 0.0 {
+        send(edge.address, &["dev@lists.example"]).await;
+    }
+    let sent = edge.metric("mx_edge_taken_recipients_total", "") as usize;
+    inside.wait(|got| passed(got) >= sent).await;
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn more_than_fits_through_is_spooled_at_once() {
+    let inside = Inside::start(Mode::Listening).await;
+    let mut site = Site::new(&inside);
+    site.config.through.bytes_max = 0;
+    let edge = site.start_on(Arc::new(Memory::default())).await;
+    assert_eq!(
+        codes(&send(edge.address, &["dev@lists.example"]).await),
+        ["250 2.0.0"]
+    );
+    assert_eq!(edge.metric("mx_edge_through_total", "busy"), 1.0);
+    let got = inside.wait_for(1).await;
+    assert_eq!(got[0].trace.as_ref().unwrap().custody, Custody::Spooled);
+    edge.stop().await;
+}
+
+/// What a client hears with the spool in this state, while the inside listens and while it is down.
+async fn check_fault(fault: Fault, down: &str) {
+    let inside = Inside::start(Mode::Listening).await;
+    let mut site = Site::new(&inside);
+    site.config.spool.deadline = Duration::from_millis(300);
+    let edge = site.start_on(Arc::new(Memory::default())).await;
+    edge.spool.set(fault);
+    assert_eq!(
+        codes(&send(edge.address, &["dev@lists.example"]).await),
+        ["250 2.0.0"],
+        "{fault:?}"
+    );
+    inside.set(Mode::Down);
+    for _ in 0..7 {
+        assert_eq!(
+            codes(&send(edge.address, &["dev@lists.example"]).await),
+            [down],
+            "{fault:?}"
+        );
+    }
+    // Bad mail is still refused, and a client with one deferred recipient is told to come again rather than lied to.
+    inside.set(Mode::Refusing);
+    let mut heard = down.to_owned();
+    while heard == down {
+        // Until one is the probe.
+        heard = codes(&send(edge.address, &["dev@lists.example"]).await).remove(0);
+    }
+    assert_eq!(heard, "550 5.7.1", "{fault:?}");
+    inside.set(Mode::Listening);
+    let both = ["dev@lists.example", "later@a.example"];
+    assert_eq!(
+        codes(&send(edge.address, &both).await),
+        [down; 2],
+        "{fault:?}"
+    );
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_spool_that_cannot_keep_lies_to_nobody() {
+    check_fault(Fault::Full, "452 4.3.1").await;
+    check_fault(Fault::Poisoned, "451 4.3.0").await;
+    check_fault(Fault::Stuck, "451 4.3.0").await;
+}
+
+#[tokio::test]
+async fn a_poisoned_spool_is_not_ready_and_says_why() {
+    let (_inside, _site, edge) = edge(Mode::Listening).await;
+    edge.spool.set(Fault::Poisoned);
+    let says = || edge.readiness.reason().unwrap_or_default();
+    until(|| says().contains("sync failed"), says).await;
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_inside_refuses_later_is_held_until_an_operator_decides() {
+    let (inside, _site, edge) = edge(Mode::Down).await;
+    let to = ["dev@lists.example", "spam@a.example"];
+    assert_eq!(codes(&send(edge.address, &to).await), ["250 2.0.0"; 2]);
+    inside.set(Mode::Listening);
+    edge.wait_metric("mx_edge_spooled_recipients", "held", 1.0)
+        .await;
+    edge.wait_metric("mx_edge_spooled_recipients", "waiting", 0.0)
+        .await;
+    assert_eq!(edge.metric("mx_edge_held_recipients_total", "refused"), 1.0);
+    assert_eq!(edge.metric("mx_edge_done_recipients_total", "passed"), 1.0);
+    let before = inside.got().len();
+
+    // Released, it is tried anew, with the same name; refused again, it is held again.
+    let controls = edge.running.controls.clone();
+    let settle = |kind| {
+        mx_edge::held::settle(
+            &controls.spool,
+            &controls.edge.ended,
+            &controls.edge.metrics,
+            kind,
+        )
+    };
+    assert_eq!(settle(mx_edge::ended::Kind::Released).await.unwrap(), 1);
+    let got = inside.wait_for(before + 1).await;
+    assert_eq!(got[before].ident(), got[before - 1].ident());
+    assert_eq!(got[before].accepted(), Vec::<String>::new());
+    edge.wait_metric("mx_edge_held_recipients_total", "refused", 2.0)
+        .await;
+    edge.wait_metric("mx_edge_spooled_recipients", "held", 1.0)
+        .await;
+
+    assert_eq!(settle(mx_edge::ended::Kind::Dropped).await.unwrap(), 1);
+    edge.wait_metric("mx_edge_spooled_recipients", "held", 0.0)
+        .await;
+    assert_eq!(edge.metric("mx_edge_done_recipients_total", "ended"), 1.0);
+    let kinds: Vec<_> = controls
+        .edge
+        .ended
+        .tail(10)
+        .unwrap()
+        .iter()
+        .map(|line| line["kind"].clone())
+        .collect();
+    assert_eq!(kinds, ["held", "released", "held", "dropped"]);
+    edge.stop().await;
+}
