@@ -1,0 +1,539 @@
+//! The configuration of listserv: `listserv.toml`, held to `deploy/etc/listserv.toml` by a test. Reads no file itself.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mail::{Address, Domain};
+use serde::{Deserialize, Serialize};
+use service::config::{bytes, duration};
+use service::program::{Complaint, Configuration};
+
+/// Everything that can be said in `listserv.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where directory, spool and quarantine are kept.
+    pub state: PathBuf,
+    /// Our name in greetings, Received and Message-ID.
+    pub hostname: String,
+    /// Who reads mail to postmaster@, abuse@ and security@, and to the owners of lists that name none.
+    pub postmaster: Vec<String>,
+    /// Domains that are ours though they hold no list and no alias yet.
+    pub domains: Vec<String>,
+    /// The secrets by which scanners sign verdicts; all of them verify.
+    pub verdict_key_files: Vec<PathBuf>,
+    /// The secrets of confirmations: the first makes them, all verify. None: one that is made in `state`.
+    pub cookie_key_files: Vec<PathBuf>,
+    /// The secret by which the directory is signed for edges.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub directory_key_file: Option<PathBuf>,
+    /// Mail in.
+    pub lmtp: Lmtp,
+    /// The directory for edges.
+    pub publish: Publish,
+    /// Posts and commands.
+    pub lists: Lists,
+    /// Reports to senders.
+    pub dsn: Dsn,
+    /// What is not let through.
+    pub quarantine: Quarantine,
+    /// The durable queue.
+    pub spool: Spool,
+    /// Mail out.
+    pub delivery: Delivery,
+    /// Commands and metrics.
+    pub control: service::control::Settings,
+    /// Mutual TLS with edges and scanners.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inside: Option<service::tls::Files>,
+    /// Logs.
+    pub log: service::log::LogSettings,
+}
+
+/// `[lmtp]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Lmtp {
+    /// Where scanners connect.
+    pub listen: SocketAddr,
+    /// Sessions at once.
+    pub sessions_max: usize,
+    /// Largest message.
+    #[serde(with = "bytes")]
+    pub message_bytes_max: u64,
+    /// Memory of all messages that are being received.
+    #[serde(with = "bytes")]
+    pub memory_bytes_max: u64,
+    /// Recipients of one transaction.
+    pub recipients_max: usize,
+    /// What is done with mail that has no valid verdict and is not exempt.
+    pub unscanned: Unscanned,
+}
+
+/// What is done with mail that no scanner vouches for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unscanned {
+    /// 451 4.7.0, once `verdict_key_files` are set.
+    Defer,
+    /// It is taken, as for a scanner that is not ours.
+    Accept,
+}
+
+/// `[publish]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Publish {
+    /// Where edges fetch the directory.
+    pub listen: SocketAddr,
+}
+
+/// `[lists]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Lists {
+    /// Received fields from which a message counts as looping.
+    pub hops_max: usize,
+    /// How long a confirmation can be answered.
+    #[serde(with = "duration")]
+    pub confirm_valid: Duration,
+    /// Answers to one address in a day.
+    pub answers_per_day: u32,
+    /// Expansions at once.
+    pub expansions_max: usize,
+    /// How long a member's bounces are remembered.
+    #[serde(with = "duration")]
+    pub bounces_keep: Duration,
+}
+
+/// `[dsn]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dsn {
+    /// Reports in a day to one reverse-path that publishes no policy.
+    pub per_day: u32,
+}
+
+/// `[quarantine]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Quarantine {
+    /// How long a message is kept.
+    #[serde(with = "duration")]
+    pub keep: Duration,
+    /// How much is kept at most; beyond it quarantine answers 452.
+    #[serde(with = "bytes")]
+    pub bytes_max: u64,
+}
+
+/// `[spool]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Spool {
+    /// Free bytes below which mail is answered 452.
+    #[serde(with = "bytes")]
+    pub free_bytes_min: u64,
+    /// Free inodes below which mail is answered 452.
+    pub free_inodes_min: u64,
+    /// One segment of the journal.
+    #[serde(with = "bytes")]
+    pub segment_bytes: u64,
+    /// How long an ident is remembered.
+    #[serde(with = "duration")]
+    pub ident_memory: Duration,
+}
+
+/// `[delivery]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Delivery {
+    /// Start with delivery paused; `listserv queue resume` lets it go.
+    pub paused: bool,
+    /// The route of all domains that are not pinned; none means their mail exchangers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_route: Option<String>,
+    /// Resolvers; none means those of the system.
+    pub dns: Vec<SocketAddr>,
+    /// The port of mail exchangers.
+    pub port: u16,
+    /// Attempts under way at once.
+    pub attempts_max: usize,
+    /// Connections to one site at once.
+    pub site_connections_max: usize,
+    /// Wait after the first deferral.
+    #[serde(with = "duration")]
+    pub retry_first: Duration,
+    /// Longest wait.
+    #[serde(with = "duration")]
+    pub retry_longest: Duration,
+    /// Given up after.
+    #[serde(with = "duration")]
+    pub give_up: Duration,
+    /// Domains that go to a route: `"one.example" = "sink"`.
+    pub pinned: BTreeMap<String, String>,
+    /// Routes by name.
+    pub routes: BTreeMap<String, Route>,
+}
+
+/// `[delivery.routes.NAME]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// `host:port` each, tried in order.
+    pub hosts: Vec<String>,
+    /// Use STARTTLS when it is offered.
+    #[serde(default)]
+    pub starttls: bool,
+    /// Transactions over one connection.
+    #[serde(default = "route_transactions_max")]
+    pub transactions_max: usize,
+    /// Connections at once.
+    #[serde(default = "route_connections_max")]
+    pub connections_max: usize,
+}
+
+fn route_transactions_max() -> usize {
+    100
+}
+
+fn route_connections_max() -> usize {
+    10
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            state: "/var/lib/mailflow/listserv".into(),
+            hostname: "localhost".into(),
+            postmaster: Vec::new(),
+            domains: Vec::new(),
+            verdict_key_files: Vec::new(),
+            cookie_key_files: Vec::new(),
+            directory_key_file: None,
+            lmtp: Lmtp::default(),
+            publish: Publish::default(),
+            lists: Lists::default(),
+            dsn: Dsn::default(),
+            quarantine: Quarantine::default(),
+            spool: Spool::default(),
+            delivery: Delivery::default(),
+            control: service::control::Settings {
+                socket: "/run/mailflow/listserv.sock".into(),
+                listen: SocketAddr::from(([127, 0, 0, 1], 9127)),
+            },
+            inside: None,
+            log: service::log::LogSettings::default(),
+        }
+    }
+}
+
+impl Default for Lmtp {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 10027)),
+            sessions_max: 200,
+            message_bytes_max: 64 << 20,
+            memory_bytes_max: 512 << 20,
+            recipients_max: 1000,
+            unscanned: Unscanned::Defer,
+        }
+    }
+}
+
+impl Default for Publish {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 10028)),
+        }
+    }
+}
+
+impl Default for Lists {
+    fn default() -> Self {
+        Self {
+            hops_max: 50,
+            confirm_valid: Duration::from_secs(1_000_000),
+            answers_per_day: 10,
+            expansions_max: 8,
+            bounces_keep: Duration::from_secs(60 * 86_400),
+        }
+    }
+}
+
+impl Default for Dsn {
+    fn default() -> Self {
+        Self { per_day: 10 }
+    }
+}
+
+impl Default for Quarantine {
+    fn default() -> Self {
+        Self {
+            keep: Duration::from_secs(30 * 86_400),
+            bytes_max: 4 << 30,
+        }
+    }
+}
+
+impl Default for Spool {
+    fn default() -> Self {
+        Self {
+            free_bytes_min: 1 << 30,
+            free_inodes_min: 1000,
+            segment_bytes: 64 << 20,
+            ident_memory: Duration::from_secs(60 * 86_400),
+        }
+    }
+}
+
+impl Default for Delivery {
+    fn default() -> Self {
+        Self {
+            paused: false,
+            default_route: None,
+            dns: Vec::new(),
+            port: 25,
+            attempts_max: 500,
+            site_connections_max: 20,
+            retry_first: Duration::from_secs(300),
+            retry_longest: Duration::from_secs(4000),
+            give_up: Duration::from_secs(5 * 86_400),
+            pinned: BTreeMap::new(),
+            routes: BTreeMap::new(),
+        }
+    }
+}
+
+impl Config {
+    /// `hostname`, which [`Configuration::check`] has looked at.
+    pub fn hostname(&self) -> Result<Domain, String> {
+        Domain::parse(&self.hostname).map_err(|error| error.to_string())
+    }
+
+    /// `postmaster`, those that are addresses.
+    pub fn postmasters(&self) -> Vec<Address> {
+        self.postmaster
+            .iter()
+            .filter_map(|text| Address::parse(text).ok())
+            .collect()
+    }
+}
+
+impl Configuration for Config {
+    fn check(&self) -> Vec<Complaint> {
+        let mut complaints = Vec::new();
+        self.check_names(&mut complaints);
+        self.check_bounds(&mut complaints);
+        self.check_routes(&mut complaints);
+        complaints
+    }
+
+    fn control(&self) -> &service::control::Settings {
+        &self.control
+    }
+
+    fn log(&self) -> &service::log::LogSettings {
+        &self.log
+    }
+}
+
+impl Config {
+    fn check_names(&self, complaints: &mut Vec<Complaint>) {
+        let mut say = |key: &str, what: String, why: &str, remedy: &str| {
+            complaints.push(Complaint {
+                key: key.into(),
+                what,
+                why: why.into(),
+                remedy: remedy.into(),
+            });
+        };
+        if !self.state.is_absolute() {
+            say(
+                "state",
+                format!("relative path {:?}", self.state),
+                "a daemon's working directory is not fixed",
+                "give an absolute path",
+            );
+        }
+        if let Err(error) = self.hostname() {
+            say(
+                "hostname",
+                format!("{:?}: {error}", self.hostname),
+                "it stands in greetings and message ids",
+                "give this host's name",
+            );
+        }
+        for text in &self.postmaster {
+            if let Err(error) = Address::parse(text) {
+                say(
+                    "postmaster",
+                    format!("{text:?}: {error}"),
+                    "mail to postmaster@ goes there",
+                    "give an address",
+                );
+            }
+        }
+        for text in &self.domains {
+            if let Err(error) = Domain::parse(text) {
+                say(
+                    "domains",
+                    format!("{text:?}: {error}"),
+                    "edges accept mail for it",
+                    "give a domain name",
+                );
+            }
+        }
+        for (key, listen) in [
+            ("lmtp.listen", self.lmtp.listen),
+            ("publish.listen", self.publish.listen),
+        ] {
+            if self.inside.is_none() && !listen.ip().is_loopback() {
+                say(
+                    key,
+                    format!("{listen} without [inside]"),
+                    "other hosts are trusted by certificate alone",
+                    "give [inside] certificate, key and authority, or a loopback address",
+                );
+            }
+        }
+        if let Some(inside) = &self.inside
+            && inside.authority.is_none()
+        {
+            say(
+                "inside.authority",
+                "missing".into(),
+                "peers are trusted by a certificate of the site's CA",
+                "name the CA's certificate",
+            );
+        }
+    }
+
+    fn check_bounds(&self, complaints: &mut Vec<Complaint>) {
+        let bounds = [
+            ("lmtp.sessions_max", self.lmtp.sessions_max),
+            ("lmtp.recipients_max", self.lmtp.recipients_max),
+            ("lists.expansions_max", self.lists.expansions_max),
+            ("lists.hops_max", self.lists.hops_max),
+            ("delivery.attempts_max", self.delivery.attempts_max),
+            (
+                "delivery.site_connections_max",
+                self.delivery.site_connections_max,
+            ),
+        ];
+        for (key, _) in bounds.iter().filter(|(_, value)| *value == 0) {
+            complaints.push(Complaint {
+                key: (*key).into(),
+                what: "0".into(),
+                why: "nothing would ever be done".into(),
+                remedy: "give at least 1".into(),
+            });
+        }
+        if self.lmtp.memory_bytes_max < self.lmtp.message_bytes_max {
+            complaints.push(Complaint {
+                key: "lmtp.memory_bytes_max".into(),
+                what: "smaller than lmtp.message_bytes_max".into(),
+                why: "the largest message could never be received".into(),
+                remedy: "make it a multiple of lmtp.message_bytes_max".into(),
+            });
+        }
+    }
+
+    fn check_routes(&self, complaints: &mut Vec<Complaint>) {
+        let named = self
+            .delivery
+            .default_route
+            .iter()
+            .map(|name| ("delivery.default_route", name))
+            .chain(
+                self.delivery
+                    .pinned
+                    .values()
+                    .map(|name| ("delivery.pinned", name)),
+            );
+        for (key, name) in named {
+            if !self.delivery.routes.contains_key(name) {
+                complaints.push(Complaint {
+                    key: key.into(),
+                    what: format!("no route {name:?}"),
+                    why: "mail would have nowhere to go".into(),
+                    remedy: format!("add [delivery.routes.{name}]"),
+                });
+            }
+        }
+        for domain in self.delivery.pinned.keys() {
+            if let Err(error) = Domain::parse(domain) {
+                complaints.push(Complaint {
+                    key: "delivery.pinned".into(),
+                    what: format!("{domain:?}: {error}"),
+                    why: "it would match no recipient".into(),
+                    remedy: "give a domain name".into(),
+                });
+            }
+        }
+        for (name, route) in &self.delivery.routes {
+            if route.hosts.is_empty() || route.transactions_max == 0 || route.connections_max == 0 {
+                complaints.push(Complaint {
+                    key: format!("delivery.routes.{name}.hosts"),
+                    what: "a route without hosts, transactions or connections".into(),
+                    why: "mail could not leave by it".into(),
+                    remedy: "give hosts = [\"host:port\"] and bounds of at least 1".into(),
+                });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sample_names_every_key() {
+        let sample = include_str!("../../deploy/etc/listserv.toml");
+        let complaints = service::config::compare_sample::<Config>(sample);
+        assert!(complaints.is_empty(), "{complaints:#?}");
+    }
+
+    #[test]
+    fn the_default_is_right() {
+        assert!(Config::default().check().is_empty());
+    }
+
+    #[test]
+    fn complains() {
+        let table = [
+            ("state = \"spool\"", "state"),
+            ("hostname = \"a b\"", "hostname"),
+            ("postmaster = [\"nobody\"]", "postmaster"),
+            ("domains = [\"-\"]", "domains"),
+            ("[lmtp]\nlisten = \"0.0.0.0:10027\"", "lmtp.listen"),
+            ("[publish]\nlisten = \"192.0.2.1:1\"", "publish.listen"),
+            ("[lmtp]\nrecipients_max = 0", "lmtp.recipients_max"),
+            (
+                "[lmtp]\nmemory_bytes_max = \"1MiB\"",
+                "lmtp.memory_bytes_max",
+            ),
+            (
+                "[delivery]\ndefault_route = \"x\"",
+                "delivery.default_route",
+            ),
+            (
+                "[delivery.pinned]\n\"one.example\" = \"x\"",
+                "delivery.pinned",
+            ),
+            ("[delivery.routes.x]\nhosts = []", "delivery.routes.x.hosts"),
+            (
+                "[inside]\ncertificate = \"/c\"\nkey = \"/k\"",
+                "inside.authority",
+            ),
+        ];
+        for (text, key) in table {
+            let config: Config = toml::from_str(text).unwrap();
+            let keys: Vec<String> = config.check().into_iter().map(|c| c.key).collect();
+            assert_eq!(keys, [key], "{text}");
+        }
+        assert!(toml::from_str::<Config>("unheard_of = 1").is_err());
+    }
+}

@@ -1,0 +1,9 @@
+//! Delivery to the internet: what a copy looks like, and what an end means. The engine is crates/delivery.
+
+pub mod notify;
+mod owner;
+mod render;
+mod settings;
+
+pub use owner::Deliverer;
+pub use settings::settings;

@@ -1,0 +1,106 @@
+//! What listserv counts. Every accepted forward-path ends in exactly one `outcome` of `listserv_paths_ended_total`; every
+//! recipient that an expansion or a forward made ends as delivered or failed.
+
+use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
+use service::program::StartError;
+
+/// All counters; cheap to clone.
+#[derive(Clone)]
+pub struct Metrics {
+    /// Forward-paths accepted, by whether they are new or were accepted before under the same ident.
+    pub accepted: IntCounterVec,
+    /// Forward-paths refused or deferred at LMTP, by reason.
+    pub refused: IntCounterVec,
+    /// Accepted forward-paths that came to an end here, by how.
+    pub ended: IntCounterVec,
+    /// Recipients made by expansion and forwarding.
+    pub created: IntCounter,
+    /// Results of delivery attempts, a recipient each.
+    pub delivered: IntCounterVec,
+    /// Bounces of members counted, by where they came from.
+    pub bounces: IntCounterVec,
+    /// Reports to senders, sent or suppressed and why.
+    pub dsn: IntCounterVec,
+    /// Answers to commands, sent or not and why.
+    pub answers: IntCounterVec,
+    /// Expansions put off, by reason.
+    pub put_off: IntCounterVec,
+    /// Requests of edges for the directory, by reply.
+    pub published: IntCounterVec,
+}
+
+impl Metrics {
+    /// Registers everything.
+    pub fn new(registry: &Registry) -> Result<Self, StartError> {
+        let vector = |name: &str, help: &str, label: &str| -> Result<_, prometheus::Error> {
+            let counters = IntCounterVec::new(Opts::new(name, help), &[label])?;
+            registry.register(Box::new(counters.clone()))?;
+            Ok(counters)
+        };
+        let build = || -> Result<Self, prometheus::Error> {
+            let created = IntCounter::new(
+                "listserv_recipients_created_total",
+                "Recipients made by expansion and forwarding.",
+            )?;
+            registry.register(Box::new(created.clone()))?;
+            Ok(Self {
+                accepted: vector(
+                    "listserv_paths_accepted_total",
+                    "Forward-paths answered 250, new ones and ones accepted before under the same ident.",
+                    "path",
+                )?,
+                refused: vector(
+                    "listserv_paths_refused_total",
+                    "Forward-paths refused or deferred at LMTP, by reason.",
+                    "reason",
+                )?,
+                ended: vector(
+                    "listserv_paths_ended_total",
+                    "Accepted forward-paths that came to an end here: expanded, forwarded, answered, returned, quarantined, refused.",
+                    "outcome",
+                )?,
+                created,
+                delivered: vector(
+                    "listserv_recipients_total",
+                    "Recipients by the result of an attempt: delivered, deferred, failed.",
+                    "outcome",
+                )?,
+                bounces: vector(
+                    "listserv_bounces_total",
+                    "Bounces of members: counted, and those that did not count.",
+                    "outcome",
+                )?,
+                dsn: vector(
+                    "listserv_dsn_total",
+                    "Failure reports: sent, or suppressed and why.",
+                    "outcome",
+                )?,
+                answers: vector(
+                    "listserv_answers_total",
+                    "Answers to commands by mail: sent, or not and why.",
+                    "outcome",
+                )?,
+                put_off: vector(
+                    "listserv_expansions_put_off_total",
+                    "Expansions that have to be tried again, by reason.",
+                    "reason",
+                )?,
+                published: vector(
+                    "listserv_directory_requests_total",
+                    "Requests of edges for the directory, by HTTP status.",
+                    "status",
+                )?,
+            })
+        };
+        build().map_err(|error| StartError {
+            what: "metrics".into(),
+            why: error.to_string(),
+            remedy: "report this defect".into(),
+        })
+    }
+}
+
+/// Adds one to a labelled counter.
+pub fn count(counters: &IntCounterVec, label: &str) {
+    counters.with_label_values(&[label]).inc();
+}

@@ -1,0 +1,362 @@
+//! The wiring, top to bottom: stores, rooms, listeners, upkeep, and how all of it ends.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use delivery::Engine;
+use mail::{Domain, Timestamp};
+use serde_json::json;
+use service::control::Readiness;
+use service::listener::Listener;
+use service::program::{Daemon, StartError};
+use service::shutdown::Shutdown;
+use service::tls::{Identity, Role};
+use smtp::Protocol;
+use smtp::server::{BareNewline, Settings, Timeouts};
+use spool::Spool;
+use spool::embedded::{Embedded, Options};
+use tokio::sync::{Semaphore, watch};
+use tracing::{info, warn};
+
+use crate::command::Commander;
+use crate::config::Config;
+use crate::control::{self, Desk};
+use crate::deliver::notify::Notifier;
+use crate::deliver::{self, Deliverer};
+use crate::directory::Directory;
+use crate::expansion::Expander;
+use crate::metrics::Metrics;
+use crate::publish::Publisher;
+use crate::quarantine::Quarantine;
+use crate::receive::Receiver;
+use crate::secrets::Secrets;
+
+/// How often stores are looked at: a database that comes back makes us ready by itself.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// How often old things are forgotten.
+const FORGET_INTERVAL: Duration = Duration::from_secs(3600);
+/// Ended quarantine items are shown for so long, and their idents known: longer than any edge keeps mail.
+const ENDED_KEEP: Duration = Duration::from_secs(60 * 86_400);
+/// Refused recipients and unknown commands in one session. A scanner's connection carries many messages.
+const ERRORS_MAX: usize = 1000;
+/// Peers that may fetch the directory.
+const READERS: &[Role] = &[Role::MxEdge];
+
+/// What is opened before anything is served.
+struct Stores {
+    spool: Arc<dyn Spool>,
+    directory: Directory,
+    quarantine: Quarantine,
+}
+
+/// Serves until the daemon is told to stop and what is under way has ended.
+pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartError> {
+    let hostname = config.hostname().map_err(|why| wrong("hostname", why))?;
+    let metrics = Metrics::new(&daemon.metrics)?;
+    let identity = identity(&config)?;
+    let stores = open(&config).await?;
+    let (secrets_sender, secrets) =
+        watch::channel(Secrets::read(&config).map_err(|why| wrong("secrets", why))?);
+    if config.postmaster.is_empty() {
+        warn!(
+            event = "postmaster",
+            "no `postmaster`: mail to postmaster@, abuse@ and security@ is kept in quarantine"
+        );
+    }
+
+    let notifier = Notifier {
+        spool: stores.spool.clone(),
+        directory: stores.directory.clone(),
+        config: daemon.config.clone(),
+        hostname: hostname.clone(),
+        metrics: metrics.clone(),
+    };
+    let (pause, paused) = watch::channel(config.delivery.paused);
+    let deliverer = Deliverer {
+        notifier: notifier.clone(),
+    };
+    let engine = Engine::new(
+        deliver::settings(&config, paused)?,
+        stores.spool.clone(),
+        Arc::new(deliverer),
+        &daemon.metrics,
+    );
+    let expander = Expander {
+        spool: stores.spool.clone(),
+        directory: stores.directory.clone(),
+        quarantine: stores.quarantine.clone(),
+        commander: Commander {
+            spool: stores.spool.clone(),
+            directory: stores.directory.clone(),
+            config: daemon.config.clone(),
+            hostname: hostname.clone(),
+            secrets: secrets.clone(),
+            metrics: metrics.clone(),
+        },
+        notifier,
+        config: daemon.config.clone(),
+        metrics: metrics.clone(),
+    };
+    let receiver = Receiver {
+        session: "".into(),
+        spool: stores.spool.clone(),
+        directory: stores.directory.clone(),
+        quarantine: stores.quarantine.clone(),
+        config: daemon.config.clone(),
+        secrets: secrets.clone(),
+        metrics: metrics.clone(),
+    };
+    let publisher = Publisher {
+        directory: stores.directory.clone(),
+        config: daemon.config.clone(),
+        secrets,
+        metrics: metrics.clone(),
+        stop: daemon.shutdown.watch(),
+    };
+    let desk = Desk {
+        directory: stores.directory.clone(),
+        quarantine: stores.quarantine.clone(),
+        spool: stores.spool.clone(),
+        pause: Arc::new(pause),
+        engine: engine.clone(),
+        metrics: metrics.clone(),
+    };
+
+    look(&stores, &daemon.readiness).await;
+    let lmtp = Listener::bind(config.lmtp.listen).await?;
+    let published = service::control::serve(
+        config.publish.listen,
+        identity.clone(),
+        READERS,
+        publisher.router(),
+        daemon.shutdown.clone(),
+    )
+    .await?;
+    add_control(&daemon, desk, secrets_sender);
+    daemon.control.listener("lmtp", &lmtp);
+    daemon.control.listener("directory", published);
+    if let Some(identity) = &identity {
+        daemon.control.identity("inside", identity);
+    }
+
+    let settings = Arc::new(lmtp_settings(&config, hostname, identity.as_ref()));
+    let delivering = tokio::spawn(engine.run(daemon.shutdown.clone()));
+    let expanding = tokio::spawn(expander.run(daemon.shutdown.clone()));
+    let upkeep = tokio::spawn(upkeep(
+        stores.clone(),
+        daemon.readiness.clone(),
+        daemon.config.clone(),
+    ));
+    serve(lmtp, settings, receiver, &config, &daemon.shutdown).await;
+    daemon.shutdown.drained().await;
+    for task in [delivering, expanding] {
+        if let Err(error) = task.await {
+            warn!(event = "shutdown", outcome = "task failed", reason = %error);
+        }
+    }
+    upkeep.abort();
+    stores.spool.close().await;
+    Ok(())
+}
+
+impl Clone for Stores {
+    fn clone(&self) -> Self {
+        Self {
+            spool: self.spool.clone(),
+            directory: self.directory.clone(),
+            quarantine: self.quarantine.clone(),
+        }
+    }
+}
+
+fn wrong(what: &str, why: String) -> StartError {
+    StartError {
+        what: what.into(),
+        why,
+        remedy: "mend it and start again".into(),
+    }
+}
+
+fn identity(config: &Config) -> Result<Option<Identity>, StartError> {
+    config
+        .inside
+        .as_ref()
+        .map(|files| {
+            Identity::load(files).map_err(|why| StartError {
+                what: "load the certificate of [inside]".into(),
+                why,
+                remedy: "make it with `listserv ca node`".into(),
+            })
+        })
+        .transpose()
+}
+
+/// Opens what is kept on disk. A directory that is missing beside a spool was lost, and is not made anew.
+async fn open(config: &Config) -> Result<Stores, StartError> {
+    let config = config.clone();
+    tokio::task::spawn_blocking(move || {
+        let state = &config.state;
+        let may_create = !state.join("spool").exists();
+        make_folder(state)?;
+        make_folder(&state.join("quarantine"))?;
+        let directory = Directory::new(state.join("directory.sqlite"), may_create);
+        let path = state.join("quarantine/quarantine.sqlite");
+        let quarantine = Quarantine::open(&path, config.quarantine.bytes_max)?;
+        let spool = Embedded::open(Options {
+            path: state.join("spool"),
+            segment_bytes: config.spool.segment_bytes,
+            free_bytes_min: config.spool.free_bytes_min,
+            free_inodes_min: config.spool.free_inodes_min,
+            ident_memory: config.spool.ident_memory,
+            message_bytes_max: config.lmtp.message_bytes_max,
+        })
+        .map_err(|error| wrong("open the spool", error.to_string()))?;
+        let _ = (spool, directory, quarantine);
+        todo!("until the embedded engine keeps its promise")
+    })
+    .await
+    .map_err(|error| wrong("open the stores", error.to_string()))?
+}
+
+fn make_folder(path: &Path) -> Result<(), StartError> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| StartError {
+            what: format!("make {}", path.display()),
+            why: error.to_string(),
+            remedy: "give a folder of this user's own as `state`".into(),
+        })
+}
+
+fn lmtp_settings(config: &Config, hostname: Domain, identity: Option<&Identity>) -> Settings {
+    let kib = usize::try_from(config.lmtp.memory_bytes_max / 1024).unwrap_or(usize::MAX);
+    Settings {
+        protocol: Protocol::Lmtp,
+        hostname,
+        message_bytes_max: config.lmtp.message_bytes_max,
+        recipients_max: config.lmtp.recipients_max,
+        errors_max: ERRORS_MAX,
+        bare_newline: BareNewline::Normalize,
+        tls: identity.map(Identity::server),
+        tls_required: identity.is_some(),
+        xforward: true,
+        keywords_off: Vec::new(),
+        timeouts: Timeouts {
+            command: Duration::from_secs(300),
+            data_block: Duration::from_secs(180),
+            handshake: Duration::from_secs(30),
+            session: Duration::from_secs(3600),
+        },
+        memory_kib: Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))),
+    }
+}
+
+async fn serve(
+    listener: Listener,
+    settings: Arc<Settings>,
+    receiver: Receiver,
+    config: &Config,
+    shutdown: &Shutdown,
+) {
+    let stop = shutdown.watch();
+    let sessions_max = Arc::new(Semaphore::new(config.lmtp.sessions_max));
+    let session = move |stream, client| {
+        let (settings, mut receiver, stop) = (settings.clone(), receiver.clone(), stop.clone());
+        async move {
+            let ending = smtp::server::serve(stream, client, settings, &mut receiver, stop).await;
+            info!(event = "session", session = %receiver.session, %client, outcome = ?ending);
+        }
+    };
+    listener
+        .run("lmtp", sessions_max, shutdown.clone(), session)
+        .await;
+}
+
+fn add_control(daemon: &Daemon<Config>, desk: Desk, secrets: watch::Sender<Secrets>) {
+    let (directory, spool, pause) = (
+        desk.directory.clone(),
+        desk.spool.clone(),
+        desk.pause.clone(),
+    );
+    daemon.control.routes(control::routes(desk));
+    daemon.control.status(move || {
+        let names = directory.names();
+        json!({
+            "directory": names.as_ref().map(|names| json!({
+                "version": names.version(),
+                "lists": names.lists().len(),
+                "aliases": names.addresses().len(),
+            })),
+            "paused": *pause.borrow(),
+            "spool": spool.unhealthy(),
+        })
+    });
+    let config = daemon.config.clone();
+    daemon.control.on_reload("secrets", move || {
+        secrets.send_replace(Secrets::read(&config.borrow())?);
+        Ok(())
+    });
+}
+
+/// Looks at the stores and says whether they are ready.
+async fn look(stores: &Stores, readiness: &Readiness) {
+    let directory = stores.directory.refresh().await;
+    readiness.set("directory", directory.map_err(|error| error.to_string()));
+    readiness.set(
+        "spool",
+        match stores.spool.unhealthy() {
+            Some(why) => Err(why),
+            None => Ok(()),
+        },
+    );
+    let quarantine = stores.quarantine.list(false, 1).await;
+    readiness.set(
+        "quarantine",
+        quarantine.map(|_| ()).map_err(|error| error.to_string()),
+    );
+}
+
+/// Looks at the stores, and forgets what is too old. Runs until it is aborted.
+async fn upkeep(stores: Stores, readiness: Readiness, config: watch::Receiver<Config>) {
+    let mut forget = tokio::time::interval(FORGET_INTERVAL);
+    let mut look_again = tokio::time::interval(UPKEEP_INTERVAL);
+    loop {
+        tokio::select! {
+            _ = look_again.tick() => look(&stores, &readiness).await,
+            _ = forget.tick() => {
+                let config = config.borrow().clone();
+                if let Err(why) = forget_old(&stores, &config).await {
+                    warn!(event = "retention", outcome = "failed", reason = %why);
+                }
+            }
+        }
+    }
+}
+
+async fn forget_old(stores: &Stores, config: &Config) -> Result<(), String> {
+    let now = Timestamp::now();
+    let ago = |age: Duration| Timestamp(now.0.saturating_sub(age.as_millis() as u64));
+    let (before, forget) = (
+        ago(config.quarantine.keep),
+        ago(ENDED_KEEP.max(config.quarantine.keep)),
+    );
+    let expired = stores
+        .quarantine
+        .expire(before, forget)
+        .await
+        .map_err(|error| error.to_string())?;
+    if expired > 0 {
+        info!(event = "retention", store = "quarantine", expired);
+    }
+    let before = ago(config.lists.bounces_keep);
+    stores
+        .directory
+        .write(move |store| store.forget_bounces(before))
+        .await
+        .map_err(|error| error.to_string())?;
+    Ok(())
+}
