@@ -37,6 +37,8 @@ pub enum Command {
 }
 
 /// `listserv list`.
+// A subcommand is named as it is typed: `list list`.
+#[allow(clippy::enum_variant_names)]
 #[derive(Debug, Subcommand)]
 pub enum List {
     /// Make a list; edges learn of it at once.
