@@ -57,9 +57,11 @@ struct Run {
     hand: Hand,
     jobs: JoinSet<Done>,
     /// What each job works on, for the case that it panics.
-    under_way: HashMap<Id, (Option<Arc<Key>>, Work)>,
+    under_way: HashMap<Id, (Option<Arc<Key>>, Arc<Work>)>,
     attempts: usize,
-    lookups: JoinSet<(Domain, std::result::Result<Site, Reply>)>,
+    lookups: JoinSet<std::result::Result<Site, Reply>>,
+    /// What each lookup is about.
+    looked_up: HashMap<Id, Domain>,
     unwanted: Unwanted,
     claims: Claims,
 }
@@ -86,6 +88,7 @@ impl Run {
             under_way: HashMap::new(),
             attempts: 0,
             lookups: JoinSet::new(),
+            looked_up: HashMap::new(),
             unwanted: Unwanted::default(),
             claims: Claims::default(),
             parts,
@@ -111,7 +114,7 @@ impl Run {
             tokio::select! {
                 () = shutdown.wait() => {}
                 Some(joined) = self.jobs.join_next_with_id() => self.joined(joined),
-                Some(located) = self.lookups.join_next() => self.located(located),
+                Some(joined) = self.lookups.join_next_with_id() => self.looked_up(joined),
                 () = spool.ready(), if listens => self.claims.more = [true; 4],
                 () = tokio::time::sleep_until(wake_at) => {}
                 () = nudged.notified() => self.nudge(),
@@ -157,6 +160,7 @@ impl Run {
             Job::Told(_) => None,
         };
         let worker = self.worker.clone();
+        let work = Arc::new(work);
         let kept = work.clone();
         let handle = self.jobs.spawn(async move { worker.run(work, job).await });
         self.under_way.insert(handle.id(), (key, kept));
@@ -227,20 +231,25 @@ impl Run {
         let ways = self.parts.ways.clone();
         let destination = work.lease.batch.destination.clone();
         match (ways.route_of(&destination), &destination) {
-            (None, Destination::Domain(domain)) => {
-                let domain = domain.clone();
-                if self.hand.locate(&domain, work) {
-                    let transport = self.parts.transport.clone();
-                    self.lookups.spawn(async move {
-                        let site = transport.site(&domain).await;
-                        (domain, site)
-                    });
-                }
-            }
+            (None, Destination::Domain(domain)) => self.take_for(domain, work),
             (route, _) => {
                 let name = route.unwrap_or_default();
                 self.place(&Arc::new(Key::Route(name.into())), work);
             }
+        }
+    }
+
+    /// Finds the site of a domain, by a lookup unless it was made just now.
+    fn take_for(&mut self, domain: &Domain, work: Work) {
+        if let Some(key) = self.hand.site_of(domain, Instant::now()) {
+            return self.place(&key, work);
+        }
+        if self.hand.locate(domain, work) {
+            let transport = self.parts.transport.clone();
+            let asked = domain.clone();
+            let lookup = async move { transport.site(&asked).await };
+            let handle = self.lookups.spawn(lookup);
+            self.looked_up.insert(handle.id(), domain.clone());
         }
     }
 
@@ -276,27 +285,30 @@ impl Run {
         }
     }
 
-    fn located(
+    fn looked_up(
         &mut self,
-        located: std::result::Result<(Domain, std::result::Result<Site, Reply>), JoinError>,
+        joined: std::result::Result<(Id, std::result::Result<Site, Reply>), JoinError>,
     ) {
-        let (domain, site) = match located {
-            Ok(located) => located,
-            Err(error) => {
-                // Its batches stay leased until the process ends; that it cannot happen is the resolver's promise, not ours.
-                tracing::error!(event = "fault", %error, "a lookup ended early");
-                self.parts
-                    .metrics
-                    .faults
-                    .with_label_values(&["panic"])
-                    .inc();
-                return;
-            }
-        };
+        let (id, site) = joined.unwrap_or_else(|error| {
+            tracing::error!(event = "fault", %error, "a lookup ended early");
+            self.parts
+                .metrics
+                .faults
+                .with_label_values(&["panic"])
+                .inc();
+            let reply = Reply::new(451, (4, 4, 3), "the lookup of mail exchangers ended early");
+            (error.id(), Err(reply))
+        });
+        if let Some(domain) = self.looked_up.remove(&id) {
+            self.located(domain, site);
+        }
+    }
+
+    fn located(&mut self, domain: Domain, site: std::result::Result<Site, Reply>) {
         let works = self.hand.located(&domain);
         match site {
             Ok(site) => {
-                let key = Arc::new(Key::Site(site));
+                let key = self.hand.remember(domain, site, Instant::now());
                 for work in works {
                     self.place(&key, work);
                 }
@@ -354,12 +366,12 @@ impl Run {
                 note,
                 because,
             } => {
-                let mut work = done.work;
                 if because == Because::Site
                     && !self.shutdown.begun()
                     && let Some(key) = &done.key
                     && self.hand.lacks_probe(key)
                 {
+                    let mut work = Arc::unwrap_or_clone(done.work);
                     work.lease.batch.recipients = left.recipients;
                     work.lease.batch.reply = left.reply;
                     work.lease.batch.note = note;
@@ -368,9 +380,16 @@ impl Run {
                 let again = self.again(done.key.as_deref(), because, now);
                 let schedule = &self.parts.settings.schedule;
                 let wall = (self.parts.clock)();
-                let outcome =
-                    outcome::settled(&work.lease, left, note, again, schedule, wall, random());
-                self.settle(&work.lease, outcome);
+                let outcome = outcome::settled(
+                    &done.work.lease,
+                    left,
+                    note,
+                    again,
+                    schedule,
+                    wall,
+                    random(),
+                );
+                self.settle(&done.work.lease, outcome);
             }
         }
     }

@@ -24,6 +24,8 @@ const DESTINATIONS_MAX: usize = 4096;
 const UNRESOLVED_MAX: usize = 20_000;
 /// A site not needed for so long may be forgotten.
 const FORGET: Duration = Duration::from_secs(600);
+/// The site of a domain is asked for again after this; the resolver keeps answers for as long as they say.
+const REMEMBER: Duration = Duration::from_secs(30);
 /// Stocks of one lane that may be in hand altogether.
 const HELD_STOCKS: usize = 16;
 /// What is given back because the hand is full is due again after this.
@@ -80,6 +82,8 @@ pub(crate) struct Hand {
     ready: [usize; 4],
     /// All that wait, for whatever; bounded by [`HELD_STOCKS`] stocks.
     held: usize,
+    /// Sites of domains looked up lately.
+    sites: HashMap<Domain, (Arc<Key>, Instant)>,
     locating: HashMap<Domain, Vec<Work>>,
     unresolved: HashMap<Domain, Instant>,
     wakes: BinaryHeap<Reverse<(Instant, Wake)>>,
@@ -151,6 +155,7 @@ impl Hand {
             shares: Shares::default(),
             ready: [0; 4],
             held: 0,
+            sites: HashMap::new(),
             locating: HashMap::new(),
             unresolved: HashMap::new(),
             wakes: BinaryHeap::new(),
@@ -184,6 +189,26 @@ impl Hand {
     /// Gates that are shut.
     pub(crate) fn shut(&self) -> usize {
         self.shut
+    }
+
+    /// The site of a domain that was looked up just now.
+    pub(crate) fn site_of(&self, domain: &Domain, now: Instant) -> Option<Arc<Key>> {
+        let (key, until) = self.sites.get(domain)?;
+        (*until > now).then(|| key.clone())
+    }
+
+    /// Remembers the site of a domain for a while.
+    pub(crate) fn remember(&mut self, domain: Domain, site: Site, now: Instant) -> Arc<Key> {
+        let key = Arc::new(Key::Site(site));
+        let key = match self.seats.get_key_value(&key) {
+            Some((known, _)) => known.clone(),
+            None => key,
+        };
+        if self.sites.len() >= SITES_MAX {
+            self.sites.clear();
+        }
+        self.sites.insert(domain, (key.clone(), now + REMEMBER));
+        key
     }
 
     /// Puts a batch of a domain aside until its site is known; true when the lookup must be started.

@@ -111,3 +111,6 @@ fn no_way(reply: Reply) -> Stopped {
         remote: None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,7 +38,7 @@ pub(crate) enum Job {
 
 /// What came of a job.
 pub(crate) struct Done {
-    pub(crate) work: Work,
+    pub(crate) work: Arc<Work>,
     /// Where it was attempted.
     pub(crate) key: Option<Arc<Key>>,
     pub(crate) signal: Signal,
@@ -87,7 +87,7 @@ pub(crate) struct Worker {
 }
 
 impl Done {
-    pub(crate) fn panicked(key: Option<Arc<Key>>, work: Work) -> Self {
+    pub(crate) fn panicked(key: Option<Arc<Key>>, work: Arc<Work>) -> Self {
         let left = outcome::Left {
             recipients: work.lease.batch.recipients.clone(),
             reply: Reply::new(451, (4, 3, 0), "internal error")
@@ -118,7 +118,7 @@ struct Progress {
 
 impl Worker {
     /// Works on a batch to its end.
-    pub(crate) async fn run(&self, work: Work, job: Job) -> Done {
+    pub(crate) async fn run(&self, work: Arc<Work>, job: Job) -> Done {
         let began = Instant::now();
         let (key, progress) = match job {
             Job::Told(result) => (None, Ok(told(&work.lease, &result))),
