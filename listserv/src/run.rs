@@ -204,12 +204,12 @@ async fn open(config: &Config) -> Result<Stores, StartError> {
         let path = state.join("quarantine/quarantine.sqlite");
         let quarantine = Quarantine::open(&path, config.quarantine.bytes_max)?;
         let spool = Embedded::open(Options {
-            path: state.join("spool"),
             segment_bytes: config.spool.segment_bytes,
             free_bytes_min: config.spool.free_bytes_min,
             free_inodes_min: config.spool.free_inodes_min,
             ident_memory: config.spool.ident_memory,
             message_bytes_max: config.lmtp.message_bytes_max,
+            ..Options::new(state.join("spool"))
         })
         .map_err(|error| wrong("open the spool", error.to_string()))?;
         let _ = (spool, directory, quarantine);

@@ -105,12 +105,12 @@ impl Certificates {
 /// Opens the spool off the runtime's threads, since it may have much to replay.
 pub async fn open_spool(config: &Config) -> Result<Arc<dyn Spool>, StartError> {
     let options = spool::embedded::Options {
-        path: config.state.join("spool"),
         segment_bytes: config.spool.segment_bytes,
         free_bytes_min: config.spool.free_bytes_min,
         free_inodes_min: config.spool.free_inodes_min,
         ident_memory: IDENT_MEMORY,
         message_bytes_max: SPOOL_MESSAGE_BYTES_MAX,
+        ..spool::embedded::Options::new(config.state.join("spool"))
     };
     let path = options.path.clone();
     let error = |why: String| StartError {

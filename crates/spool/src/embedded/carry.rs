@@ -1,0 +1,253 @@
+//! Carrying a segment forward: what is still needed of it is read, written again at the journal's end, and only then is the
+//! old place let go. What is borrowed or just changing stays for the next time.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use mail::{MessageId, Timestamp};
+use tokio::sync::oneshot;
+
+use super::entry::{Entry, MessagePlace, Position};
+use super::index;
+use super::job::{Carry, Job};
+use super::load;
+use super::record::{IdentKey, Record};
+use super::replay::{Group, Replay, ReplayError};
+use super::shared::Shared;
+use crate::{BatchId, Error};
+
+/// So much is written again in one group.
+const CHUNK_BYTES: u64 = 512 * 1024;
+/// So many idents or finished batches go into one record.
+const CHUNK_ITEMS: usize = 5_000;
+
+#[derive(Debug, Default)]
+struct Remainder {
+    messages: Vec<MessageId>,
+    states: Vec<(BatchId, MessageId)>,
+    idents: Vec<(IdentKey, Timestamp)>,
+    finished: Vec<(MessageId, BatchId, u64)>,
+}
+
+/// Carries a segment forward; whether anything was written again.
+pub fn forward(shared: &Arc<Shared>, generation: u64, remembers: bool) -> Result<bool, Error> {
+    let mut remainder = Remainder::default();
+    let from = Position {
+        generation,
+        offset: 0,
+        sequence: 0,
+    };
+    let replay = Replay {
+        disk: &shared.disk,
+        segments: &shared.segments,
+        secret: shared.secret,
+        corrupt: &shared.corrupt,
+    };
+    replay
+        .segment(from, |group| {
+            collect(shared, &group, &mut remainder);
+            Ok::<_, ReplayError>(())
+        })
+        .map_err(|error| shared.journal_error(std::io::Error::other(error)))?;
+    let mut moved = false;
+    if remembers {
+        moved |= carry_memory(shared, generation, &mut remainder)?;
+    }
+    moved |= carry_messages(shared, generation, &remainder.messages)?;
+    moved |= carry_states(shared, generation, &remainder.states)?;
+    Ok(moved)
+}
+
+fn collect(shared: &Shared, group: &Group, remainder: &mut Remainder) {
+    let since = shared.idents_since();
+    let time = group.header.time;
+    let mut idents = Vec::new();
+    for record in &group.records {
+        let record = match record {
+            Record::Part { record, .. } => record,
+            record => record,
+        };
+        match record {
+            Record::Message {
+                head,
+                batches,
+                idents: keys,
+                ..
+            } => {
+                remainder.messages.push(head.id);
+                // Their message may have been carried forward without them, while they were borrowed.
+                let states = batches.iter().map(|(batch, _)| (batch.id, head.id));
+                remainder.states.extend(states);
+                idents.extend(keys.iter().map(|key| (*key, time)));
+            }
+            Record::State { message, batch, .. } => remainder.states.push((batch.id, *message)),
+            Record::Finished {
+                message,
+                batch,
+                generation,
+            } => {
+                if *generation != group.header.generation && shared.segments.is_live(*generation) {
+                    remainder.finished.push((*message, *batch, *generation));
+                }
+            }
+            Record::Idents(all) => idents.extend(all),
+            Record::Carried { .. } | Record::Part { .. } | Record::Commit { .. } => {}
+        }
+    }
+    idents.retain(|(_, time)| time.0 >= since);
+    remainder.idents.append(&mut idents);
+}
+
+fn carry_memory(
+    shared: &Shared,
+    generation: u64,
+    remainder: &mut Remainder,
+) -> Result<bool, Error> {
+    for idents in remainder.idents.chunks(CHUNK_ITEMS) {
+        submit(shared, vec![Carry::Idents(idents.to_vec())])?;
+    }
+    for finished in remainder.finished.chunks(CHUNK_ITEMS) {
+        submit(shared, vec![Carry::Finished(finished.to_vec())])?;
+    }
+    submit(shared, vec![Carry::Done(generation)])?;
+    Ok(true)
+}
+
+fn submit(shared: &Shared, items: Vec<Carry>) -> Result<usize, Error> {
+    let (answer, answered) = oneshot::channel();
+    shared
+        .jobs
+        .push(Job::Carry(items, answer))
+        .map_err(|_| Error::Closed)?;
+    answered.blocking_recv().map_err(|_| Error::Closed)?
+}
+
+/// What the index says of something, together with the promise that a later change takes it off `carrying`.
+fn watch<T>(
+    shared: &Shared,
+    messages: &[MessageId],
+    read: impl Fn(&rusqlite::Connection) -> rusqlite::Result<T>,
+) -> Result<T, Error> {
+    loop {
+        let before = {
+            let mut state = shared.state();
+            state.carrying = messages.iter().copied().collect::<HashSet<_>>();
+            state.commits
+        };
+        let found = shared.read(&read)?;
+        if shared.state().commits == before {
+            return Ok(found);
+        }
+    }
+}
+
+fn carry_messages(shared: &Shared, generation: u64, messages: &[MessageId]) -> Result<bool, Error> {
+    let mut moved = 0;
+    for some in messages.chunks(64) {
+        let found: Vec<(MessagePlace, Vec<Entry>)> = watch(shared, some, |connection| {
+            let mut found = Vec::new();
+            for message in some {
+                if let Some(place) = index::message(connection, *message)?
+                    && place.generation() == generation
+                {
+                    found.push((place, index::batches_of(connection, *message)?));
+                }
+            }
+            Ok(found)
+        })?;
+        let mut items = Vec::new();
+        let mut size = 0;
+        for (place, entries) in found {
+            let idle = {
+                let state = shared.state();
+                entries.iter().all(|entry| state.is_idle(entry.id))
+            };
+            if !idle {
+                continue;
+            }
+            match message(shared, place, entries) {
+                Ok(item) => items.push(item),
+                // It stays where it is, and with it the segment; whoever wants it is told.
+                Err(error) => {
+                    tracing::error!(event = "carry_failed", message = %place.id, %error);
+                    continue;
+                }
+            }
+            size += place.body_length;
+            if size >= CHUNK_BYTES {
+                moved += submit(shared, std::mem::take(&mut items))?;
+                size = 0;
+            }
+        }
+        if !items.is_empty() {
+            moved += submit(shared, items)?;
+        }
+    }
+    Ok(moved > 0)
+}
+
+fn message(shared: &Shared, place: MessagePlace, entries: Vec<Entry>) -> Result<Carry, Error> {
+    let error = |error| shared.journal_error(error);
+    let generation = place.generation();
+    let head = load::head(shared, &place)?;
+    let body = shared
+        .segments
+        .read_at(generation, place.body_offset, place.body_length as usize)
+        .map_err(error)?;
+    if crc32c::crc32c(&body) != place.checksum {
+        return Err(error(std::io::Error::new(
+            std::io::ErrorKind::InvalidData,
+            "the body does not match its checksum",
+        )));
+    }
+    let mut batches = Vec::new();
+    for entry in entries {
+        load::batch(shared, &entry)?;
+        let bytes = shared.segments.read(entry.span).map_err(error)?;
+        batches.push((entry, bytes));
+    }
+    Ok(Carry::Message {
+        old: place,
+        head: super::content::encode_head(&head),
+        body: body.into(),
+        batches,
+    })
+}
+
+fn carry_states(
+    shared: &Shared,
+    generation: u64,
+    states: &[(BatchId, MessageId)],
+) -> Result<bool, Error> {
+    let mut moved = 0;
+    for some in states.chunks(256) {
+        let messages: Vec<_> = some.iter().map(|(_, message)| *message).collect();
+        let found: Vec<Entry> = watch(shared, &messages, |connection| {
+            let mut found = Vec::new();
+            for (batch, _) in some {
+                let entry = index::entry(connection, *batch)?;
+                found.extend(entry.filter(|entry| entry.span.generation == generation));
+            }
+            Ok(found)
+        })?;
+        let mut items = Vec::new();
+        for old in found {
+            if !shared.state().is_idle(old.id) {
+                continue;
+            }
+            match load::batch(shared, &old) {
+                Ok(batch) => items.push(Carry::State {
+                    bytes: super::content::encode_batch(&batch),
+                    old,
+                }),
+                Err(error) => {
+                    tracing::error!(event = "carry_failed", message = %old.message, %error);
+                }
+            }
+        }
+        if !items.is_empty() {
+            moved += submit(shared, items)?;
+        }
+    }
+    Ok(moved > 0)
+}

@@ -1,0 +1,240 @@
+//! Claims: which batches come next, by lane and destination, borrowed under a token, with their content. A claim that is dropped
+//! half-way gives back what it took.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::heads::{Gap, Next};
+use super::index;
+use super::load;
+use super::shared::Shared;
+use super::state::Leased;
+use crate::{Batch, Destination, Destinations, Error, Lane, Lease, Wanted};
+
+/// Ordinary mail is live for so long ([`Lane::of`] says the same).
+pub const LIVE_FOR: Duration = Duration::from_secs(3600);
+
+/// Which destinations are served.
+enum Served {
+    Only(Vec<u32>),
+    Except(HashSet<u32>),
+}
+
+impl Served {
+    fn has(&self, destination: u32) -> bool {
+        match self {
+            Self::Only(these) => these.contains(&destination),
+            Self::Except(these) => !these.contains(&destination),
+        }
+    }
+}
+
+/// Batches taken; those not handed on go back when it is dropped.
+struct Taken {
+    shared: Arc<Shared>,
+    leased: Vec<Leased>,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if self.leased.is_empty() {
+            return;
+        }
+        let mut state = self.shared.state();
+        for leased in self.leased.drain(..) {
+            state.unlease(leased.entry.id);
+        }
+    }
+}
+
+/// Borrows what is wanted and due.
+pub async fn claim(shared: &Arc<Shared>, wanted: &Wanted) -> Result<Vec<Lease>, Error> {
+    shared.check_open()?;
+    let mut taken = Taken {
+        shared: shared.clone(),
+        leased: Vec::new(),
+    };
+    let mut left = wanted.lanes;
+    shared.state().news = false;
+    while let Some(gap) = take(shared, wanted, &mut left, &mut taken.leased) {
+        let for_reading = shared.clone();
+        blocking(move || refill(&for_reading, gap)).await??;
+    }
+    let ready = taken.leased.iter().all(|leased| leased.batch.is_some()) && {
+        let state = shared.state();
+        let mut messages = taken.leased.iter().map(|leased| leased.entry.message);
+        messages.all(|message| state.leased_message(message).0.is_some())
+    };
+    // Dropped while it reads, the answer falls with `taken`, and all goes back.
+    let (mut taken, leases) = match ready {
+        true => hand_on(taken),
+        false => blocking(move || hand_on(taken)).await?,
+    };
+    let leases = leases?;
+    taken.leased.clear();
+    Ok(leases)
+}
+
+/// Runs what reads the disk where it holds nobody up.
+pub async fn blocking<T: Send + 'static>(
+    what: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Error> {
+    // It fails only when the runtime is going down.
+    tokio::task::spawn_blocking(what)
+        .await
+        .map_err(|_| Error::Closed)
+}
+
+/// Takes from the heads; returns what must be read before it can go on.
+fn take(
+    shared: &Shared,
+    wanted: &Wanted,
+    left: &mut [usize; 4],
+    leased: &mut Vec<Leased>,
+) -> Option<Gap> {
+    let now = shared.now().0;
+    let mut state = shared.state();
+    state.age(now.saturating_sub(LIVE_FOR.as_millis() as u64) + 1);
+    let numbers = |these: &[Destination]| -> Vec<u32> {
+        these
+            .iter()
+            .filter_map(|destination| state.numbers.known(destination))
+            .collect()
+    };
+    let served = match &wanted.destinations {
+        Destinations::Only(these) => Served::Only(numbers(these)),
+        Destinations::Except(these) => Served::Except(numbers(these).into_iter().collect()),
+    };
+    if let Some(gap) = state
+        .heads
+        .ripen(now, |destination| served.has(destination))
+    {
+        return Some(gap);
+    }
+    let only = match &served {
+        Served::Only(these) => Some(these.as_slice()),
+        Served::Except(_) => None,
+    };
+    for (lane, left) in Lane::ALL.into_iter().zip(left) {
+        while *left > 0 {
+            match state
+                .heads
+                .next(lane, now, only, |destination| served.has(destination))
+            {
+                Next::Nothing => break,
+                Next::Gap(gap) => return Some(gap),
+                Next::Entry(entry) => {
+                    leased.push(state.lease(entry));
+                    *left -= 1;
+                    // Cut by the limit: another claim may find more.
+                    state.news |= *left == 0;
+                }
+            }
+        }
+    }
+    None
+}
+
+/// Reads what a window lacks.
+pub fn refill(shared: &Shared, gap: Gap) -> Result<(), Error> {
+    let limit = shared.options.window_max;
+    loop {
+        let before = shared.state().commits;
+        let rows = shared.read(|connection| {
+            index::following(
+                connection,
+                gap.destination,
+                gap.window.track(),
+                gap.after,
+                gap.below,
+                limit,
+            )
+        })?;
+        let mut state = shared.state();
+        if state.commits != before {
+            // What the index took over in between may be missing in both.
+            continue;
+        }
+        let idle: HashSet<_> = rows
+            .iter()
+            .filter(|row| state.is_idle(row.id))
+            .map(|row| row.id)
+            .collect();
+        state
+            .heads
+            .refill(gap, rows, limit, |row| idle.contains(&row.id));
+        return Ok(());
+    }
+}
+
+/// Turns what was taken into leases with content. What is damaged stays borrowed until the next start: it must not be tried
+/// again and again, and it blocks nobody. What cannot be read just now goes back.
+fn hand_on(mut taken: Taken) -> (Taken, Result<Vec<Lease>, Error>) {
+    let shared = taken.shared.clone();
+    let mut leases = Vec::new();
+    let mut failed = None;
+    taken.leased.retain(|leased| {
+        match load::lease(&shared, &leased.entry) {
+            Ok((head, batch)) => {
+                leases.push(Lease {
+                    head,
+                    batch: Batch::clone(&batch),
+                    token: leased.token,
+                });
+                return true;
+            }
+            Err(error) if load::is_damage(&error) => {
+                tracing::error!(
+                    event = "batch_unreadable",
+                    message = %leased.entry.message,
+                    batch = format_args!("{:032x}", leased.entry.id.0),
+                    %error,
+                    "it stays in the journal and is tried again after a restart"
+                );
+            }
+            Err(error) => {
+                tracing::error!(event = "claim_failed", message = %leased.entry.message, %error);
+                shared.state().unlease(leased.entry.id);
+                failed = Some(error);
+            }
+        }
+        false
+    });
+    match failed {
+        Some(error) if leases.is_empty() => (taken, Err(error)),
+        _ => (taken, Ok(leases)),
+    }
+}
+
+/// Resolves when a claim may find more.
+pub async fn ready(shared: &Shared) {
+    loop {
+        let told = shared.news.notified();
+        tokio::pin!(told);
+        // From here on nothing is missed.
+        told.as_mut().enable();
+        if shared.check_open().is_err() {
+            return;
+        }
+        let wait = {
+            let state = shared.state();
+            if state.news {
+                return;
+            }
+            let now = shared.now();
+            state
+                .heads
+                .next_due(now.0)
+                .map(|due| Duration::from_millis(due - now.0))
+        };
+        match wait {
+            None => told.await,
+            Some(wait) => {
+                if tokio::time::timeout(wait, told).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,477 @@
+//! The scheduler's heads: of every destination and track the batches that come next, in memory, in order; the rest stays in the
+//! index until these are used up. Pure: it reads no clock, no disk and no index; it says what must be read (a [`Gap`]).
+//!
+//! Every window has a horizon: all batches up to it are in memory, behind it only those that the index does not have yet. Without a
+//! horizon all are in memory. A window whose front is its horizon must be refilled before it is served, so order and
+//! completeness do not depend on how much is kept.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::entry::{Entry, Track};
+use crate::{BatchId, Class, Lane};
+
+/// How a window sorts: by the track's key; ties by id.
+pub type Key = (u64, BatchId);
+
+/// The windows of a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Window {
+    /// [`Track::Urgent`].
+    Urgent,
+    /// The young part of [`Track::Ripe`], and those of [`Track::Waiting`] that became due.
+    Live,
+    /// The old part.
+    Backlog,
+    /// [`Track::Waiting`].
+    Waiting,
+    /// [`Track::Retry`].
+    Retry,
+    /// [`Track::UrgentRetry`].
+    UrgentRetry,
+}
+
+impl Window {
+    const ALL: [Self; 6] = [
+        Self::Urgent,
+        Self::Live,
+        Self::Backlog,
+        Self::Waiting,
+        Self::Retry,
+        Self::UrgentRetry,
+    ];
+
+    /// The windows from which a lane is served.
+    fn of_lane(lane: Lane) -> &'static [Self] {
+        match lane {
+            Lane::Urgent => &[Self::Urgent],
+            Lane::Live => &[Self::Live],
+            Lane::Backlog => &[Self::Backlog],
+            Lane::Retry => &[Self::Retry, Self::UrgentRetry],
+        }
+    }
+
+    /// The windows of a class.
+    pub fn of_class(class: Class) -> &'static [Self] {
+        match class {
+            Class::Urgent => &[Self::Urgent, Self::UrgentRetry],
+            Class::Ordinary => &[Self::Live, Self::Backlog, Self::Waiting, Self::Retry],
+        }
+    }
+
+    /// The track that its missing batches are in.
+    pub fn track(self) -> Track {
+        match self {
+            Self::Urgent => Track::Urgent,
+            Self::Live | Self::Backlog => Track::Ripe,
+            Self::Waiting => Track::Waiting,
+            Self::Retry => Track::Retry,
+            Self::UrgentRetry => Track::UrgentRetry,
+        }
+    }
+
+    fn by_due(self) -> bool {
+        !matches!(self, Self::Live | Self::Backlog)
+    }
+}
+
+/// What must be read from the index before service goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Of which destination.
+    pub destination: u32,
+    /// For which window.
+    pub window: Window,
+    /// Behind this.
+    pub after: Key,
+    /// Below this.
+    pub below: u64,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    map: BTreeMap<Key, Entry>,
+    horizon: Option<Key>,
+    /// What stands in `fronts`.
+    front: Option<u64>,
+}
+
+impl Queue {
+    fn first(&self) -> Option<Key> {
+        self.map.keys().next().copied()
+    }
+
+    /// Whether what comes next must be read first.
+    fn is_blind(&self) -> bool {
+        match (self.horizon, self.first()) {
+            (Some(horizon), Some(first)) => first > horizon,
+            (Some(_), None) => true,
+            (None, _) => false,
+        }
+    }
+
+    fn front_key(&self) -> Option<u64> {
+        match (self.horizon, self.first()) {
+            (Some(horizon), Some(first)) => Some(horizon.min(first).0),
+            (Some(key), None) | (None, Some(key)) => Some(key.0),
+            (None, None) => None,
+        }
+    }
+}
+
+/// All windows.
+#[derive(Debug)]
+pub struct Heads {
+    queues: HashMap<(u32, Window), Queue>,
+    fronts: BTreeMap<Window, BTreeSet<(u64, u32)>>,
+    /// Ripe batches that arrived before this are backlog.
+    young_from: u64,
+    window_max: usize,
+}
+
+/// The answer to "which comes next?".
+#[derive(Debug)]
+pub enum Next {
+    /// This one; it was taken out.
+    Entry(Entry),
+    /// This must be read first.
+    Gap(Gap),
+    /// None is due.
+    Nothing,
+}
+
+impl Heads {
+    /// With at most about `window_max` batches in memory for each destination and track.
+    pub fn new(window_max: usize, young_from: u64) -> Self {
+        Self {
+            queues: HashMap::new(),
+            fronts: Window::ALL.map(|window| (window, BTreeSet::new())).into(),
+            young_from,
+            window_max,
+        }
+    }
+
+    fn window(&self, entry: &Entry) -> Window {
+        match entry.track {
+            Track::Urgent => Window::Urgent,
+            Track::Ripe if entry.arrival >= self.young_from => Window::Live,
+            Track::Ripe => Window::Backlog,
+            Track::Waiting => Window::Waiting,
+            Track::Retry => Window::Retry,
+            Track::UrgentRetry => Window::UrgentRetry,
+        }
+    }
+
+    /// Says that the index has batches in a track of a destination of which none is in memory.
+    pub fn unknown(&mut self, destination: u32, track: Track) {
+        let start = |key| Some((key, BatchId(0)));
+        let windows = match track {
+            Track::Ripe => {
+                self.queue(destination, Window::Live).horizon = start(self.young_from);
+                self.settle_front(destination, Window::Live);
+                Window::Backlog
+            }
+            Track::Urgent => Window::Urgent,
+            Track::Waiting => Window::Waiting,
+            Track::Retry => Window::Retry,
+            Track::UrgentRetry => Window::UrgentRetry,
+        };
+        self.queue(destination, windows).horizon = start(0);
+        self.settle_front(destination, windows);
+    }
+
+    fn queue(&mut self, destination: u32, window: Window) -> &mut Queue {
+        self.queues.entry((destination, window)).or_default()
+    }
+
+    /// Brings `fronts` in line with a queue, and drops an empty one.
+    fn settle_front(&mut self, destination: u32, window: Window) {
+        let Some(queue) = self.queues.get_mut(&(destination, window)) else {
+            return;
+        };
+        let front = queue.front_key();
+        if front != queue.front {
+            let fronts = self.fronts.entry(window).or_default();
+            if let Some(old) = queue.front {
+                fronts.remove(&(old, destination));
+            }
+            if let Some(new) = front {
+                fronts.insert((new, destination));
+            }
+            queue.front = front;
+        }
+        if front.is_none() {
+            self.queues.remove(&(destination, window));
+        }
+    }
+
+    /// Adds a batch that the index may not have yet.
+    pub fn insert(&mut self, entry: Entry) {
+        let window = self.window(&entry);
+        self.insert_into(window, entry);
+    }
+
+    fn insert_into(&mut self, window: Window, entry: Entry) {
+        let destination = entry.destination;
+        // In the live and the backlog window also those wait that were put off once.
+        let key = match window {
+            Window::Live | Window::Backlog => (entry.arrival, entry.id),
+            _ => entry.key(),
+        };
+        self.queue(destination, window).map.insert(key, entry);
+        self.settle_front(destination, window);
+    }
+
+    /// Takes a batch out wherever it waits.
+    pub fn remove(&mut self, entry: &Entry) -> bool {
+        let ripened = (entry.arrival, entry.id);
+        let places = match entry.track {
+            Track::Ripe | Track::Waiting => vec![
+                (Window::Live, ripened),
+                (Window::Backlog, ripened),
+                (Window::Waiting, entry.key()),
+            ],
+            _ => vec![(self.window(entry), entry.key())],
+        };
+        for (window, key) in places {
+            let removed = self
+                .queues
+                .get_mut(&(entry.destination, window))
+                .and_then(|queue| queue.map.remove(&key));
+            if removed.is_some() {
+                self.settle_front(entry.destination, window);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn holds(&self, entry: &Entry) -> bool {
+        let ripened = (entry.arrival, entry.id);
+        [Window::Live, Window::Backlog].iter().any(|window| {
+            self.queues
+                .get(&(entry.destination, *window))
+                .is_some_and(|queue| queue.map.contains_key(&ripened))
+        })
+    }
+
+    /// Says that the index has a batch now: behind the horizon it need not be kept.
+    pub fn indexed(&mut self, entry: &Entry) {
+        let window = self.window(entry);
+        let key = entry.key();
+        let Some(queue) = self.queues.get_mut(&(entry.destination, window)) else {
+            return;
+        };
+        if queue.horizon.is_some_and(|horizon| key > horizon) {
+            queue.map.remove(&key);
+            self.settle_front(entry.destination, window);
+        }
+    }
+
+    /// Lets go of what exceeds a window; `unindexed` are kept.
+    pub fn trim(&mut self, entry: &Entry, unindexed: impl Fn(BatchId) -> bool) {
+        let window = self.window(entry);
+        let window_max = self.window_max;
+        let Some(queue) = self.queues.get_mut(&(entry.destination, window)) else {
+            return;
+        };
+        if queue.map.len() <= 2 * window_max {
+            return;
+        }
+        let Some(cut) = queue.map.keys().nth(window_max).copied() else {
+            return;
+        };
+        let last_kept = queue.map.range(..cut).next_back().map(|(key, _)| *key);
+        let mut behind = queue.map.split_off(&cut);
+        behind.retain(|_, entry| entry.track != window.track() || unindexed(entry.id));
+        queue.map.append(&mut behind);
+        // Below the old horizon all were in memory, above it none but new ones: the lower one holds.
+        queue.horizon = queue.horizon.min(last_kept).or(last_kept);
+        self.settle_front(entry.destination, window);
+    }
+
+    /// Takes over what was read for a gap. `wanted` says whether a row is still as the index says and not borrowed.
+    pub fn refill(
+        &mut self,
+        gap: Gap,
+        rows: Vec<Entry>,
+        limit: usize,
+        wanted: impl Fn(&Entry) -> bool,
+    ) {
+        let key = (gap.destination, gap.window);
+        if self.queues.get(&key).and_then(|queue| queue.horizon) != Some(gap.after) {
+            return;
+        }
+        let horizon = (rows.len() >= limit)
+            .then(|| rows.last().map(Entry::key))
+            .flatten();
+        for row in rows {
+            if wanted(&row) && !(row.track == Track::Waiting && self.holds(&row)) {
+                self.queue(gap.destination, gap.window)
+                    .map
+                    .insert(row.key(), row);
+            }
+        }
+        self.queue(gap.destination, gap.window).horizon = horizon;
+        self.settle_front(gap.destination, gap.window);
+    }
+
+    fn gap(&self, destination: u32, window: Window, after: Key) -> Gap {
+        let below = match window {
+            Window::Backlog => self.young_from,
+            _ => u64::MAX,
+        };
+        Gap {
+            destination,
+            window,
+            after,
+            below,
+        }
+    }
+
+    /// Moves the border between live and backlog on to `young_from`; it never moves back.
+    pub fn age(&mut self, young_from: u64, unindexed: impl Fn(BatchId) -> bool) {
+        if young_from <= self.young_from {
+            return;
+        }
+        self.young_from = young_from;
+        let border = (young_from, BatchId(0));
+        let aged: Vec<u32> = self
+            .fronts
+            .get(&Window::Live)
+            .into_iter()
+            .flat_map(|fronts| fronts.range(..(young_from, 0)))
+            .map(|(_, destination)| *destination)
+            .collect();
+        for destination in aged {
+            let live = self.queue(destination, Window::Live);
+            let young = live.map.split_off(&border);
+            let old = std::mem::replace(&mut live.map, young);
+            let known_to = live.horizon.filter(|horizon| *horizon < border);
+            if known_to.is_some() {
+                live.horizon = Some(border);
+            }
+            self.settle_front(destination, Window::Live);
+            let backlog = self.queue(destination, Window::Backlog);
+            backlog.horizon = backlog.horizon.or(known_to);
+            for (key, entry) in old {
+                let behind = backlog.horizon.is_some_and(|horizon| key > horizon);
+                if !behind || entry.track != Track::Ripe || unindexed(entry.id) {
+                    backlog.map.insert(key, entry);
+                }
+            }
+            self.settle_front(destination, Window::Backlog);
+        }
+    }
+
+    /// Moves waiting batches that are due by `now` to the live and the backlog window; a gap must be read first.
+    pub fn ripen(&mut self, now: u64, serves: impl Fn(u32) -> bool) -> Option<Gap> {
+        let due: Vec<u32> = self
+            .fronts
+            .get(&Window::Waiting)
+            .into_iter()
+            .flat_map(|fronts| fronts.range(..=(now, u32::MAX)))
+            .map(|(_, destination)| *destination)
+            .filter(|destination| serves(*destination))
+            .collect();
+        for destination in due {
+            loop {
+                let room = [Window::Live, Window::Backlog].iter().all(|window| {
+                    self.queues
+                        .get(&(destination, *window))
+                        .is_none_or(|queue| queue.map.len() < 2 * self.window_max)
+                });
+                let Some(queue) = self.queues.get_mut(&(destination, Window::Waiting)) else {
+                    break;
+                };
+                if !room || queue.front_key().is_none_or(|front| front > now) {
+                    break;
+                }
+                if let Some(horizon) = queue.horizon.filter(|_| queue.is_blind()) {
+                    return Some(self.gap(destination, Window::Waiting, horizon));
+                }
+                let Some((_, entry)) = queue.map.pop_first() else {
+                    break;
+                };
+                self.settle_front(destination, Window::Waiting);
+                let window = match entry.arrival >= self.young_from {
+                    true => Window::Live,
+                    false => Window::Backlog,
+                };
+                self.insert_into(window, entry);
+            }
+        }
+        None
+    }
+
+    /// The next batch of a lane among the destinations that are served.
+    pub fn next(
+        &mut self,
+        lane: Lane,
+        now: u64,
+        only: Option<&[u32]>,
+        serves: impl Fn(u32) -> bool,
+    ) -> Next {
+        let mut best: Option<(u64, u32, Window)> = None;
+        for window in Window::of_lane(lane) {
+            let front = match only {
+                Some(destinations) => destinations
+                    .iter()
+                    .filter_map(|destination| {
+                        let queue = self.queues.get(&(*destination, *window))?;
+                        Some((queue.front?, *destination))
+                    })
+                    .min(),
+                None => self
+                    .fronts
+                    .get(window)
+                    .into_iter()
+                    .flatten()
+                    .find(|(_, destination)| serves(*destination))
+                    .copied(),
+            };
+            if let Some((key, destination)) = front
+                && !(window.by_due() && key > now)
+                && best.is_none_or(|(least, ..)| key < least)
+            {
+                best = Some((key, destination, *window));
+            }
+        }
+        let Some((_, destination, window)) = best else {
+            return Next::Nothing;
+        };
+        let Some(queue) = self.queues.get_mut(&(destination, window)) else {
+            return Next::Nothing;
+        };
+        if let Some(horizon) = queue.horizon.filter(|_| queue.is_blind()) {
+            return Next::Gap(self.gap(destination, window, horizon));
+        }
+        let Some((_, entry)) = queue.map.pop_first() else {
+            return Next::Nothing;
+        };
+        self.settle_front(destination, window);
+        Next::Entry(entry)
+    }
+
+    /// When the next batch that is not due at `now` will be.
+    pub fn next_due(&self, now: u64) -> Option<u64> {
+        Window::ALL
+            .iter()
+            .filter(|window| window.by_due())
+            .filter_map(|window| {
+                let fronts = self.fronts.get(window)?;
+                fronts.range((now + 1, 0)..).next().map(|(key, _)| *key)
+            })
+            .min()
+    }
+
+    /// The front of a window of a destination: its key, or the gap that must be read to know it.
+    pub fn front(&self, destination: u32, window: Window) -> Result<Option<u64>, Gap> {
+        let Some(queue) = self.queues.get(&(destination, window)) else {
+            return Ok(None);
+        };
+        match queue.horizon.filter(|_| queue.is_blind()) {
+            Some(horizon) => Err(self.gap(destination, window, horizon)),
+            None => Ok(queue.first().map(|key| key.0)),
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! The embedded engine: a journal of recycled segments is the truth, an SQLite index is a view of it (docs/spool-format.md).
+//!
+//! A call to `accept` or `settle` becomes a job of the single writer, which gathers jobs into groups. Claims are served from
+//! memory; what is not there is read from the index. Three threads: writer, indexer, sweeper.
+
+mod carry;
+mod change;
+mod claiming;
+mod codec;
+mod content;
+mod counting;
+pub mod disk;
+mod entry;
+mod group;
+mod heads;
+mod index;
+mod indexer;
+mod job;
+mod journal;
+mod load;
+mod prepare;
+mod record;
+mod recover;
+mod replay;
+mod segment;
+mod settling;
+mod shared;
+mod state;
+mod sweeper;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use mail::MessageId;
+use tokio::sync::oneshot;
+
+use crate::{
+    Accepted, Clock, Error, Guarantees, Lease, NewMessage, Settlement, Spool, Tally, Wanted,
+};
+use job::Job;
+use prepare::Prepare;
+use shared::Shared;
+
+/// How the engine is opened. Defaults in brackets; take them from [`Options::new`].
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Its folder; made when missing, mode 0700, locked against a second process.
+    pub path: PathBuf,
+    /// Segment size, bytes [64 MiB].
+    pub segment_bytes: u64,
+    /// Below so many free bytes on the file system `accept` answers [`Error::Full`] [1 GiB].
+    pub free_bytes_min: u64,
+    /// Below so many free inodes likewise [1000].
+    pub free_inodes_min: u64,
+    /// How long idents are remembered [60 days]; an edge keeps mail without limit, so this is also how long it may try.
+    pub ident_memory: Duration,
+    /// Largest message, bytes [128 MiB].
+    pub message_bytes_max: u64,
+    /// About so many batches of each destination and lane are held in memory [4096]; the rest are read when these are used up.
+    pub window_max: usize,
+    /// Changes that the index may lag behind; then accepting waits for it [200,000], some 400 bytes each.
+    pub unindexed_max: usize,
+    /// Content of new batches kept in memory until it is indexed, bytes [32 MiB]; beyond, it is read back when claimed.
+    pub content_bytes_max: usize,
+    /// Where the time comes from.
+    pub clock: Clock,
+}
+
+impl Options {
+    /// The defaults, at `path`.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            segment_bytes: 64 << 20,
+            free_bytes_min: 1 << 30,
+            free_inodes_min: 1000,
+            ident_memory: Duration::from_secs(60 * 24 * 3600),
+            message_bytes_max: 128 << 20,
+            window_max: 4096,
+            unindexed_max: 200_000,
+            content_bytes_max: 32 << 20,
+            clock: Clock::default(),
+        }
+    }
+}
+
+/// The engine.
+#[derive(Debug)]
+pub struct Embedded {
+    shared: Arc<Shared>,
+    prepare: Prepare,
+    running: Mutex<Option<Running>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    writer: JoinHandle<()>,
+    indexer: JoinHandle<()>,
+    sweeper: JoinHandle<()>,
+    /// Held as long as the threads run.
+    _lock: std::fs::File,
+}
+
+impl Embedded {
+    /// Opens or makes a spool, replays what the index has not seen, and is ready to accept. Blocking; call it before serving.
+    pub fn open(options: Options) -> Result<Self, Error> {
+        Self::open_on(options, Arc::new(disk::System))
+    }
+
+    /// Opens it on another disk.
+    pub fn open_on(options: Options, disk: Arc<dyn disk::Disk>) -> Result<Self, Error> {
+        let recovered = recover::recover(options, disk)?;
+        let shared = recovered.shared;
+        let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new()
+                .name(name.into())
+                .spawn(body)
+                .map_err(|error| shared.journal_error(error))
+        };
+        let (writer, index) = (recovered.writer, recovered.index);
+        let (for_index, for_sweeper) = (shared.clone(), shared.clone());
+        let checkpoints = recovered.checkpoints;
+        let running = Running {
+            writer: spawn("spool-writer", Box::new(move || writer.run()))?,
+            indexer: spawn(
+                "spool-index",
+                Box::new(move || indexer::run(&for_index, index)),
+            )?,
+            sweeper: spawn(
+                "spool-sweeper",
+                Box::new(move || sweeper::run(&for_sweeper, checkpoints)),
+            )?,
+            _lock: recovered.lock,
+        };
+        shared.wake_sweeper();
+        Ok(Self {
+            prepare: recovered.prepare,
+            shared,
+            running: Mutex::new(Some(running)),
+        })
+    }
+
+    fn take_running(&self) -> Option<Running> {
+        self.running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    async fn submit<T>(
+        &self,
+        job: Job,
+        answered: oneshot::Receiver<Result<T, Error>>,
+    ) -> Result<T, Error> {
+        if let Some(refusal) = self.shared.refusal() {
+            return Err(refusal);
+        }
+        self.shared.jobs.push(job).map_err(|_| Error::Closed)?;
+        answered.await.map_err(|_| Error::Closed)?
+    }
+}
+
+#[async_trait::async_trait]
+impl Spool for Embedded {
+    async fn accept(&self, message: NewMessage, ident: Option<&str>) -> Result<Accepted, Error> {
+        self.shared.check_open()?;
+        let (answer, answered) = oneshot::channel();
+        let job = self.prepare.accept(&self.shared, message, ident, answer)?;
+        self.submit(Job::Accept(job), answered).await
+    }
+
+    async fn claim(&self, _host: &str, wanted: &Wanted) -> Result<Vec<Lease>, Error> {
+        claiming::claim(&self.shared, wanted).await
+    }
+
+    async fn ready(&self) {
+        claiming::ready(&self.shared).await;
+    }
+
+    async fn settle(&self, settlements: Vec<Settlement>) -> Result<usize, Error> {
+        self.shared.check_open()?;
+        let (answer, answered) = oneshot::channel();
+        let job = prepare::settle(&self.shared, settlements, answer)?;
+        self.submit(Job::Settle(job), answered).await
+    }
+
+    async fn body(&self, message: MessageId) -> Result<Bytes, Error> {
+        self.shared.check_open()?;
+        let shared = self.shared.clone();
+        claiming::blocking(move || load::body(&shared, message)).await?
+    }
+
+    async fn tally(&self) -> Result<Vec<Tally>, Error> {
+        self.shared.check_open()?;
+        let shared = self.shared.clone();
+        claiming::blocking(move || counting::tally(&shared)).await?
+    }
+
+    fn unhealthy(&self) -> Option<String> {
+        self.shared.unhealthy()
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        Guarantees {
+            survives_power_cut: true,
+            survives_host_loss: false,
+            message_bytes_max: self.shared.options.message_bytes_max,
+            ident_memory: self.shared.options.ident_memory,
+        }
+    }
+
+    async fn close(&self) {
+        self.shared.close();
+        let Some(running) = self.take_running() else {
+            return;
+        };
+        let shared = self.shared.clone();
+        // Fails only when the runtime is going down; then the journal has all, and the next start reads it.
+        let _ = claiming::blocking(move || running.end(&shared)).await;
+    }
+}
+
+impl Running {
+    /// In the order in which they feed each other.
+    fn end(self, shared: &Shared) {
+        let join = |thread: JoinHandle<()>| {
+            if thread.join().is_err() {
+                tracing::error!(event = "spool_thread_panicked");
+            }
+        };
+        shared.sweeps.close();
+        join(self.sweeper);
+        shared.jobs.close();
+        join(self.writer);
+        shared.index_jobs.close();
+        join(self.indexer);
+        shared.close_readers();
+    }
+}
+
+impl Drop for Embedded {
+    /// Without [`Spool::close`] it ends as by a crash: what was acknowledged is there, what waits is not answered.
+    fn drop(&mut self) {
+        if let Some(running) = self.take_running() {
+            self.shared.abandon();
+            running.end(&self.shared);
+        }
+    }
+}

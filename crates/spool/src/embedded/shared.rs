@@ -1,0 +1,299 @@
+//! What the engine's threads share: the state under its lock, the queues between them, and the reasons to refuse.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use mail::Timestamp;
+use rusqlite::Connection;
+use tokio::sync::Notify;
+
+use super::Options;
+use super::change::Changes;
+use super::disk::Disk;
+use super::index::{self, Usage};
+use super::job::{Job, Queue};
+use super::segment::Segments;
+use super::state::State;
+use crate::Error;
+
+/// Idle connections for reading that are kept.
+const READERS_MAX: usize = 8;
+
+/// A job for the index's thread.
+#[derive(Debug)]
+pub enum IndexJob {
+    /// A group is durable.
+    Changes(Changes),
+    /// These segments were taken out of use.
+    Released(Vec<u64>),
+    /// Idents from before this time may be forgotten.
+    Forget(u64),
+}
+
+/// All that is shared.
+#[derive(Debug)]
+pub struct Shared {
+    /// How it was opened.
+    pub options: Options,
+    /// The disk.
+    pub disk: Arc<dyn Disk>,
+    /// The segments.
+    pub segments: Arc<Segments>,
+    /// The spool's secret.
+    pub secret: u64,
+    /// Where the index is.
+    pub index_path: PathBuf,
+    /// Where what cannot be read is set aside.
+    pub corrupt: PathBuf,
+    /// For the writer.
+    pub jobs: Queue<Job>,
+    /// For the index's thread.
+    pub index_jobs: Queue<IndexJob>,
+    /// For the sweeper: that there is something to do.
+    pub sweeps: Queue<()>,
+    /// What segments are needed for, as the index knew last.
+    pub usage: Mutex<BTreeMap<u64, Usage>>,
+    /// Something was accepted, settled, or read.
+    pub news: Notify,
+    state: Mutex<State>,
+    poisoned: OnceLock<Arc<str>>,
+    index_trouble: Mutex<Option<String>>,
+    full: AtomicBool,
+    abandoned: AtomicBool,
+    closed: AtomicBool,
+    readers: Mutex<Vec<Connection>>,
+}
+
+/// What [`Shared`] is made from.
+#[derive(Debug)]
+pub struct Parts {
+    /// How it was opened.
+    pub options: Options,
+    /// The disk.
+    pub disk: Arc<dyn Disk>,
+    /// The segments.
+    pub segments: Arc<Segments>,
+    /// The spool's secret.
+    pub secret: u64,
+    /// Where the index is.
+    pub index_path: PathBuf,
+    /// Where what cannot be read is set aside.
+    pub corrupt: PathBuf,
+    /// The state as recovered.
+    pub state: State,
+    /// What segments are needed for.
+    pub usage: BTreeMap<u64, Usage>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    /// From its parts.
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            options: parts.options,
+            disk: parts.disk,
+            segments: parts.segments,
+            secret: parts.secret,
+            index_path: parts.index_path,
+            corrupt: parts.corrupt,
+            jobs: Queue::default(),
+            index_jobs: Queue::default(),
+            sweeps: Queue::default(),
+            usage: Mutex::new(parts.usage),
+            news: Notify::new(),
+            state: Mutex::new(parts.state),
+            poisoned: OnceLock::new(),
+            index_trouble: Mutex::new(None),
+            full: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            readers: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// The state. A thread that panicked while it held the lock has shown a bug; what it leaves is no worse than what a
+    /// restart would find, since only durable changes are made.
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// The present moment.
+    pub fn now(&self) -> Timestamp {
+        self.options.clock.now()
+    }
+
+    /// Idents from before this are no longer remembered.
+    pub fn idents_since(&self) -> u64 {
+        let memory = self.options.ident_memory.as_millis() as u64;
+        self.now().0.saturating_sub(memory)
+    }
+
+    /// Whether there is no room, with one line per crossing.
+    pub fn full(&self) -> Option<Error> {
+        let options = &self.options;
+        let (low, why) = match self.disk.free(&options.path) {
+            // Room must come back by a little more than it was short of, lest the answer flutters.
+            Ok(free) => {
+                let factor = |min: u64| match self.full.load(Ordering::Relaxed) {
+                    true => min.saturating_add(min / 16),
+                    false => min,
+                };
+                let bytes_min = factor(options.free_bytes_min);
+                let inodes_min = factor(options.free_inodes_min);
+                let low = free.bytes < bytes_min || free.inodes < inodes_min;
+                let why = format!(
+                    "{} bytes and {} inodes are free at {}, at least {bytes_min} and {inodes_min} are wanted",
+                    free.bytes,
+                    free.inodes,
+                    options.path.display()
+                );
+                (low, why)
+            }
+            Err(error) => (true, format!("free room cannot be read: {error}")),
+        };
+        if self.full.swap(low, Ordering::Relaxed) != low {
+            match low {
+                true => tracing::error!(event = "spool_full", why),
+                false => tracing::info!(event = "spool_has_room", why),
+            }
+        }
+        if low {
+            return Some(Error::Full(why));
+        }
+        let trouble = self.index_trouble()?;
+        let behind = self.state().unindexed() > options.unindexed_max;
+        behind.then(|| Error::Full(format!("the index is too far behind: {trouble}")))
+    }
+
+    // === Reasons to refuse ===
+
+    /// Refuses everything from now on.
+    pub fn poison(&self, reason: &str) -> Error {
+        let kept = self.poisoned.get_or_init(|| reason.into()).clone();
+        tracing::error!(
+            event = "spool_poisoned",
+            reason,
+            "nothing more is acknowledged until a restart; look at the disk first"
+        );
+        Error::Poisoned(kept)
+    }
+
+    /// Why nothing is written any more.
+    pub fn refusal(&self) -> Option<Error> {
+        self.poisoned
+            .get()
+            .map(|reason| Error::Poisoned(reason.clone()))
+    }
+
+    /// What keeps the index from being written.
+    pub fn index_trouble(&self) -> Option<String> {
+        lock(&self.index_trouble).clone()
+    }
+
+    /// Says that the index cannot be written, or can again; one line per crossing.
+    pub fn set_index_trouble(&self, trouble: Option<String>) {
+        let mut current = lock(&self.index_trouble);
+        match (&*current, &trouble) {
+            (None, Some(why)) => tracing::error!(event = "index_failing", why),
+            (Some(_), None) => tracing::info!(event = "index_works_again"),
+            _ => {}
+        }
+        *current = trouble;
+    }
+
+    /// Why the spool is not healthy.
+    pub fn unhealthy(&self) -> Option<String> {
+        if let Some(Error::Poisoned(reason)) = self.refusal() {
+            return Some(format!("poisoned: {reason}"));
+        }
+        if let Some(trouble) = self.index_trouble() {
+            return Some(format!("index: {trouble}"));
+        }
+        self.full
+            .load(Ordering::Relaxed)
+            .then(|| self.full())
+            .flatten()
+            .map(|full| full.to_string())
+    }
+
+    /// An error of the index.
+    pub fn index_error(&self, error: rusqlite::Error) -> Error {
+        Error::Io {
+            path: self.index_path.clone(),
+            source: Arc::new(std::io::Error::other(error)),
+        }
+    }
+
+    /// An error of the journal.
+    pub fn journal_error(&self, error: std::io::Error) -> Error {
+        Error::Io {
+            path: self.segments.folder().to_owned(),
+            source: Arc::new(error),
+        }
+    }
+
+    // === The end ===
+
+    /// Refuses new calls.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.news.notify_waiters();
+    }
+
+    /// Whether new calls are refused.
+    pub fn check_open(&self) -> Result<(), Error> {
+        match self.closed.load(Ordering::Acquire) {
+            true => Err(Error::Closed),
+            false => Ok(()),
+        }
+    }
+
+    /// Makes all threads end as soon as they can, as after a crash.
+    pub fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
+        self.close();
+        self.jobs.abandon();
+        self.index_jobs.abandon();
+        self.sweeps.abandon();
+    }
+
+    /// Whether it was left without being closed.
+    pub fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Acquire)
+    }
+
+    /// Tells the sweeper that there may be something to do.
+    pub fn wake_sweeper(&self) {
+        if self.sweeps.len() == 0 {
+            let _ = self.sweeps.push(());
+        }
+    }
+
+    /// Reads from the index.
+    pub fn read<T>(
+        &self,
+        what: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, Error> {
+        let idle = lock(&self.readers).pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => index::connect(&self.index_path).map_err(|error| self.index_error(error))?,
+        };
+        let result = what(&connection).map_err(|error| self.index_error(error));
+        let mut readers = lock(&self.readers);
+        if readers.len() < READERS_MAX {
+            readers.push(connection);
+        }
+        result
+    }
+
+    /// Closes idle connections, so that the last one leaves no files behind.
+    pub fn close_readers(&self) {
+        lock(&self.readers).clear();
+    }
+}

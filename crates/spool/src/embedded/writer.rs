@@ -1,0 +1,571 @@
+//! The single writer: gathers what waits, writes it as one group, syncs once, brings memory in line, answers all. Nothing is
+//! answered before it is durable, and nothing else writes to the journal. A write or sync that failed poisons the spool: what
+//! is on the disk then is unknown (a second fsync may lie), so nothing more is acknowledged until the process starts anew.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mail::Timestamp;
+use rusqlite::Connection;
+
+use super::change::{self, Change, Changes};
+use super::entry::{Entry, MessagePlace, Position};
+use super::group::{Draft, HEADER};
+use super::index;
+use super::job::{AcceptJob, Answer, Carry, Job, Packed};
+use super::journal::{AppendError, Journal};
+use super::record::{BodyPlace, IdentKey, Stretch};
+use super::settling::Settling;
+use super::shared::{IndexJob, Shared};
+use super::state::Present;
+use crate::{Accepted, Batch, Error, Path};
+
+/// A group takes no further job once it has so many bytes.
+const GROUP_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// How often the writer looks again while the index is too far behind.
+const INDEX_WAIT: Duration = Duration::from_millis(20);
+
+/// The writer.
+#[derive(Debug)]
+pub struct Writer {
+    shared: Arc<Shared>,
+    journal: Journal,
+    index: Connection,
+    /// Settlements too large for one group.
+    large: Vec<Settling>,
+    transactions: u64,
+}
+
+/// A group's place and time.
+#[derive(Clone, Copy, Debug)]
+pub struct Written {
+    /// Where it starts.
+    pub start: Position,
+    /// Where its bodies start.
+    pub bodies_at: u64,
+    /// When.
+    pub now: Timestamp,
+}
+
+impl Written {
+    /// A stretch of its records as a span.
+    pub fn span(&self, at: Stretch) -> super::entry::Span {
+        change::span(self.start.generation, self.start.offset + HEADER as u64, at)
+    }
+}
+
+/// A message that stands in the group.
+#[derive(Debug)]
+struct StagedMessage {
+    job: AcceptJob,
+    head_at: Stretch,
+    body: BodyPlace,
+    batches_at: Vec<Stretch>,
+    accepted: Accepted,
+}
+
+/// What is answered once the group is durable.
+#[derive(Debug)]
+enum Staged {
+    Message(Box<StagedMessage>),
+    /// Every path was accepted before.
+    Again(Accepted, Answer<Accepted>),
+    Settling(Box<Settling>),
+    Carry(Vec<StagedCarry>, Answer<usize>),
+}
+
+#[derive(Debug)]
+enum StagedCarry {
+    Message {
+        old: MessagePlace,
+        head_at: Stretch,
+        body: BodyPlace,
+        batches: Vec<(Entry, Stretch)>,
+    },
+    State(Entry, Stretch),
+    Other(Change),
+}
+
+impl Writer {
+    /// Ready to run.
+    pub fn new(shared: Arc<Shared>, journal: Journal, index: Connection) -> Self {
+        Self {
+            shared,
+            journal,
+            index,
+            large: Vec::new(),
+            transactions: 0,
+        }
+    }
+
+    /// Runs until the queue is closed and empty.
+    pub fn run(mut self) {
+        loop {
+            let mut size = 0;
+            let mut alone = false;
+            let more = |job: &Job| {
+                // What is carried forward was checked against a state that no job of the same group may change.
+                let carry = matches!(job, Job::Carry(..));
+                let fits = size < GROUP_BYTES_MAX && !alone && !(carry && size > 0);
+                alone |= carry;
+                size += 1 + match job {
+                    Job::Accept(job) => job.size(),
+                    Job::Settle(job) => job.size().min(super::settling::PART_BYTES_MAX),
+                    Job::Carry(..) => 0,
+                };
+                fits
+            };
+            let jobs = if self.large.is_empty() {
+                match self.shared.jobs.take(more) {
+                    Some(jobs) => jobs,
+                    None => break,
+                }
+            } else {
+                self.shared.jobs.take_now(more)
+            };
+            self.wait_for_index();
+            self.group(jobs);
+        }
+    }
+
+    /// Lets the index catch up: what it does not have is held in memory, and memory is bounded.
+    fn wait_for_index(&self) {
+        while self.shared.state().unindexed() > self.shared.options.unindexed_max
+            && self.shared.index_trouble().is_none()
+            && !self.shared.is_abandoned()
+        {
+            std::thread::sleep(INDEX_WAIT);
+        }
+    }
+
+    fn group(&mut self, jobs: Vec<Job>) {
+        let refusal = self.shared.refusal();
+        let full = match jobs.iter().any(|job| matches!(job, Job::Accept(_))) {
+            true => self.shared.full(),
+            false => None,
+        };
+        let mut draft = Draft::default();
+        let mut staged = Vec::new();
+        let mut idents = HashSet::new();
+        for job in jobs {
+            if let Some(refusal) = &refusal {
+                refuse(job, refusal);
+                continue;
+            }
+            match job {
+                Job::Accept(job) => match &full {
+                    Some(full) => answer(job.answer, Err(full.clone())),
+                    None => staged.extend(self.stage_message(job, &mut draft, &mut idents)),
+                },
+                Job::Settle(job) => {
+                    let transaction = self.next_transaction();
+                    let settling = Settling::begin(job, transaction, &mut self.shared.state());
+                    match settling {
+                        Some(settling) if settling.is_large() => self.large.push(settling),
+                        Some(settling) => staged.push(Staged::Settling(Box::new(settling))),
+                        None => {}
+                    }
+                }
+                Job::Carry(items, answer) => {
+                    let carried = self.stage_carry(items, &mut draft);
+                    staged.push(Staged::Carry(carried, answer));
+                }
+            }
+        }
+        for one in &mut staged {
+            if let Staged::Settling(settling) = one {
+                settling.stage(&mut draft);
+            }
+        }
+        for settling in &mut self.large {
+            settling.stage(&mut draft);
+        }
+        self.write(&draft, staged);
+    }
+
+    fn next_transaction(&mut self) -> u64 {
+        // Unlike any of another run: group numbers only grow.
+        self.transactions += 1;
+        (self.journal.end().sequence + 1) << 20 | (self.transactions & 0xf_ffff)
+    }
+
+    fn write(&mut self, draft: &Draft, staged: Vec<Staged>) {
+        if draft.is_empty() {
+            for one in staged {
+                match one {
+                    Staged::Again(accepted, to) => answer(to, Ok(accepted)),
+                    Staged::Carry(_, to) => answer(to, Ok(0)),
+                    Staged::Message(_) | Staged::Settling(_) => {}
+                }
+            }
+            return;
+        }
+        let now = self.shared.now();
+        match self.journal.append(draft, now) {
+            Ok((start, begun)) => {
+                let written = Written {
+                    start,
+                    bodies_at: start.offset + HEADER as u64 + draft.records.bytes().len() as u64,
+                    now,
+                };
+                self.commit(written, staged);
+                if begun {
+                    self.shared.wake_sweeper();
+                }
+            }
+            Err(AppendError::NoRoom(error)) => {
+                self.fail(
+                    staged,
+                    &Error::Full(format!("no room for a new segment: {error}")),
+                );
+            }
+            Err(AppendError::Broken(error)) => {
+                let reason = format!(
+                    "journal segment {:016x}: {error}",
+                    self.journal.end().generation
+                );
+                let poisoned = self.shared.poison(&reason);
+                self.fail(staged, &poisoned);
+            }
+        }
+    }
+
+    fn fail(&mut self, staged: Vec<Staged>, error: &Error) {
+        for one in staged {
+            match one {
+                Staged::Message(message) => answer(message.job.answer, Err(error.clone())),
+                Staged::Again(_, to) => answer(to, Err(error.clone())),
+                Staged::Carry(_, to) => answer(to, Err(error.clone())),
+                Staged::Settling(settling) => settling.fail(&mut self.shared.state(), error),
+            }
+        }
+        for settling in self.large.drain(..) {
+            settling.fail(&mut self.shared.state(), error);
+        }
+    }
+
+    // === What the group will hold ===
+
+    fn stage_message(
+        &self,
+        mut job: AcceptJob,
+        draft: &mut Draft,
+        group_idents: &mut HashSet<IdentKey>,
+    ) -> Option<Staged> {
+        let count = job
+            .batches
+            .iter()
+            .map(|packed| packed.batch.recipients.len());
+        let mut paths = vec![Path::New; count.sum()];
+        if !job.idents.is_empty() {
+            for (path, key) in paths.iter_mut().zip(&job.idents) {
+                match self.is_remembered(key, group_idents) {
+                    Ok(true) => *path = Path::Again,
+                    Ok(false) => {}
+                    Err(error) => {
+                        answer(job.answer, Err(self.shared.index_error(error)));
+                        return None;
+                    }
+                }
+            }
+            leave_out(&mut job, &paths);
+            group_idents.extend(&job.idents);
+        }
+        let accepted = Accepted {
+            id: job.head.id,
+            paths,
+        };
+        if job.batches.is_empty() {
+            return Some(Staged::Again(accepted, job.answer));
+        }
+        let body = BodyPlace {
+            offset: draft.body(&job.body),
+            length: job.head.body_bytes,
+            checksum: job.checksum,
+        };
+        let packed: Vec<Vec<u8>> = job
+            .batches
+            .iter_mut()
+            .map(|packed| std::mem::take(&mut packed.bytes))
+            .collect();
+        let (head_at, batches_at) =
+            draft
+                .records
+                .message(&job.packed_head, body, &packed, &job.idents);
+        Some(Staged::Message(Box::new(StagedMessage {
+            job,
+            head_at,
+            body,
+            batches_at,
+            accepted,
+        })))
+    }
+
+    /// Looked for in the order in which a key travels: this group, memory, index. A key leaves memory only once it is in
+    /// the index, so it cannot slip through in between.
+    fn is_remembered(
+        &self,
+        key: &IdentKey,
+        group_idents: &HashSet<IdentKey>,
+    ) -> rusqlite::Result<bool> {
+        if group_idents.contains(key) || self.shared.state().has_ident(key) {
+            return Ok(true);
+        }
+        index::has_ident(&self.index, key, self.shared.idents_since())
+    }
+
+    fn stage_carry(&self, items: Vec<Carry>, draft: &mut Draft) -> Vec<StagedCarry> {
+        let mut staged = Vec::new();
+        for item in items {
+            match item {
+                Carry::Message {
+                    old,
+                    head,
+                    body,
+                    batches,
+                } => {
+                    let state = self.shared.state();
+                    let unchanged = state.carrying.contains(&old.id)
+                        && !state.is_leased(old.id)
+                        && batches.iter().all(|(entry, _)| state.is_idle(entry.id));
+                    drop(state);
+                    if !unchanged {
+                        continue;
+                    }
+                    let body = BodyPlace {
+                        offset: draft.body(&[body]),
+                        length: old.body_length,
+                        checksum: old.checksum,
+                    };
+                    let (entries, packed): (Vec<_>, Vec<_>) = batches.into_iter().unzip();
+                    let (head_at, at) = draft.records.message(&head, body, &packed, &[]);
+                    staged.push(StagedCarry::Message {
+                        old,
+                        head_at,
+                        body,
+                        batches: entries.into_iter().zip(at).collect(),
+                    });
+                }
+                Carry::State { old, bytes } => {
+                    let state = self.shared.state();
+                    if state.carrying.contains(&old.message) && state.is_idle(old.id) {
+                        drop(state);
+                        let arrival = Timestamp(old.arrival);
+                        let at = draft.records.state(None, old.message, arrival, &bytes);
+                        staged.push(StagedCarry::State(old, at));
+                    }
+                }
+                Carry::Finished(all) => {
+                    for (message, batch, generation) in all {
+                        draft.records.finished(None, message, batch, generation);
+                        staged.push(StagedCarry::Other(Change::Finished {
+                            message,
+                            batch,
+                            generation,
+                        }));
+                    }
+                }
+                Carry::Idents(idents) => {
+                    draft.records.idents(&idents);
+                    staged.push(StagedCarry::Other(Change::Idents(idents)));
+                }
+                Carry::Done(generation) => {
+                    draft.records.carried(generation);
+                    staged.push(StagedCarry::Other(Change::Carried(generation)));
+                }
+            }
+        }
+        staged
+    }
+
+    // === The group is durable ===
+
+    fn commit(&mut self, written: Written, staged: Vec<Staged>) {
+        let mut changes = Vec::new();
+        let mut answers: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
+        let mut state = self.shared.state();
+        for one in staged {
+            match one {
+                Staged::Message(message) => {
+                    let (change, reply) = commit_message(*message, written, &mut state);
+                    changes.push(change);
+                    answers.push(reply);
+                }
+                Staged::Again(accepted, to) => answers.push(Box::new(|| answer(to, Ok(accepted)))),
+                Staged::Settling(mut settling) => {
+                    settling.resolve(written, &mut state);
+                    answers.push(settling.finish(written, &mut state, &mut changes));
+                }
+                Staged::Carry(carried, to) => {
+                    let count = carried.len();
+                    for one in carried {
+                        changes.push(commit_carry(one, written, &mut state));
+                    }
+                    answers.push(Box::new(move || answer(to, Ok(count))));
+                }
+            }
+        }
+        let large = std::mem::take(&mut self.large);
+        for mut settling in large {
+            settling.resolve(written, &mut state);
+            if settling.is_complete() {
+                answers.push(settling.finish(written, &mut state, &mut changes));
+            } else {
+                self.large.push(settling);
+            }
+        }
+        let end = self.journal.end();
+        let open = self.large.iter().filter_map(Settling::start).min();
+        let changes = Changes {
+            generation: end.generation,
+            sequence: end.sequence,
+            time: written.now,
+            changes,
+            resume: open.unwrap_or(end).min(end),
+        };
+        // Under the lock: the index must not have what memory does not know yet.
+        let _ = self.shared.index_jobs.push(IndexJob::Changes(changes));
+        drop(state);
+        for reply in answers {
+            reply();
+        }
+        self.shared.news.notify_waiters();
+    }
+}
+
+fn commit_message(
+    message: StagedMessage,
+    written: Written,
+    state: &mut super::state::State,
+) -> (Change, Box<dyn FnOnce() + Send>) {
+    let job = message.job;
+    let place = MessagePlace {
+        id: job.head.id,
+        head: written.span(message.head_at),
+        body_offset: written.bodies_at + message.body.offset,
+        body_length: message.body.length,
+        checksum: message.body.checksum,
+    };
+    let presents: Vec<Present> = job
+        .batches
+        .iter()
+        .zip(&message.batches_at)
+        .map(|(packed, at)| {
+            present(
+                &packed.batch,
+                &job.head.id,
+                job.head.arrival,
+                written,
+                *at,
+                state,
+            )
+        })
+        .collect();
+    let entries = presents.iter().map(|(entry, _)| entry.clone()).collect();
+    let sequence = written.start.sequence;
+    state.accepted(sequence, place, job.head, presents, &job.idents);
+    let change = Change::Message {
+        place,
+        entries,
+        idents: job.idents,
+    };
+    let accepted = message.accepted;
+    let to = job.answer;
+    (change, Box::new(move || answer(to, Ok(accepted))))
+}
+
+fn commit_carry(carried: StagedCarry, written: Written, state: &mut super::state::State) -> Change {
+    let sequence = written.start.sequence;
+    let again = |old: &Entry, at: Stretch, state: &mut super::state::State| {
+        let mut new = Entry {
+            span: written.span(at),
+            ..old.clone()
+        };
+        if new.track == super::entry::Track::Waiting && new.due <= written.now.0 {
+            new.track = super::entry::Track::Ripe;
+        }
+        state.moved(sequence, old, new.clone());
+        new
+    };
+    match carried {
+        StagedCarry::Message {
+            old,
+            head_at,
+            body,
+            batches,
+        } => {
+            let place = MessagePlace {
+                head: written.span(head_at),
+                body_offset: written.bodies_at + body.offset,
+                ..old
+            };
+            state.message_moved(sequence, place);
+            let entries = batches
+                .iter()
+                .map(|(old, at)| again(old, *at, state))
+                .collect();
+            Change::Message {
+                place,
+                entries,
+                idents: Vec::new(),
+            }
+        }
+        StagedCarry::State(old, at) => Change::State(again(&old, at, state)),
+        StagedCarry::Other(change) => change,
+    }
+}
+
+/// The entry of a batch that was just written.
+pub fn present(
+    batch: &Arc<Batch>,
+    message: &mail::MessageId,
+    arrival: Timestamp,
+    written: Written,
+    at: Stretch,
+    state: &mut super::state::State,
+) -> Present {
+    let number = state.numbers.number(&batch.destination);
+    let span = written.span(at);
+    let entry = change::entry(batch, *message, arrival, number, span, written.now);
+    (entry, batch.clone())
+}
+
+/// Leaves out of the batches whom an ident was accepted for before.
+fn leave_out(job: &mut AcceptJob, paths: &[Path]) {
+    if paths.iter().all(|path| *path == Path::New) {
+        return;
+    }
+    let mut rest = paths.iter();
+    for packed in &mut job.batches {
+        let mut batch = Batch::clone(&packed.batch);
+        let before = batch.recipients.len();
+        batch
+            .recipients
+            .retain(|_| rest.next().is_some_and(|path| *path == Path::New));
+        if batch.recipients.len() != before {
+            *packed = Packed {
+                bytes: super::content::encode_batch(&batch),
+                batch: Arc::new(batch),
+            };
+        }
+    }
+    job.batches
+        .retain(|packed| !packed.batch.recipients.is_empty());
+    let mut rest = paths.iter();
+    job.idents
+        .retain(|_| rest.next().is_some_and(|path| *path == Path::New));
+}
+
+fn refuse(job: Job, error: &Error) {
+    match job {
+        Job::Accept(job) => answer(job.answer, Err(error.clone())),
+        Job::Settle(job) => answer(job.answer, Err(error.clone())),
+        Job::Carry(_, to) => answer(to, Err(error.clone())),
+    }
+}
+
+/// Answers; nobody may wait any more, then the work stands all the same.
+pub fn answer<T>(to: Answer<T>, what: Result<T, Error>) {
+    let _ = to.send(what);
+}

@@ -1,0 +1,329 @@
+//! The spool in plain memory: the interface in its simplest form, against which the other engines are compared. Keeps no promise
+//! across the end of the process and says so in its guarantees, so no edge will answer 250 on it. Never fast with many batches:
+//! it looks at all of them.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use mail::{MessageId, Timestamp};
+use tokio::sync::Notify;
+
+use crate::{
+    Accepted, Batch, BatchId, Clock, Destination, Destinations, Error, Guarantees, Head, Lane,
+    Lease, NewBatch, NewMessage, Outcome, Path, Settlement, Spool, Tally, Wanted,
+};
+
+/// The engine.
+#[derive(Debug, Default)]
+pub struct Memory {
+    clock: Clock,
+    inner: Mutex<Inner>,
+    news: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    messages: HashMap<MessageId, (Arc<Head>, Bytes)>,
+    batches: BTreeMap<BatchId, Held>,
+    idents: HashSet<(String, String)>,
+    last: u64,
+    news: bool,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Held {
+    message: MessageId,
+    batch: Batch,
+    token: Option<u64>,
+}
+
+impl Memory {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// One with another clock.
+    pub fn with_clock(clock: Clock) -> Self {
+        Self {
+            clock,
+            ..Self::default()
+        }
+    }
+
+    fn open(&self) -> Result<MutexGuard<'_, Inner>, Error> {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        match inner.closed {
+            true => Err(Error::Closed),
+            false => Ok(inner),
+        }
+    }
+}
+
+impl Inner {
+    fn add(&mut self, message: MessageId, new: NewBatch) {
+        self.last += 1;
+        let id = BatchId(u128::from(self.last));
+        let batch = Batch {
+            id,
+            destination: new.destination,
+            class: new.class,
+            due: new.due,
+            attempts: 0,
+            recipients: new.recipients,
+            template: new.template,
+            note: Bytes::new(),
+            reply: "".into(),
+        };
+        if !batch.recipients.is_empty() {
+            let held = Held {
+                message,
+                batch,
+                token: None,
+            };
+            self.batches.insert(id, held);
+        }
+    }
+
+    fn lane_and_key(&self, held: &Held, now: Timestamp) -> Option<(Lane, (Timestamp, BatchId))> {
+        let (head, _) = self.messages.get(&held.message)?;
+        let batch = &held.batch;
+        let lane = Lane::of(batch.class, head.arrival, batch.attempts, now);
+        let key = match lane {
+            Lane::Live | Lane::Backlog => head.arrival,
+            Lane::Urgent | Lane::Retry => batch.due,
+        };
+        Some((lane, (key, batch.id)))
+    }
+
+    fn settle(&mut self, settlement: Settlement) -> bool {
+        let Some(held) = self.batches.get_mut(&settlement.batch) else {
+            return false;
+        };
+        if held.token != Some(settlement.token) {
+            return false;
+        }
+        let message = held.message;
+        match settlement.outcome {
+            Outcome::Deferred {
+                until,
+                reply,
+                note,
+                recipients,
+                attempted,
+            } if !recipients.is_empty() => {
+                held.token = None;
+                held.batch.due = until;
+                held.batch.reply = reply;
+                held.batch.note = note;
+                held.batch.recipients = recipients;
+                held.batch.attempts += u32::from(attempted);
+            }
+            Outcome::Replaced(children) => {
+                self.batches.remove(&settlement.batch);
+                for child in children {
+                    self.add(message, child);
+                }
+            }
+            Outcome::Deferred { .. } | Outcome::Finished => {
+                self.batches.remove(&settlement.batch);
+            }
+        }
+        if !self.batches.values().any(|held| held.message == message) {
+            self.messages.remove(&message);
+        }
+        true
+    }
+}
+
+fn serves(wanted: &Wanted, destination: &Destination) -> bool {
+    match &wanted.destinations {
+        Destinations::Only(these) => these.contains(destination),
+        Destinations::Except(these) => !these.contains(destination),
+    }
+}
+
+#[async_trait::async_trait]
+impl Spool for Memory {
+    async fn accept(&self, message: NewMessage, ident: Option<&str>) -> Result<Accepted, Error> {
+        let mut inner = self.open()?;
+        let body: Bytes = message.body.concat().into();
+        inner.last += 1;
+        let id = MessageId(u128::from(inner.last));
+        let mut paths = Vec::new();
+        let mut names = Vec::new();
+        let mut batches = message.batches;
+        for batch in &mut batches {
+            batch.recipients.retain(|recipient| {
+                let name = ident.map(|ident| (ident.to_owned(), recipient.address.to_string()));
+                let again = name
+                    .as_ref()
+                    .is_some_and(|name| inner.idents.contains(name));
+                names.extend(name);
+                paths.push(if again { Path::Again } else { Path::New });
+                !again
+            });
+        }
+        inner.idents.extend(names);
+        if batches.iter().any(|batch| !batch.recipients.is_empty()) {
+            let head = Head {
+                id,
+                arrival: message.arrival,
+                accepted: self.clock.now(),
+                reverse_path: message.reverse_path,
+                parameters: message.parameters,
+                facts: message.facts,
+                body_bytes: body.len() as u64,
+            };
+            inner.messages.insert(id, (Arc::new(head), body));
+            for batch in batches {
+                inner.add(id, batch);
+            }
+        }
+        inner.news = true;
+        drop(inner);
+        self.news.notify_waiters();
+        Ok(Accepted { id, paths })
+    }
+
+    async fn claim(&self, _host: &str, wanted: &Wanted) -> Result<Vec<Lease>, Error> {
+        let mut inner = self.open()?;
+        inner.news = false;
+        let now = self.clock.now();
+        let mut due: Vec<_> = inner
+            .batches
+            .values()
+            .filter(|held| held.token.is_none() && held.batch.due <= now)
+            .filter(|held| serves(wanted, &held.batch.destination))
+            .filter_map(|held| inner.lane_and_key(held, now))
+            .collect();
+        due.sort();
+        let mut leases = Vec::new();
+        for (lane, limit) in Lane::ALL.into_iter().zip(wanted.lanes) {
+            let mut of_lane: Vec<_> = due.iter().filter(|(of, _)| *of == lane).collect();
+            if of_lane.len() >= limit && limit > 0 {
+                inner.news = true;
+            }
+            of_lane.truncate(limit);
+            for (_, (_, id)) in of_lane {
+                inner.last += 1;
+                let token = inner.last;
+                let Some(held) = inner.batches.get_mut(id) else {
+                    continue;
+                };
+                held.token = Some(token);
+                let (message, batch) = (held.message, held.batch.clone());
+                if let Some((head, _)) = inner.messages.get(&message) {
+                    let head = head.clone();
+                    leases.push(Lease { head, batch, token });
+                }
+            }
+        }
+        Ok(leases)
+    }
+
+    async fn ready(&self) {
+        loop {
+            let told = self.news.notified();
+            tokio::pin!(told);
+            told.as_mut().enable();
+            let wait = {
+                let Ok(inner) = self.open() else { return };
+                if inner.news {
+                    return;
+                }
+                let now = self.clock.now();
+                let waiting = inner.batches.values().filter(|held| held.token.is_none());
+                waiting
+                    .filter(|held| held.batch.due > now)
+                    .map(|held| held.batch.due.since(now))
+                    .min()
+            };
+            match wait {
+                None => told.await,
+                Some(wait) => {
+                    if tokio::time::timeout(wait, told).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn settle(&self, settlements: Vec<Settlement>) -> Result<usize, Error> {
+        let mut inner = self.open()?;
+        let effective = settlements
+            .into_iter()
+            .filter_map(|settlement| inner.settle(settlement).then_some(()))
+            .count();
+        inner.news = true;
+        drop(inner);
+        self.news.notify_waiters();
+        Ok(effective)
+    }
+
+    async fn body(&self, message: MessageId) -> Result<Bytes, Error> {
+        let inner = self.open()?;
+        match inner.messages.get(&message) {
+            Some((_, body)) => Ok(body.clone()),
+            None => Err(Error::Unknown(message)),
+        }
+    }
+
+    async fn tally(&self) -> Result<Vec<Tally>, Error> {
+        let inner = self.open()?;
+        let now = self.clock.now();
+        let mut lines: BTreeMap<_, Tally> = BTreeMap::new();
+        for held in inner.batches.values() {
+            let batch = &held.batch;
+            let arrival = inner
+                .messages
+                .get(&held.message)
+                .map(|(head, _)| head.arrival);
+            let due = match held.token {
+                Some(_) => now,
+                None => batch.due.max(now),
+            };
+            let line = lines
+                .entry((batch.destination.clone(), batch.class))
+                .or_insert_with(|| Tally {
+                    destination: batch.destination.clone(),
+                    class: batch.class,
+                    batches: 0,
+                    recipients: 0,
+                    leased: 0,
+                    oldest: Timestamp(u64::MAX),
+                    next_due: Timestamp(u64::MAX),
+                });
+            line.batches += 1;
+            line.recipients += batch.recipients.len() as u64;
+            line.leased += u64::from(held.token.is_some());
+            line.oldest = line.oldest.min(arrival.unwrap_or(now));
+            line.next_due = line.next_due.min(due);
+        }
+        Ok(lines.into_values().collect())
+    }
+
+    fn unhealthy(&self) -> Option<String> {
+        None
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        Guarantees {
+            survives_power_cut: false,
+            survives_host_loss: false,
+            message_bytes_max: u64::MAX,
+            ident_memory: Duration::MAX,
+        }
+    }
+
+    async fn close(&self) {
+        if let Ok(mut inner) = self.open() {
+            inner.closed = true;
+        }
+        self.news.notify_waiters();
+    }
+}

@@ -1,0 +1,46 @@
+//! Every engine passes the conformance suite.
+
+#![allow(clippy::unwrap_used)]
+
+mod shared;
+
+use std::sync::Arc;
+
+use shared::conformance;
+use spool::embedded::{Embedded, Options};
+use spool::memory::Memory;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory() {
+    conformance::all(|clock| (Arc::new(Memory::with_clock(clock.clock())), Box::new(()))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn embedded() {
+    conformance::all(|clock| {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options {
+            clock: clock.clock(),
+            ..shared::options(folder.path())
+        };
+        (Arc::new(Embedded::open(options).unwrap()), Box::new(folder))
+    })
+    .await;
+}
+
+/// Nothing depends on how much is held in memory.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn embedded_with_the_least_memory() {
+    conformance::all(|clock| {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options {
+            clock: clock.clock(),
+            window_max: 1,
+            content_bytes_max: 0,
+            unindexed_max: 8,
+            ..shared::options(folder.path())
+        };
+        (Arc::new(Embedded::open(options).unwrap()), Box::new(folder))
+    })
+    .await;
+}
