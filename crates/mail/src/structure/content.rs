@@ -7,6 +7,8 @@ use super::Objection;
 /// The longest boundary that is taken for one. RFC 2046 5.1.1 says 70; mailers exist that go beyond.
 const BOUNDARY_BYTES_MAX: usize = 200;
 
+const ONLY_SOME: Objection = Objection::Ambiguous("boundary that only some readers find");
+
 /// What kind of thing a part is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -145,16 +147,18 @@ fn boundary(raw: &[u8], without_comments: &[u8]) -> Result<Option<Box<[u8]>>, Ob
     for reading in strict {
         add(reading)?;
     }
-    for reading in lax_readings(raw) {
+    for reading in lax_readings(raw)? {
         if !found {
-            return Err(Objection::Ambiguous("boundary that only some readers find"));
+            return Err(ONLY_SOME);
         }
-        add(reading)?;
+        add(reading.to_vec())?;
     }
     let Some(boundary) = agreed else {
         return Ok(None);
     };
-    let printable = boundary.iter().all(|b| matches!(b, b' '..=b'~'));
+    // Quotes and escapes are read in more ways than two when they stand where none belongs.
+    let printable =
+        (boundary.iter()).all(|b| matches!(b, b' '..=b'~') && *b != b'"' && *b != b'\\');
     if boundary.is_empty() || boundary.len() > BOUNDARY_BYTES_MAX || !printable {
         return Err(Objection::Ambiguous(
             "empty, overlong or unprintable boundary",
@@ -201,10 +205,9 @@ fn strict_readings(text: &[u8]) -> Result<Vec<Vec<u8>>, Objection> {
 /// A parameter's value, and what follows it.
 fn parameter_value(text: &[u8]) -> Result<(Vec<u8>, &[u8]), Objection> {
     let Some((b'"', mut rest)) = text.split_first() else {
-        let end = (text.iter())
-            .position(|b| *b == b';' || b.is_ascii_whitespace())
-            .unwrap_or(text.len());
-        return Ok((text[..end].to_vec(), &text[end..]));
+        // Readers exist that take white space into the value; the lax reading ends there, so that the two differ.
+        let end = (text.iter().position(|b| *b == b';')).unwrap_or(text.len());
+        return Ok((text[..end].trim_ascii().to_vec(), &text[end..]));
     };
     let mut value = Vec::new();
     while let Some((b, behind)) = rest.split_first() {
@@ -227,28 +230,32 @@ fn parameter_value(text: &[u8]) -> Result<(Vec<u8>, &[u8]), Objection> {
 }
 
 /// The values of `boundary` as a reader finds them who searches for the word: inside quotes and comments too, escapes kept.
-fn lax_readings(text: &[u8]) -> Vec<Vec<u8>> {
+fn lax_readings(text: &[u8]) -> Result<Vec<&[u8]>, Objection> {
     const WORD: &[u8] = b"boundary";
     let mut readings = Vec::new();
-    let mut at = 0;
+    let mut rest = text;
+    let mut before = None;
     while let Some(found) =
-        (text[at..].windows(WORD.len())).position(|window| window.eq_ignore_ascii_case(WORD))
+        (rest.windows(WORD.len())).position(|window| window.eq_ignore_ascii_case(WORD))
     {
-        let start = at + found;
-        at = start + WORD.len();
-        let before = start.checked_sub(1).map(|before| text[before]);
+        before = found.checked_sub(1).map(|at| rest[at]).or(before);
+        rest = &rest[found + WORD.len()..];
         if before.is_some_and(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
             continue;
         }
-        let Some((b'=', behind)) = text[at..].trim_ascii_start().split_first() else {
-            continue;
+        let Some((b'=', value)) = rest.trim_ascii_start().split_first() else {
+            return Err(ONLY_SOME);
         };
-        let behind = behind.trim_ascii_start();
-        let reading = match behind.split_first() {
-            Some((b'"', quoted)) => quoted.split(|b| *b == b'"').next(),
-            _ => (behind.split(|b| *b == b';' || b.is_ascii_whitespace())).next(),
+        let value = value.trim_ascii_start();
+        let (value, ends): (_, fn(&u8) -> bool) = match value.split_first() {
+            Some((b'"', quoted)) => (quoted, |b| *b == b'"'),
+            _ => (value, |b| *b == b';' || b.is_ascii_whitespace()),
         };
-        readings.push(reading.unwrap_or_default().to_vec());
+        let end = value.iter().position(ends).unwrap_or(value.len());
+        readings.push(&value[..end]);
+        // The value may hold the word itself.
+        rest = &value[end..];
+        before = None;
     }
-    readings
+    Ok(readings)
 }

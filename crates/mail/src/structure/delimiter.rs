@@ -26,12 +26,39 @@ impl Boundary {
     }
 }
 
-/// What a boundary does in a line.
+/// A boundary that readers may be looking for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sought<'a> {
+    pub(super) boundary: &'a Boundary,
+    pub(super) state: State,
+}
+
+/// How a boundary's multipart stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum State {
+    /// Open, at this depth.
+    Open(usize),
+    /// Its closing delimiter has come, and none of an outer one yet.
+    Closed(usize),
+    /// An outer delimiter came first: it is over, but not to readers that look for the innermost boundary alone.
+    Abandoned,
+}
+
+/// The delimiter that a line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Delimiter {
+    /// The depth of its multipart.
+    pub(super) at: usize,
+    /// Whether it closes it.
+    pub(super) close: bool,
+}
+
+/// How a boundary occurs in a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Occurrence {
     /// The line is its delimiter, or with `close` its closing delimiter.
-    Delimiter { close: bool },
-    /// It occurs, but the line is no delimiter to a strict reader.
+    Alone { close: bool },
+    /// The line is no delimiter to a strict reader.
     Stray,
 }
 
@@ -52,14 +79,14 @@ impl Budget {
     }
 }
 
-/// What one of the boundaries (innermost last) does in this line, and which. A delimiter counts before strays: a line that is
-/// exactly an inner one's delimiter may well start like an outer one's.
+/// The delimiter that this line is, when all readers agree on it.
 pub(super) fn find<'a>(
     line: &[u8],
-    boundaries: impl Iterator<Item = (usize, &'a Boundary)> + Clone,
+    sought: impl Iterator<Item = Sought<'a>> + Clone,
     budget: &mut Budget,
-) -> Result<Option<(usize, Found)>, Objection> {
-    let mut stray = None;
+) -> Result<Option<Delimiter>, Objection> {
+    let mut delimiter = None;
+    let mut innermost_stray = None;
     let mut at = 0;
     while let Some(start) = line[at..].iter().position(|b| *b == b'-') {
         let start = at + start;
@@ -68,17 +95,28 @@ pub(super) fn find<'a>(
         if run < 2 {
             continue;
         }
-        for (index, boundary) in boundaries.clone() {
-            let Some(found) = occurs(line, start, run, boundary, budget)? else {
-                continue;
-            };
-            match found {
-                Found::Delimiter { .. } => return Ok(Some((index, found))),
-                Found::Stray => stray = Some((index, found)),
+        for Sought { boundary, state } in sought.clone() {
+            match (occurs(line, start, run, boundary, budget)?, state) {
+                (None, _) | (Some(Occurrence::Stray), State::Closed(_)) => {}
+                (Some(_), State::Abandoned) => {
+                    return Err(Objection::Ambiguous("part behind the end of its multipart"));
+                }
+                (Some(Occurrence::Alone { close }), State::Open(at) | State::Closed(at)) => {
+                    if delimiter.replace(Delimiter { at, close }).is_some() {
+                        return Err(Objection::Ambiguous("delimiter of two multiparts"));
+                    }
+                }
+                (Some(Occurrence::Stray), State::Open(at)) => {
+                    innermost_stray = innermost_stray.max(Some(at));
+                }
             }
         }
     }
-    Ok(stray)
+    // A delimiter may well start like one of a multipart around its own; not like one inside it, nor may other lines.
+    if innermost_stray > delimiter.map(|delimiter| delimiter.at) {
+        return Err(Objection::Ambiguous("boundary inside a line"));
+    }
+    Ok(delimiter)
 }
 
 /// Whether `--boundary` occurs so that it ends or begins in the run of dashes `start..start + run`.
@@ -88,7 +126,7 @@ fn occurs(
     run: usize,
     boundary: &Boundary,
     budget: &mut Budget,
-) -> Result<Option<Found>, Objection> {
+) -> Result<Option<Occurrence>, Objection> {
     if run < boundary.dashes + 2 {
         return Ok(None);
     }
@@ -111,8 +149,8 @@ fn occurs(
     }
     let alone = start == 0 && spare == 0 && tail.iter().all(|b| matches!(b, b' ' | b'\t' | b'\r'));
     Ok(Some(if alone {
-        Found::Delimiter { close }
+        Occurrence::Alone { close }
     } else {
-        Found::Stray
+        Occurrence::Stray
     }))
 }

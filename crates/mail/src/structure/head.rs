@@ -81,6 +81,7 @@ impl Head {
             return Ok(Line::Taken);
         }
         let Some(field) = crate::header::fields(line).next() else {
+            self.last = Last::None;
             return Ok(Line::Junk);
         };
         self.fields += 1;
@@ -105,6 +106,11 @@ impl Head {
             Last::Other
         };
         Ok(Line::Taken)
+    }
+
+    /// Whether white space at the start of a line would continue a field.
+    pub(super) fn in_field(&self) -> bool {
+        self.last != Last::None
     }
 
     fn continuation(&mut self, span: Range<usize>, empty: bool) {

@@ -1,7 +1,7 @@
 //! The walk itself: line after line, with a stack of what is open.
 
 use super::content::Kind;
-use super::delimiter::{self, Boundary, Budget, Found};
+use super::delimiter::{self, Boundary, Budget, Delimiter, Sought, State};
 use super::head::{Encoding, Head, Line};
 use super::{Limits, Objection, Structure};
 
@@ -9,6 +9,8 @@ use super::{Limits, Objection, Structure};
 const ENCODED_MAX: usize = 3;
 /// Multiparts whose boundary never comes. Parsers read to the end of the message for each of them.
 const UNFOUND_MAX: usize = 10;
+/// Multiparts that an outer delimiter ended. Bounces cut their message off like that, once each.
+const ABANDONED_MAX: usize = 32;
 /// All headers together, as a multiple of the limits for one.
 const HEADER_BYTES_FACTOR: usize = 16;
 /// All fields together, as a multiple of the limit for one header.
@@ -97,11 +99,20 @@ enum Frame {
 }
 
 impl Frame {
-    fn boundary(&self) -> Option<&Boundary> {
-        match self {
-            Self::Multipart { boundary, .. } => Some(boundary),
-            Self::Message => None,
-        }
+    /// What readers look for while this frame, `at` deep, is open.
+    fn sought(&self, at: usize) -> Option<Sought<'_>> {
+        let Self::Multipart {
+            boundary, closed, ..
+        } = self
+        else {
+            return None;
+        };
+        let state = if *closed {
+            State::Closed(at)
+        } else {
+            State::Open(at)
+        };
+        Some(Sought { boundary, state })
     }
 }
 
@@ -126,6 +137,8 @@ struct Walk<'a, 'b> {
     tally: &'a mut Tally<'b>,
     place: Place,
     frames: Vec<Frame>,
+    /// Boundaries of multiparts that ended without their closing delimiter.
+    abandoned: Vec<Boundary>,
     budget: Budget,
     encoded: Option<Encoded>,
 }
@@ -138,6 +151,7 @@ pub(super) fn walk(message: &[u8], tally: &mut Tally<'_>, place: Place) -> Resul
         tally,
         place,
         frames: Vec::new(),
+        abandoned: Vec::new(),
         budget: Budget::new(message.len()),
         encoded: None,
     };
@@ -158,47 +172,43 @@ impl Walk<'_, '_> {
         let text = line.strip_suffix(b"\n").unwrap_or(line);
         let text = text.strip_suffix(b"\r").unwrap_or(text);
         self.tally.line(text.len())?;
-        let open = (self.frames.iter().enumerate().rev())
-            .filter_map(|(at, frame)| Some((at, frame.boundary()?)));
-        match delimiter::find(text, open, &mut self.budget)? {
-            Some((at, Found::Delimiter { close })) => self.delimiter(mode, at, close, start),
-            Some((_, Found::Stray)) => Err(Objection::Ambiguous("boundary inside a line")),
+        match delimiter::find(
+            text,
+            sought(&self.frames, &self.abandoned),
+            &mut self.budget,
+        )? {
+            Some(delimiter) => self.delimiter(mode, delimiter, start),
             None => self.content(mode, start, end),
         }
     }
 
     /// A line that is no delimiter.
     fn content(&mut self, mode: Mode, start: usize, end: usize) -> Result<Mode, Objection> {
-        let mut mode = mode;
-        loop {
-            match mode {
-                Mode::Body => return Ok(Mode::Body),
-                Mode::Header(mut head) => {
-                    match head.line(self.message, start..end, self.tally.limits)? {
-                        Line::Taken => return Ok(Mode::Header(head)),
-                        Line::Blank => return self.enter(&head, end),
-                        Line::Junk => {
-                            mode = match self.enter(&head, start)? {
-                                // The line may be part of the nested message's header.
-                                Mode::Header(head) => Mode::Header(head),
-                                _ => return Ok(Mode::Doubt(Head::default())),
-                            };
-                        }
-                    }
+        match mode {
+            Mode::Body => Ok(Mode::Body),
+            Mode::Header(mut head) => {
+                match head.line(self.message, start..end, self.tally.limits)? {
+                    Line::Taken => Ok(Mode::Header(head)),
+                    Line::Blank => self.enter(&head, end),
+                    Line::Junk => match self.enter(&head, start)? {
+                        // Its header would start at this line, or behind the next blank one.
+                        Mode::Header(_) => Err(Objection::Ambiguous(
+                            "broken header before a nested message",
+                        )),
+                        Mode::Body | Mode::Doubt(_) => Ok(Mode::Doubt(Head::default())),
+                    },
                 }
-                Mode::Doubt(mut head) => {
-                    // Lax readers step over white space in front of a field there.
-                    let line = &self.message[start..end];
-                    let indent = line.len() - line.trim_ascii_start().len();
-                    let from = if indent < line.len() {
-                        start + indent
-                    } else {
-                        start
-                    };
-                    return match head.line(self.message, from..end, self.tally.limits)? {
-                        Line::Blank => self.resolve(&head).map(|()| Mode::Body),
-                        Line::Taken | Line::Junk => Ok(Mode::Doubt(head)),
-                    };
+            }
+            Mode::Doubt(mut head) => {
+                // Lax readers step over white space where no field could go on.
+                let line = &self.message[start..end];
+                let indent = match line.trim_ascii_start() {
+                    field if field.is_empty() || head.in_field() => 0,
+                    field => line.len() - field.len(),
+                };
+                match head.line(self.message, start + indent..end, self.tally.limits)? {
+                    Line::Blank => self.resolve(&head).map(|()| Mode::Body),
+                    Line::Taken | Line::Junk => Ok(Mode::Doubt(head)),
                 }
             }
         }
@@ -226,12 +236,8 @@ impl Walk<'_, '_> {
             Kind::Untyped | Kind::Leaf => Ok(Mode::Body),
             Kind::Multipart { boundary, digest } => {
                 let boundary = Boundary::new(&boundary);
-                if self
-                    .frames
-                    .iter()
-                    .any(|frame| frame.boundary() == Some(&boundary))
-                {
-                    return Err(Objection::Ambiguous("one boundary inside itself"));
+                if sought(&self.frames, &self.abandoned).any(|other| *other.boundary == boundary) {
+                    return Err(Objection::Ambiguous("boundary that is still in use"));
                 }
                 self.push(Frame::Multipart {
                     boundary,
@@ -272,24 +278,29 @@ impl Walk<'_, '_> {
     fn delimiter(
         &mut self,
         mode: Mode,
-        at: usize,
-        close: bool,
+        Delimiter { at, close }: Delimiter,
         start: usize,
     ) -> Result<Mode, Objection> {
         self.finish(mode, start)?;
         self.truncate(at + 1, start)?;
+        let mut empty = false;
         if let Some(Frame::Multipart { found, closed, .. }) = self.frames.last_mut() {
             if *closed && !close {
                 return Err(Objection::Ambiguous("part behind the closing delimiter"));
             }
+            empty = close && !*found;
             *found = true;
             *closed = close;
         }
-        if close {
+        if close && !empty {
             return Ok(Mode::Body);
         }
         self.tally.part()?;
-        Ok(Mode::Header(Head::default()))
+        Ok(match close {
+            // Lax readers take the first delimiter for the start of a part, even a closing one.
+            true => Mode::Doubt(Head::default()),
+            false => Mode::Header(Head::default()),
+        })
     }
 
     /// A header that ends without its blank line still says what its part is.
@@ -310,12 +321,21 @@ impl Walk<'_, '_> {
     /// Closes what is open beyond `frames`; its bytes ended before `end`.
     fn truncate(&mut self, frames: usize, end: usize) -> Result<(), Objection> {
         for frame in self.frames.drain(frames.min(self.frames.len())..) {
-            if matches!(frame, Frame::Multipart { found: false, .. }) {
-                self.tally.unfound += 1;
+            if let Frame::Multipart {
+                boundary,
+                found,
+                closed,
+                ..
+            } = frame
+            {
+                self.tally.unfound += usize::from(!found);
+                if !closed {
+                    self.abandoned.push(boundary);
+                }
             }
         }
-        if self.tally.unfound > UNFOUND_MAX {
-            return Err(Objection::Ambiguous("boundaries that never come"));
+        if self.tally.unfound > UNFOUND_MAX || self.abandoned.len() > ABANDONED_MAX {
+            return Err(Objection::Ambiguous("multiparts that never begin or end"));
         }
         match self.encoded.take_if(|encoded| frames < encoded.frames) {
             Some(encoded) => self.decode(&encoded, end),
@@ -345,6 +365,19 @@ impl Walk<'_, '_> {
         self.finish(mode, end)?;
         self.truncate(0, end)
     }
+}
+
+/// All boundaries that some reader may be looking for.
+fn sought<'a>(
+    frames: &'a [Frame],
+    abandoned: &'a [Boundary],
+) -> impl Iterator<Item = Sought<'a>> + Clone {
+    let over = abandoned.iter().map(|boundary| Sought {
+        boundary,
+        state: State::Abandoned,
+    });
+    let open = frames.iter().enumerate();
+    open.filter_map(|(at, frame)| frame.sought(at)).chain(over)
 }
 
 /// Decodes base64 as the laxest reader does: what is no letter of it is stepped over.
