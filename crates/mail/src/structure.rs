@@ -6,7 +6,10 @@
 
 mod content;
 mod delimiter;
+mod frame;
 mod head;
+mod tally;
+mod transfer;
 mod walk;
 
 /// What a message may look like to be handed to a full parser. Defaults in brackets.
@@ -79,7 +82,10 @@ pub enum Objection {
 /// Walks a message (CRLF lines) once. Time is linear in its length, memory constant but for the stack of boundaries and what a
 /// nested message in base64 or quoted-printable decodes to (three of them inside each other at most).
 pub fn scan(message: &[u8], limits: &Limits) -> Result<Structure, Objection> {
-    let mut tally = walk::Tally::new(limits);
+    let mut tally = tally::Tally::new(limits);
     walk::walk(message, &mut tally, walk::Place::default())?;
     Ok(tally.structure)
 }
+
+#[cfg(test)]
+mod tests;

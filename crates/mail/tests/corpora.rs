@@ -2,6 +2,8 @@
 //!
 //! Honest mail passes; whatever passes, the full parser reads without finding more than was counted.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -193,7 +195,7 @@ fn mutations_hide_nothing() {
         b"\\",
     ];
     let (mut passed, mut all) = (0, 0);
-    mutation::each(&seeds, &spices, 300, |message| {
+    mutation::each(&seeds, &spices, 200, |message| {
         all += 1;
         passed += usize::from(
             scan(

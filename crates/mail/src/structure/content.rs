@@ -73,19 +73,26 @@ fn media_kind(text: &[u8]) -> Media {
     let token = (head.split(|b| b.is_ascii_whitespace() || matches!(b, b'(' | b',')))
         .next()
         .unwrap_or_default();
+    let is_plain = |b: &u8| b.is_ascii_alphanumeric() || b"!#$&^_.+-/".contains(b);
+    let plain = token.iter().all(is_plain);
     match token {
         b"" if head.is_empty() => return Media::None,
         b"message/rfc822" | b"message/global" | b"message/news" => return Media::Message,
         b"multipart/digest" => return Media::Multipart { digest: true },
-        _ if token.starts_with(b"multipart/") => return Media::Multipart { digest: false },
+        _ if plain && token.starts_with(b"multipart/") => {
+            return Media::Multipart { digest: false };
+        }
         _ => {}
     }
-    // A lax reader steps over quotes and white space.
+    if head.len() == token.len() && plain && !token.starts_with(b"multipart") {
+        return Media::Leaf;
+    }
+    // Lax readers step over quotes, white space and what else does not belong there.
     let lax: Vec<u8> = (head.iter().copied())
-        .filter(|b| !b.is_ascii_whitespace() && *b != b'"')
+        .filter(u8::is_ascii_alphanumeric)
         .collect();
     let holds = |needle: &[u8]| lax.windows(needle.len()).any(|window| window == needle);
-    if holds(b"multipart/") || holds(b"message/rfc822") || holds(b"message/global") {
+    if holds(b"multipart") || holds(b"messagerfc822") || holds(b"messageglobal") {
         Media::Odd
     } else {
         Media::Leaf
@@ -163,6 +170,10 @@ fn boundary(raw: &[u8], without_comments: &[u8]) -> Result<Option<Box<[u8]>>, Ob
         return Err(Objection::Ambiguous(
             "empty, overlong or unprintable boundary",
         ));
+    }
+    // Some readers drop what follows a fold behind the `=`, and go on with the next parameter.
+    if boundary.to_ascii_lowercase().starts_with(b"boundary=") {
+        return Err(ONLY_SOME);
     }
     if boundary.trim_ascii().len() != boundary.len() {
         return Err(Objection::Ambiguous("white space at an end of a boundary"));

@@ -1,119 +1,22 @@
 //! The walk itself: line after line, with a stack of what is open.
 
 use super::content::Kind;
-use super::delimiter::{self, Boundary, Budget, Delimiter, Sought, State};
+use super::delimiter::{self, Boundary, Budget, Delimiter};
+use super::frame::{Frame, Progress, sought};
 use super::head::{Encoding, Head, Line};
-use super::{Limits, Objection, Structure};
+use super::tally::Tally;
+use super::{Objection, transfer};
 
 /// Encoded messages inside encoded messages. RFC 2046 5.2.1 allows no encoding of a message at all; mailers do it once.
 const ENCODED_MAX: usize = 3;
-/// Multiparts whose boundary never comes. Parsers read to the end of the message for each of them.
-const UNFOUND_MAX: usize = 10;
 /// Multiparts that an outer delimiter ended. Bounces cut their message off like that, once each.
 const ABANDONED_MAX: usize = 32;
-/// All headers together, as a multiple of the limits for one.
-const HEADER_BYTES_FACTOR: usize = 16;
-/// All fields together, as a multiple of the limit for one header.
-const FIELDS_FACTOR: usize = 64;
-
-/// What is counted over a message and everything decoded out of it.
-pub(super) struct Tally<'a> {
-    pub(super) structure: Structure,
-    limits: &'a Limits,
-    header_bytes: usize,
-    fields: usize,
-    unfound: usize,
-}
-
-impl<'a> Tally<'a> {
-    pub(super) fn new(limits: &'a Limits) -> Self {
-        Self {
-            structure: Structure::default(),
-            limits,
-            header_bytes: 0,
-            fields: 0,
-            unfound: 0,
-        }
-    }
-
-    fn part(&mut self) -> Result<(), Objection> {
-        self.structure.parts += 1;
-        if self.structure.parts > self.limits.parts {
-            return Err(Objection::TooManyParts(self.limits.parts));
-        }
-        Ok(())
-    }
-
-    fn depth(&mut self, depth: usize) -> Result<(), Objection> {
-        if depth > self.limits.depth {
-            return Err(Objection::TooDeep(self.limits.depth));
-        }
-        self.structure.depth = self.structure.depth.max(depth);
-        Ok(())
-    }
-
-    fn line(&mut self, bytes: usize) -> Result<(), Objection> {
-        if bytes > self.limits.line_bytes {
-            return Err(Objection::LineTooLong(self.limits.line_bytes));
-        }
-        self.structure.line_bytes = self.structure.line_bytes.max(bytes);
-        Ok(())
-    }
-
-    fn header(&mut self, head: &Head) -> Result<(), Objection> {
-        if self.structure.parts == 1 {
-            self.structure.header_bytes = head.bytes;
-            self.structure.header_fields = head.fields;
-            self.structure.received = head.received;
-        }
-        self.header_bytes += head.bytes;
-        self.fields += head.fields;
-        let bytes_max = self.limits.header_bytes.saturating_mul(HEADER_BYTES_FACTOR);
-        if self.header_bytes > bytes_max {
-            return Err(Objection::HeaderTooLong(bytes_max));
-        }
-        let fields_max = self.limits.header_fields.saturating_mul(FIELDS_FACTOR);
-        if self.fields > fields_max {
-            return Err(Objection::TooManyFields(fields_max));
-        }
-        Ok(())
-    }
-}
 
 /// Where the walked bytes stand: zero for the message itself, deeper for what was decoded out of it.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Place {
     depth: usize,
     encoded: usize,
-}
-
-/// Something that is open around the present line.
-enum Frame {
-    Message,
-    Multipart {
-        boundary: Boundary,
-        digest: bool,
-        found: bool,
-        closed: bool,
-    },
-}
-
-impl Frame {
-    /// What readers look for while this frame, `at` deep, is open.
-    fn sought(&self, at: usize) -> Option<Sought<'_>> {
-        let Self::Multipart {
-            boundary, closed, ..
-        } = self
-        else {
-            return None;
-        };
-        let state = if *closed {
-            State::Closed(at)
-        } else {
-            State::Open(at)
-        };
-        Some(Sought { boundary, state })
-    }
 }
 
 /// What the next line is expected to be part of.
@@ -195,22 +98,27 @@ impl Walk<'_, '_> {
                         Mode::Header(_) => Err(Objection::Ambiguous(
                             "broken header before a nested message",
                         )),
-                        Mode::Body | Mode::Doubt(_) => Ok(Mode::Doubt(Head::default())),
+                        // The encoded message that is decoded later, as it stands: no header of anything.
+                        _ if self.encoded.is_some() => Ok(Mode::Body),
+                        Mode::Body | Mode::Doubt(_) => self.doubt(Head::default(), start, end),
                     },
                 }
             }
-            Mode::Doubt(mut head) => {
-                // Lax readers step over white space where no field could go on.
-                let line = &self.message[start..end];
-                let indent = match line.trim_ascii_start() {
-                    field if field.is_empty() || head.in_field() => 0,
-                    field => line.len() - field.len(),
-                };
-                match head.line(self.message, start + indent..end, self.tally.limits)? {
-                    Line::Blank => self.resolve(&head).map(|()| Mode::Body),
-                    Line::Taken | Line::Junk => Ok(Mode::Doubt(head)),
-                }
-            }
+            Mode::Doubt(head) => self.doubt(head, start, end),
+        }
+    }
+
+    /// A line behind a broken header, as those see it who read on.
+    fn doubt(&self, mut head: Head, start: usize, end: usize) -> Result<Mode, Objection> {
+        // Lax readers step over white space where no field could go on.
+        let line = &self.message[start..end];
+        let indent = match line.trim_ascii_start() {
+            field if field.is_empty() || head.in_field() => 0,
+            field => line.len() - field.len(),
+        };
+        match head.line(self.message, start + indent..end, self.tally.limits)? {
+            Line::Blank => self.resolve(&head).map(|()| Mode::Body),
+            Line::Taken | Line::Junk => Ok(Mode::Doubt(head)),
         }
     }
 
@@ -242,8 +150,7 @@ impl Walk<'_, '_> {
                 self.push(Frame::Multipart {
                     boundary,
                     digest,
-                    found: false,
-                    closed: false,
+                    progress: Progress::Preamble,
                 })?;
                 Ok(Mode::Body)
             }
@@ -281,26 +188,69 @@ impl Walk<'_, '_> {
         Delimiter { at, close }: Delimiter,
         start: usize,
     ) -> Result<Mode, Objection> {
+        let in_body = matches!(mode, Mode::Body);
+        self.cut_header(&mode)?;
         self.finish(mode, start)?;
         self.truncate(at + 1, start)?;
-        let mut empty = false;
-        if let Some(Frame::Multipart { found, closed, .. }) = self.frames.last_mut() {
-            if *closed && !close {
+        let Some(Frame::Multipart { progress, .. }) = self.frames.last_mut() else {
+            return Ok(Mode::Body);
+        };
+        *progress = match (*progress, close) {
+            (Progress::Preamble | Progress::Parts, false) => Progress::Parts,
+            (Progress::Parts, true) if in_body => Progress::Epilogue,
+            (Progress::Preamble | Progress::Parts, true) => Progress::Doubtful,
+            (Progress::Epilogue | Progress::Doubtful, true) => return Ok(Mode::Body),
+            (Progress::Epilogue | Progress::Doubtful, false) => {
                 return Err(Objection::Ambiguous("part behind the closing delimiter"));
             }
-            empty = close && !*found;
-            *found = true;
-            *closed = close;
+        };
+        let now = *progress;
+        match now {
+            Progress::Parts => {
+                self.tally.part()?;
+                Ok(Mode::Header(Head::default()))
+            }
+            // Lax readers take the first delimiter for the start of a part, even a closing one; others see none in a header.
+            Progress::Doubtful if self.in_digest() => {
+                Err(Objection::Ambiguous("digest that is closed in a header"))
+            }
+            Progress::Doubtful => {
+                self.tally.part()?;
+                Ok(Mode::Doubt(Head::default()))
+            }
+            Progress::Preamble | Progress::Epilogue => Ok(Mode::Body),
         }
-        if close && !empty {
-            return Ok(Mode::Body);
+    }
+
+    /// A delimiter where a header has not ended: lax readers step over it and read on, into the next part's header.
+    fn cut_header(&mut self, mode: &Mode) -> Result<(), Objection> {
+        match mode {
+            Mode::Body => Ok(()),
+            Mode::Header(head) => match head.kind(self.message)? {
+                Kind::Message => Err(Objection::Ambiguous("nested message without a start")),
+                // Attached messages are cut down to their headers like that.
+                Kind::Multipart { .. } => self.tally.cut_header(),
+                Kind::Untyped | Kind::Leaf if self.in_message() => self.tally.cut_header(),
+                Kind::Untyped | Kind::Leaf => Ok(()),
+            },
+            // The header of a multipart goes on, to them, into its first part.
+            Mode::Doubt(_)
+                if matches!(
+                    self.frames.last(),
+                    Some(Frame::Multipart {
+                        progress: Progress::Preamble,
+                        ..
+                    })
+                ) =>
+            {
+                Err(Objection::Ambiguous("delimiter in a broken header"))
+            }
+            Mode::Doubt(_) => self.tally.cut_header(),
         }
-        self.tally.part()?;
-        Ok(match close {
-            // Lax readers take the first delimiter for the start of a part, even a closing one.
-            true => Mode::Doubt(Head::default()),
-            false => Mode::Header(Head::default()),
-        })
+    }
+
+    fn in_message(&self) -> bool {
+        matches!(self.frames.last(), Some(Frame::Message))
     }
 
     /// A header that ends without its blank line still says what its part is.
@@ -322,20 +272,19 @@ impl Walk<'_, '_> {
     fn truncate(&mut self, frames: usize, end: usize) -> Result<(), Objection> {
         for frame in self.frames.drain(frames.min(self.frames.len())..) {
             if let Frame::Multipart {
-                boundary,
-                found,
-                closed,
-                ..
+                boundary, progress, ..
             } = frame
             {
-                self.tally.unfound += usize::from(!found);
-                if !closed {
+                if progress == Progress::Preamble {
+                    self.tally.unfound()?;
+                }
+                if progress != Progress::Epilogue {
                     self.abandoned.push(boundary);
                 }
             }
         }
-        if self.tally.unfound > UNFOUND_MAX || self.abandoned.len() > ABANDONED_MAX {
-            return Err(Objection::Ambiguous("multiparts that never begin or end"));
+        if self.abandoned.len() > ABANDONED_MAX {
+            return Err(Objection::Ambiguous("multiparts that never end"));
         }
         match self.encoded.take_if(|encoded| frames < encoded.frames) {
             Some(encoded) => self.decode(&encoded, end),
@@ -350,8 +299,8 @@ impl Walk<'_, '_> {
         let bytes = self.message.get(encoded.start..end).unwrap_or_default();
         let decoded = match encoded.encoding {
             Encoding::Plain => return Ok(()),
-            Encoding::Base64 => base64(bytes),
-            Encoding::QuotedPrintable => quoted_printable(bytes),
+            Encoding::Base64 => transfer::base64(bytes),
+            Encoding::QuotedPrintable => transfer::quoted_printable(bytes),
         };
         let place = Place {
             depth: self.place.depth + encoded.frames,
@@ -364,80 +313,5 @@ impl Walk<'_, '_> {
         let end = self.message.len();
         self.finish(mode, end)?;
         self.truncate(0, end)
-    }
-}
-
-/// All boundaries that some reader may be looking for.
-fn sought<'a>(
-    frames: &'a [Frame],
-    abandoned: &'a [Boundary],
-) -> impl Iterator<Item = Sought<'a>> + Clone {
-    let over = abandoned.iter().map(|boundary| Sought {
-        boundary,
-        state: State::Abandoned,
-    });
-    let open = frames.iter().enumerate();
-    open.filter_map(|(at, frame)| frame.sought(at)).chain(over)
-}
-
-/// Decodes base64 as the laxest reader does: what is no letter of it is stepped over.
-fn base64(text: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut bits, mut held) = (0u32, 0);
-    for b in text {
-        let six = match b {
-            b'A'..=b'Z' => b - b'A',
-            b'a'..=b'z' => b - b'a' + 26,
-            b'0'..=b'9' => b - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            b'=' => {
-                held = 0;
-                continue;
-            }
-            _ => continue,
-        };
-        bits = bits << 6 | u32::from(six);
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            out.push((bits >> held) as u8);
-        }
-    }
-    out
-}
-
-/// Decodes quoted-printable as the laxest reader does: a `=` that starts nothing stands for itself.
-fn quoted_printable(text: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((b, behind)) = rest.split_first() {
-        rest = behind;
-        if *b != b'=' {
-            out.push(*b);
-            continue;
-        }
-        let digit = |at: usize| behind.get(at).and_then(|b| char::from(*b).to_digit(16));
-        if let (Some(high), Some(low)) = (digit(0), digit(1)) {
-            out.push((high * 16 + low) as u8);
-            rest = &behind[2..];
-        } else if let Some(soft) = soft_break(behind) {
-            rest = &behind[soft..];
-        } else {
-            out.push(b'=');
-        }
-    }
-    out
-}
-
-/// The length of white space and line break behind a `=` (RFC 2045 6.7, rule 5).
-fn soft_break(text: &[u8]) -> Option<usize> {
-    let spaces = (text.iter())
-        .take_while(|b| matches!(b, b' ' | b'\t'))
-        .count();
-    match &text[spaces..] {
-        [b'\r', b'\n', ..] => Some(spaces + 2),
-        [b'\n', ..] => Some(spaces + 1),
-        _ => None,
     }
 }
