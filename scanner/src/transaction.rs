@@ -71,18 +71,15 @@ pub async fn answer(
         received,
         deadline: Instant::now() + config.receive.budget,
     };
-    if work.trace.as_ref().is_some_and(|trace| trace.exempt) {
-        return work.pass_exempt(presence).await;
+    let mut presence_told = presence.0.clone();
+    let mut answered = std::pin::pin!(work.answer(presence));
+    tokio::select! {
+        replies = &mut answered => return replies,
+        Ok(_) = presence_told.wait_for(|present| !present) => {}
     }
-    let (verdict, decision) = match work.verdict().await {
-        Ok(found) => found,
-        Err(trouble) => {
-            let (event, ident) = ("verdict", work.ident());
-            tracing::info!(event, ident, action = "defer", reason = %trouble);
-            return work.all("deferred", &trouble.reply());
-        }
-    };
-    work.carry_out(&verdict, &decision, presence).await
+    // The work goes on: a scan that has begun is not given up, and what follows looks at `presence` itself.
+    tracing::info!(event = "client_gone", ident = work.ident());
+    answered.await
 }
 
 /// The edge's trace, which it puts first; one further down is a stranger's.
@@ -95,6 +92,20 @@ fn first_trace(message: &[u8]) -> Option<Trace> {
 }
 
 impl Work<'_> {
+    async fn answer(&self, presence: &Presence) -> Vec<Reply> {
+        if self.trace.as_ref().is_some_and(|trace| trace.exempt) {
+            return self.pass_exempt(presence).await;
+        }
+        match self.verdict().await {
+            Ok((verdict, decision)) => self.carry_out(&verdict, &decision, presence).await,
+            Err(trouble) => {
+                let (event, ident) = ("verdict", self.ident());
+                tracing::info!(event, ident, action = "defer", reason = %trouble);
+                self.all("deferred", &trouble.reply())
+            }
+        }
+    }
+
     fn custody(&self) -> Custody {
         self.trace.as_ref().map_or(Custody::Live, |t| t.custody)
     }

@@ -1,0 +1,182 @@
+//! spamd and clamd as they speak, judging by plain words: `GTUBE`, `SPAMMY`, `EICAR`; `HOLD` waits until it is let go.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// A stub daemon; dropped, it is gone, with its port.
+pub struct Stub {
+    pub address: SocketAddr,
+    /// Messages scanned that were no canaries.
+    pub scans: Arc<AtomicUsize>,
+    /// Messages that wait.
+    pub held: Arc<AtomicUsize>,
+    go: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Clone)]
+struct Shared {
+    scans: Arc<AtomicUsize>,
+    held: Arc<AtomicUsize>,
+    go: watch::Receiver<bool>,
+}
+
+impl Shared {
+    /// Counts a message, and holds it where it asks for that.
+    async fn seen(&mut self, message: &[u8]) {
+        if has(message, b"canary.invalid") || message.len() < 100 {
+            return;
+        }
+        self.scans.fetch_add(1, Ordering::SeqCst);
+        if has(message, b"HOLD") {
+            self.held.fetch_add(1, Ordering::SeqCst);
+            let _ = self.go.wait_for(|go| *go).await;
+            self.held.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+pub fn has(message: &[u8], word: &[u8]) -> bool {
+    message.windows(word.len()).any(|window| window == word)
+}
+
+impl Stub {
+    pub async fn spamd() -> Self {
+        Self::start("127.0.0.1:0", |stream, shared| async move {
+            let _ = spamd(stream, shared).await;
+        })
+        .await
+    }
+
+    pub async fn clamd() -> Self {
+        Self::start("127.0.0.1:0", |stream, shared| async move {
+            let _ = clamd(stream, shared).await;
+        })
+        .await
+    }
+
+    /// The same daemon, back on its port.
+    pub async fn spamd_again(address: SocketAddr) -> Self {
+        Self::start(&address.to_string(), |stream, shared| async move {
+            let _ = spamd(stream, shared).await;
+        })
+        .await
+    }
+
+    async fn start<F, T>(address: &str, serve: F) -> Self
+    where
+        F: Fn(TcpStream, Shared) -> T + Send + 'static,
+        T: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind(address).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (go, wait) = watch::channel(false);
+        let shared = Shared {
+            scans: Arc::default(),
+            held: Arc::default(),
+            go: wait,
+        };
+        let (scans, held) = (shared.scans.clone(), shared.held.clone());
+        let task = tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(serve(stream, shared.clone()));
+            }
+        });
+        Self {
+            address,
+            scans,
+            held,
+            go,
+            task,
+        }
+    }
+
+    pub fn scans(&self) -> usize {
+        self.scans.load(Ordering::SeqCst)
+    }
+
+    /// Waits until so many messages are held.
+    pub async fn holds(&self, count: usize) {
+        super::until("the daemon holds messages", async || {
+            (self.held.load(Ordering::SeqCst) == count).then_some(())
+        })
+        .await;
+    }
+
+    /// Lets all held messages go.
+    pub fn let_go(&self) {
+        self.go.send_replace(true);
+    }
+
+    /// Stops listening.
+    pub async fn stop(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+}
+
+async fn spamd(stream: TcpStream, mut shared: Shared) -> std::io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    let mut length = 0;
+    let mut line = String::new();
+    stream.read_line(&mut line).await?;
+    assert_eq!(line, "SYMBOLS SPAMC/1.5\r\n");
+    loop {
+        line.clear();
+        stream.read_line(&mut line).await?;
+        if line == "\r\n" {
+            break;
+        }
+        if let Some(value) = line.strip_prefix("Content-length: ") {
+            length = value.trim().parse().unwrap();
+        }
+    }
+    let mut message = vec![0; length];
+    stream.read_exact(&mut message).await?;
+    shared.seen(&message).await;
+    let (score, tests) = match () {
+        () if has(&message, b"GTUBE") => ("1000.0", "GTUBE"),
+        () if has(&message, b"SPAMMY") => ("6.3", "SOME_RULE,OTHER_RULE"),
+        () => ("-0.1", "GOOD_RULE"),
+    };
+    let answer = format!(
+        "SPAMD/1.1 0 EX_OK\r\nContent-length: {}\r\nSpam: False ; {score} / 5.0\r\n\r\n{tests}",
+        tests.len()
+    );
+    stream.write_all(answer.as_bytes()).await
+}
+
+async fn clamd(mut stream: TcpStream, mut shared: Shared) -> std::io::Result<()> {
+    let mut command = Vec::new();
+    while command.last() != Some(&0) {
+        command.push(stream.read_u8().await?);
+    }
+    if command == b"zVERSION\0" {
+        return stream.write_all(b"ClamAV 1.4.6/1/stub\0").await;
+    }
+    assert_eq!(command, b"zINSTREAM\0");
+    let mut message = Vec::new();
+    loop {
+        let length = stream.read_u32().await? as usize;
+        if length == 0 {
+            break;
+        }
+        let start = message.len();
+        message.resize(start + length, 0);
+        stream.read_exact(&mut message[start..]).await?;
+    }
+    if !has(&message, b"SPAMD-ONLY") {
+        shared.seen(&message).await;
+    }
+    match has(&message, b"EICAR") {
+        true => stream.write_all(b"stream: Eicar-Test FOUND\0").await,
+        false => stream.write_all(b"stream: OK\0").await,
+    }
+}
