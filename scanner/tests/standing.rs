@@ -137,12 +137,10 @@ async fn balancers_hear_how_a_scanner_stands_until_it_has_left() {
 
 #[tokio::test]
 async fn stopping_a_scanner_loses_nothing() {
-    let more = "announce.drain_notice = '1s'".to_owned();
-    let (spamd, clamd, list_host, mut setup) = setup(String::new()).await;
-    setup.more = more.replace("announce.drain_notice", "receive.drain");
+    let (spamd, clamd, list_host, setup) = setup(String::new()).await;
     let mut scanner = Scanner::ready(&setup).await;
     let held = live(message("HOLD", "Wait."));
-    let (replies, exit) = tokio::join!(held.send(&scanner), async {
+    let (replies, ()) = tokio::join!(held.send(&scanner), async {
         spamd.holds(1).await;
         scanner.terminate();
         until("the listener is closed", async || {
@@ -152,7 +150,6 @@ async fn stopping_a_scanner_loses_nothing() {
         spamd.let_go();
         clamd.let_go();
     });
-    let () = exit;
     assert_eq!(code(&replies[0]), "250 2.0.0");
     assert_eq!(list_host.arrived().len(), 1);
     let exit = soon("the scanner ends", scanner.child.wait())
@@ -162,24 +159,26 @@ async fn stopping_a_scanner_loses_nothing() {
 }
 
 #[tokio::test]
-async fn wrong_rules_keep_a_scanner_out() {
-    // A clamd in spamd's place, and the reverse: both connect, neither is right.
-    let (spamd, clamd) = (Stub::clamd().await, Stub::clamd().await);
+async fn a_daemon_without_rules_keeps_a_scanner_out() {
+    let (spamd, clamd) = (Stub::spamd_without_rules().await, Stub::clamd().await);
     let setup = Setup {
         spamd: spamd.address.to_string(),
         clamd: clamd.address.to_string(),
         ..Setup::default()
     };
     let scanner = Scanner::start(&setup).await;
-    until("a canary has failed", async || {
-        let failed = scanner
-            .metric("scanner_canaries_total", &["unanswered"])
-            .await;
-        (failed > 0.0).then_some(())
+    until("a canary has come back wrong", async || {
+        let wrong = scanner.metric("scanner_canaries_total", &["wrong"]).await;
+        (wrong > 0.0).then_some(())
     })
     .await;
     let status = scanner.ask("GET", "/status").await.unwrap();
     assert_eq!(status["program"]["state"], "down");
+    let gate = status["program"]["gates"]["scan"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(gate.contains("rules are not loaded"), "{gate}");
     assert_eq!(agent(&scanner).await, "down\n");
     let replies = live(message("ham", "Hello.")).send(&scanner).await;
     assert_eq!(code(&replies[0]), "451 4.3.0");

@@ -49,7 +49,15 @@ pub fn has(message: &[u8], word: &[u8]) -> bool {
 impl Stub {
     pub async fn spamd() -> Self {
         Self::start("127.0.0.1:0", |stream, shared| async move {
-            let _ = spamd(stream, shared).await;
+            let _ = spamd(stream, shared, true).await;
+        })
+        .await
+    }
+
+    /// One that has lost its rules: it answers, and everything is ham.
+    pub async fn spamd_without_rules() -> Self {
+        Self::start("127.0.0.1:0", |stream, shared| async move {
+            let _ = spamd(stream, shared, false).await;
         })
         .await
     }
@@ -64,7 +72,7 @@ impl Stub {
     /// The same daemon, back on its port.
     pub async fn spamd_again(address: SocketAddr) -> Self {
         Self::start(&address.to_string(), |stream, shared| async move {
-            let _ = spamd(stream, shared).await;
+            let _ = spamd(stream, shared, true).await;
         })
         .await
     }
@@ -122,7 +130,7 @@ impl Stub {
     }
 }
 
-async fn spamd(stream: TcpStream, mut shared: Shared) -> std::io::Result<()> {
+async fn spamd(stream: TcpStream, mut shared: Shared, has_rules: bool) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     let mut length = 0;
     let mut line = String::new();
@@ -142,7 +150,7 @@ async fn spamd(stream: TcpStream, mut shared: Shared) -> std::io::Result<()> {
     stream.read_exact(&mut message).await?;
     shared.seen(&message).await;
     let (score, tests) = match () {
-        () if has(&message, b"GTUBE") => ("1000.0", "GTUBE"),
+        () if has(&message, b"GTUBE") && has_rules => ("1000.0", "GTUBE"),
         () if has(&message, b"SPAMMY") => ("6.3", "SOME_RULE,OTHER_RULE"),
         () => ("-0.1", "GOOD_RULE"),
     };
