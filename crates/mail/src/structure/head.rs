@@ -169,10 +169,14 @@ fn kind_of(message: &[u8], values: &[Range<usize>]) -> Result<Kind, Objection> {
     };
     let first = &message[first.clone()];
     let kind = content::read(first)?;
+    if more.is_empty() {
+        return Ok(kind);
+    }
+    // Once, not for each: the first may be long, and the others many.
+    let media_type = content::media_type(first);
     for value in more {
         let value = &message[value.clone()];
-        if content::read(value)? != kind || content::media_type(value) != content::media_type(first)
-        {
+        if content::read(value)? != kind || content::media_type(value) != media_type {
             return Err(Objection::Ambiguous("repeated Content-Type"));
         }
     }
