@@ -167,6 +167,15 @@ impl Session {
         reason.reply(&facts.session, &self.rules.contact)
     }
 
+    fn take<'a>(&'a self, facts: &'a Facts) -> Take<'a> {
+        Take {
+            edge: &self.edge,
+            rules: &self.rules,
+            facts,
+            exempt: self.is_own(facts.client.ip()),
+        }
+    }
+
     fn is_own(&self, client: IpAddr) -> bool {
         contains(&self.rules.own_networks, client)
     }
@@ -281,17 +290,14 @@ impl Handler for Session {
         message: Bytes,
         presence: &Presence,
     ) -> Vec<Reply> {
+        if let Err(reason) = policy::hops(&message, self.rules.hops_max) {
+            return vec![self.take(facts).refuse(envelope, reason)];
+        }
         let spf = self.spf_result().await;
-        let take = Take {
-            edge: &self.edge,
-            rules: &self.rules,
-            facts,
-            exempt: self.is_own(facts.client.ip()),
-        };
-        let reply = match policy::hops(&message, self.rules.hops_max) {
-            Err(reason) => take.refuse(envelope, reason),
-            Ok(()) => take.take(envelope, message, spf, presence).await,
-        };
+        let reply = self
+            .take(facts)
+            .take(envelope, message, spf, presence)
+            .await;
         vec![reply]
     }
 

@@ -31,7 +31,7 @@ pub struct Edge {
     pub metrics: Registry,
     pub running: Running,
     pub shutdown: Shutdown,
-    _changes: watch::Sender<Config>,
+    pub changes: watch::Sender<Config>,
 }
 
 impl Site {
@@ -88,7 +88,7 @@ impl Site {
             metrics,
             running,
             shutdown,
-            _changes: changes,
+            changes,
         }
     }
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use mail::trace::{self, Trace};
 use mail::verdict::Token;
 use mail::{Domain, Envelope, MailParameters, Recipient, Reply, ReversePath, header};
+use service::tls::Identity;
 use smtp::Protocol;
 use smtp::server::{BareNewline, Facts, Handler, Presence, Settings, Timeouts, serve};
 use smtp::xforward::Xforward;
@@ -71,7 +72,23 @@ pub struct Inside {
 }
 
 impl Inside {
+    /// In the clear.
     pub async fn start(mode: Mode) -> Self {
+        Self::start_with(mode, settings()).await
+    }
+
+    /// Only to clients of the site.
+    pub async fn start_tls(identity: &Identity) -> Self {
+        let settings = Settings {
+            tls: Some(identity.server()),
+            tls_required: true,
+            ..settings()
+        };
+        Self::start_with(Mode::Listening, settings).await
+    }
+
+    async fn start_with(mode: Mode, settings: Settings) -> Self {
+        let settings = Arc::new(settings);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (mode, modes) = watch::channel(mode);
@@ -81,7 +98,7 @@ impl Inside {
             loop {
                 let (stream, client) = listener.accept().await.unwrap();
                 let (modes, news) = (modes.clone(), news.clone());
-                tokio::spawn(session(stream, client, modes, news));
+                tokio::spawn(session(stream, client, Arc::clone(&settings), modes, news));
             }
         });
         Self {
@@ -127,6 +144,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 async fn session(
     mut stream: tokio::net::TcpStream,
     client: SocketAddr,
+    settings: Arc<Settings>,
     mut modes: watch::Receiver<Mode>,
     news: watch::Sender<Vec<Got>>,
 ) {
@@ -143,7 +161,7 @@ async fn session(
         mode => {
             let mut script = Script { mode, news };
             let (_keep, stop) = watch::channel(false);
-            serve(stream, client, settings(), &mut script, stop).await;
+            serve(stream, client, settings, &mut script, stop).await;
         }
     }
 }
@@ -221,9 +239,9 @@ impl Handler for Script {
     }
 }
 
-fn settings() -> Arc<Settings> {
+fn settings() -> Settings {
     let s = Duration::from_secs;
-    Arc::new(Settings {
+    Settings {
         protocol: Protocol::Lmtp,
         hostname: Domain::parse("inside.example").unwrap(),
         message_bytes_max: 64 << 20,
@@ -241,5 +259,5 @@ fn settings() -> Arc<Settings> {
             session: s(600),
         },
         memory_kib: Arc::new(Semaphore::new(1 << 20)),
-    })
+    }
 }

@@ -5,6 +5,7 @@
 mod client;
 mod directory;
 mod edge;
+mod encrypted;
 mod faulty;
 mod inside;
 mod memory;

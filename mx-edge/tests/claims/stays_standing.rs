@@ -78,3 +78,64 @@ async fn one_client_cannot_take_all_sessions() {
     connect(edge.address).await.quit().await;
     edge.stop().await;
 }
+
+#[tokio::test]
+async fn a_reload_changes_the_rules_of_new_sessions() {
+    let inside = Inside::start(Mode::Listening).await;
+    let mut site = Site::new(&inside);
+    let edge = site.start_on(Arc::new(Memory::default())).await;
+    let refusal = async || {
+        send(edge.address, &["nobody@b.example"])
+            .await
+            .remove(0)
+            .text()
+    };
+    assert!(!refusal().await.contains("https://help.example/"));
+    assert_eq!(
+        codes(&send(edge.address, &["joe@new.example"]).await),
+        ["554 5.7.1"]
+    );
+
+    site.config.mail.contact = "https://help.example/".into();
+    site.config.recipients.domains = vec!["new.example".into()];
+    edge.changes.send_replace(site.config.clone());
+    while !refusal().await.contains("https://help.example/") {}
+    assert_eq!(
+        codes(&send(edge.address, &["joe@new.example"]).await),
+        ["550 5.1.1"]
+    );
+    assert_eq!(
+        codes(&send(edge.address, &["postmaster@new.example"]).await),
+        ["250 2.0.0"]
+    );
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn every_forward_path_is_accounted_for() {
+    let inside = Inside::start(Mode::Listening).await;
+    let site = Site::new(&inside);
+    let edge = site.start_on(Arc::new(Memory::default())).await;
+    let (dev, spam, later) = ("dev@lists.example", "spam@a.example", "later@a.example");
+    for to in [
+        &[dev][..],
+        &[dev, spam],
+        &[dev, later],
+        &[spam],
+        &[spam, later],
+    ] {
+        send(edge.address, to).await;
+    }
+    inside.set(Mode::Down);
+    send(edge.address, &[dev, spam]).await;
+    inside.set(Mode::Listening);
+    // 1 + 2 + 2 + 0 + 2 + 2 answered 250: four passed, two refused beside others, one held, two waiting.
+    edge.wait_metric("mx_edge_spooled_recipients", "held", 1.0)
+        .await;
+    edge.wait_metric("mx_edge_spooled_recipients", "waiting", 2.0)
+        .await;
+    assert_eq!(edge.metric("mx_edge_taken_recipients_total", ""), 9.0);
+    assert_eq!(edge.metric("mx_edge_done_recipients_total", "passed"), 4.0);
+    assert_eq!(edge.metric("mx_edge_done_recipients_total", "ended"), 2.0);
+    edge.stop().await;
+}

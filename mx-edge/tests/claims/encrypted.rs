@@ -1,0 +1,107 @@
+//! STARTTLS for strangers; mutual TLS on the way inside, where only a next hop with the right role gets mail.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use service::authority;
+use service::tls::{Files, Identity, Role, opportunistic_client};
+use smtp::Protocol;
+use smtp::client::{Client, Options, Timeouts, TlsPolicy};
+use tokio_rustls::rustls::pki_types::ServerName;
+
+use crate::client::{MESSAGE, codes, envelope, send};
+use crate::edge::Site;
+use crate::inside::{Inside, Mode};
+use crate::memory::Memory;
+
+fn files(folder: &Path, name: &str, role: Role) -> Files {
+    authority::node(folder, name, &[role], &[]).unwrap();
+    Files {
+        certificate: folder.join(format!("{name}.pem")),
+        key: folder.join(format!("{name}.key")),
+        authority: Some(folder.join("ca.pem")),
+    }
+}
+
+#[tokio::test]
+async fn strangers_may_encrypt() {
+    let ca = tempfile::tempdir().unwrap();
+    authority::init(ca.path()).unwrap();
+    let inside = Inside::start(Mode::Listening).await;
+    let mut site = Site::new(&inside);
+    site.config.tls = Some(files(ca.path(), "mx1", Role::MxEdge));
+    let edge = site.start_on(Arc::new(Memory::default())).await;
+
+    let name = ServerName::try_from("mx1.example").unwrap();
+    let options = Options {
+        protocol: Protocol::Smtp,
+        helo: "client.elsewhere.example".into(),
+        tls: TlsPolicy::Required(opportunistic_client(), name),
+        timeouts: Timeouts::default(),
+        source: None,
+        chunking: true,
+    };
+    let mut client = Client::connect(edge.address, &options).await.unwrap();
+    let mail = envelope("ann@elsewhere.example", &["dev@lists.example"]);
+    let parts = [Bytes::from_static(MESSAGE.as_bytes())];
+    let replies = client.send(&mail, &parts).await.unwrap();
+    assert_eq!(codes(&replies), ["250 2.0.0"]);
+    client.quit().await;
+
+    let text = String::from_utf8(inside.got()[0].message.to_vec()).unwrap();
+    assert!(text.contains(" with ESMTPS id "), "{text}");
+    assert!(text.contains("\r\n\t(using TLSv1"), "{text}");
+    assert_eq!(
+        codes(&send(edge.address, &["dev@lists.example"]).await),
+        ["250 2.0.0"],
+        "nobody has to"
+    );
+    edge.stop().await;
+}
+
+/// The next hop shows this role; whether it gets the message while the client waits.
+async fn check(role: Role, through: bool) {
+    let ca = tempfile::tempdir().unwrap();
+    authority::init(ca.path()).unwrap();
+    let identity = Identity::load(&files(ca.path(), "node", role)).unwrap();
+    let inside = Inside::start_tls(&identity).await;
+    let mut site = Site::new(&inside);
+    site.config.inside = Some(files(ca.path(), "mx1", Role::MxEdge));
+    let edge = site.start_on(Arc::new(Memory::default())).await;
+    assert_eq!(
+        codes(&send(edge.address, &["dev@lists.example"]).await),
+        ["250 2.0.0"]
+    );
+    let outcome = if through { "passed" } else { "spooled" };
+    assert_eq!(
+        edge.metric("mx_edge_messages_total", outcome),
+        1.0,
+        "{role:?}"
+    );
+    assert_eq!(inside.got().len(), usize::from(through), "{role:?}");
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn only_a_scanner_gets_mail() {
+    check(Role::Scanner, true).await;
+    check(Role::Listserv, false).await;
+}
+
+#[tokio::test]
+async fn a_next_hop_without_tls_gets_nothing() {
+    let ca = tempfile::tempdir().unwrap();
+    authority::init(ca.path()).unwrap();
+    let inside = Inside::start(Mode::Listening).await;
+    let mut site = Site::new(&inside);
+    site.config.inside = Some(files(ca.path(), "mx1", Role::MxEdge));
+    let edge = site.start_on(Arc::new(Memory::default())).await;
+    assert_eq!(
+        codes(&send(edge.address, &["dev@lists.example"]).await),
+        ["250 2.0.0"]
+    );
+    assert_eq!(edge.metric("mx_edge_messages_total", "spooled"), 1.0);
+    assert!(inside.got().is_empty());
+    edge.stop().await;
+}
