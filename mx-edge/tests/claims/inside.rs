@@ -138,8 +138,8 @@ impl Drop for Inside {
     }
 }
 
-/// How long anything may take on a busy machine; reaching it is a failure.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How long anything may take on a busy machine; reaching it is a failure. Twice what the engine may wait for a probe.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 async fn session(
     mut stream: tokio::net::TcpStream,
