@@ -112,6 +112,9 @@ pub struct StaticNode {
     pub address: SocketAddr,
 }
 
+/// No count in the file may be larger: what is meant to bound must be able to.
+const COUNT_MAX: usize = 1_000_000;
+
 const LOOPBACK: [u8; 4] = [127, 0, 0, 1];
 
 impl Default for Config {
@@ -196,13 +199,9 @@ impl Configuration for Config {
             ("probe.rise", self.probe.rise as usize),
             ("probe.fall", self.probe.fall as usize),
         ] {
-            if value == 0 {
-                complain(
-                    key,
-                    "0".into(),
-                    "nothing would ever pass",
-                    "give at least 1",
-                );
+            if !(1..=COUNT_MAX).contains(&value) {
+                let why = "nothing would ever pass, or nothing be bounded";
+                complain(key, value.to_string(), why, "give 1 to 1000000");
             }
         }
         for (key, value) in [
@@ -239,6 +238,22 @@ impl Configuration for Config {
                 "give [inside] certificate, key and authority, or a loopback address",
             );
         }
+        self.check_names(&mut complain);
+        complaints
+    }
+
+    fn control(&self) -> &control::Settings {
+        &self.control
+    }
+
+    fn log(&self) -> &LogSettings {
+        &self.log
+    }
+}
+
+impl Config {
+    /// Every static node has a name of its own.
+    fn check_names(&self, complain: &mut impl FnMut(&str, String, &str, &str)) {
         let mut names = BTreeSet::new();
         for node in &self.nodes {
             let what = format!("{:?}", node.name);
@@ -249,15 +264,6 @@ impl Configuration for Config {
                 complain("nodes", what, "two nodes have this name", "rename one");
             }
         }
-        complaints
-    }
-
-    fn control(&self) -> &control::Settings {
-        &self.control
-    }
-
-    fn log(&self) -> &LogSettings {
-        &self.log
     }
 }
 
