@@ -3,6 +3,8 @@
 //! Bytes go in, replies and questions come out. Nothing here reads a socket, waits or knows the time; memory for a message is asked
 //! for before it is used.
 
+mod dialogue;
+mod receive;
 mod replies;
 mod state;
 #[cfg(test)]

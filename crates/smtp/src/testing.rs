@@ -4,6 +4,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
+
 use mail::{Address, Domain, Envelope, MailParameters, Recipient, Reply, ReversePath};
 use tokio::sync::Semaphore;
 
@@ -140,4 +145,63 @@ impl Handler for Decider {
     fn reset(&mut self) {
         self.resets += 1;
     }
+}
+
+/// A server's configuration with a certificate for `mx.example`, and a client's that trusts it.
+pub fn certificate() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+    let (ca, identity) = authority();
+    let (chain, key) = identity.issue("mx.example");
+    let server = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(chain, key);
+    let client = ClientConfig::builder()
+        .with_root_certificates(ca)
+        .with_no_client_auth();
+    (Arc::new(server.unwrap()), Arc::new(client))
+}
+
+/// A server that demands a client certificate, and a client that has one.
+pub fn mutual() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+    let (ca, identity) = authority();
+    let (chain, key) = identity.issue("mx.example");
+    let verifier = WebPkiClientVerifier::builder(Arc::new(ca.clone()))
+        .build()
+        .unwrap();
+    let server = ServerConfig::builder()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)
+        .unwrap();
+    let (chain, key) = identity.issue("client.example");
+    let client = ClientConfig::builder().with_root_certificates(ca);
+    let client = client.with_client_auth_cert(chain, key).unwrap();
+    (Arc::new(server), Arc::new(client))
+}
+
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn issue(&self, name: &str) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        let key = KeyPair::generate().unwrap();
+        let parameters = CertificateParams::new([name.to_owned()]).unwrap();
+        let certificate = parameters.signed_by(&key, &self.issuer).unwrap();
+        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        (vec![certificate.der().clone()], key)
+    }
+}
+
+fn authority() -> (RootCertStore, Authority) {
+    let key = KeyPair::generate().unwrap();
+    let mut parameters = CertificateParams::default();
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let certificate = parameters.self_signed(&key).unwrap();
+    let mut store = RootCertStore::empty();
+    store.add(certificate.der().clone()).unwrap();
+    (
+        store,
+        Authority {
+            issuer: Issuer::new(parameters, key),
+        },
+    )
 }

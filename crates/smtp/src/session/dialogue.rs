@@ -1,0 +1,275 @@
+//! What each command does in each state, and what a handler's answer does.
+
+use bytes::BytesMut;
+use mail::{Envelope, Recipient, Reply};
+
+use super::state::{Asked, State};
+use super::{Session, replies};
+use crate::Protocol;
+use crate::command::{Command, CommandError, ForwardPath, Line, Mail, Rcpt};
+use crate::data::BareNewline;
+use crate::server::Ending;
+
+impl Session {
+    pub(super) fn read_command(
+        &mut self,
+        state: State,
+        input: &mut BytesMut,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let Some(line) = self.lines.next(input) else {
+            self.state = state;
+            return false;
+        };
+        let line = match line {
+            Line::Whole(line) => Ok(line),
+            Line::BareLf(line) => match self.settings.bare_newline {
+                BareNewline::Normalize => Ok(line),
+                BareNewline::Refuse => Err(CommandError::Control),
+            },
+            Line::TooLong => Err(CommandError::TooLong),
+        };
+        match line.and_then(|line| Command::parse(&line, &self.extensions())) {
+            Ok(command) => self.obey(state, command, input, out),
+            Err(error @ CommandError::ChunkSize) => {
+                // What follows can be told neither from a chunk nor from commands.
+                error.reply().write(out);
+                self.state = State::Closed(Ending::Refused);
+            }
+            Err(error) => {
+                self.state = state;
+                self.refuse(error.reply(), out);
+            }
+        }
+        if matches!(self.state, State::Securing) {
+            // What was sent in the clear behind STARTTLS was perhaps not sent by the client (CVE-2011-0411).
+            input.clear();
+        }
+        true
+    }
+
+    /// Follows a command. The match is over what may come where; everything else falls through to the bottom.
+    fn obey(&mut self, state: State, command: Command, input: &BytesMut, out: &mut Vec<u8>) {
+        use Protocol::{Lmtp, Smtp};
+        match (command, state, self.settings.protocol) {
+            (Command::Helo(name), state, Smtp) => self.helo(state, name, false, input, out),
+            (Command::Ehlo(name), state, Smtp) | (Command::Lhlo(name), state, Lmtp) => {
+                self.helo(state, name, true, input, out);
+            }
+            (Command::Quit, _, _) => {
+                replies::bye(&self.settings.hostname).write(out);
+                self.state = State::Closed(Ending::Quit);
+            }
+            (Command::Rset, State::Fresh, _) => {
+                self.state = State::Fresh;
+                replies::ok().write(out);
+            }
+            (Command::Rset, _, _) => {
+                self.end_transaction();
+                replies::ok().write(out);
+            }
+            (Command::Noop, state, _) => self.reply(state, replies::ok(), out),
+            (Command::Help, state, _) => self.reply(state, replies::help(), out),
+            (Command::Bdat { bytes, last }, state, _) => self.bdat(state, bytes, last),
+            (Command::StartTls, state, _) => self.start_tls(state, out),
+            (Command::Mail(_) | Command::Vrfy | Command::Xforward(_), state, _)
+                if self.settings.tls_required && self.facts.tls.is_none() =>
+            {
+                self.reject(state, replies::tls_required(), out);
+            }
+            (Command::Vrfy, state, _) => self.reply(state, replies::cannot_verify(), out),
+            (Command::Mail(mail), State::Ready, _) => self.mail(mail, out),
+            (Command::Rcpt(rcpt), State::Transaction(envelope), _) => {
+                self.rcpt(envelope, rcpt, out);
+            }
+            (Command::Data, State::Transaction(envelope), _) => self.data(envelope, input, out),
+            (Command::Xforward(arguments), State::Ready, _) => self.xforward(&arguments, out),
+            (command, state, _) => {
+                let reply = replies::out_of_order(&command, &state, self.settings.protocol);
+                self.reject(state, reply, out);
+            }
+        }
+    }
+
+    fn helo(
+        &mut self,
+        state: State,
+        name: Box<str>,
+        extended: bool,
+        input: &BytesMut,
+        out: &mut Vec<u8>,
+    ) {
+        // Before it has read what we offer, nobody may know that we take commands in groups; and EHLO ends a group (RFC 2920 3.1).
+        if matches!(state, State::Fresh) && spoke_ahead(input) {
+            return self.close(replies::pipelined(), out);
+        }
+        self.end_transaction();
+        self.facts.helo = name;
+        self.facts.extended = extended;
+        self.state = State::Asked(Asked::Helo { extended });
+    }
+
+    fn start_tls(&mut self, state: State, out: &mut Vec<u8>) {
+        let offered = self.extensions().starttls;
+        match state {
+            State::Fresh | State::Ready if offered => {
+                replies::start_tls().write(out);
+                self.end_transaction();
+                self.facts.helo = Box::default();
+                self.facts.extended = false;
+                self.state = State::Securing;
+            }
+            state => {
+                let transaction = !matches!(state, State::Fresh | State::Ready);
+                let reply = replies::no_tls(self.facts.tls.is_some(), transaction && offered);
+                self.reject(state, reply, out);
+            }
+        }
+    }
+
+    fn mail(&mut self, mail: Mail, out: &mut Vec<u8>) {
+        if mail
+            .size
+            .is_some_and(|size| size > self.settings.message_bytes_max)
+        {
+            return self.reject(State::Ready, replies::too_large(), out);
+        }
+        self.state = State::Asked(Asked::Mail(mail));
+    }
+
+    fn rcpt(&mut self, envelope: Envelope, rcpt: Rcpt, out: &mut Vec<u8>) {
+        if rcpt.eight_bit && !envelope.parameters.smtputf8 {
+            let reply = CommandError::EightBit.reply();
+            return self.reject(State::Transaction(envelope), reply, out);
+        }
+        if envelope.recipients.len() >= self.settings.recipients_max {
+            // Not an error of the client: it comes again with the rest (RFC 5321 4.5.3.1.10).
+            return self.reply(
+                State::Transaction(envelope),
+                replies::too_many_recipients(),
+                out,
+            );
+        }
+        let address = match rcpt.forward_path {
+            ForwardPath::Mailbox(address) => Ok(address),
+            ForwardPath::Postmaster => {
+                mail::Address::new("postmaster", self.settings.hostname.clone())
+            }
+        };
+        match address {
+            Ok(address) => {
+                let recipient = Recipient {
+                    address,
+                    parameters: rcpt.parameters,
+                };
+                self.state = State::Asked(Asked::Rcpt {
+                    envelope,
+                    recipient,
+                });
+            }
+            Err(error) => {
+                let reply = CommandError::Recipient(error).reply();
+                self.reject(State::Transaction(envelope), reply, out);
+            }
+        }
+    }
+
+    fn xforward(&mut self, arguments: &str, out: &mut Vec<u8>) {
+        if !self.extensions().xforward {
+            return self.reject(State::Ready, replies::not_authorized(), out);
+        }
+        match self.facts.xforward.read(arguments) {
+            Ok(()) => self.reply(State::Ready, replies::ok(), out),
+            Err(error) => {
+                let reply = Reply::new(501, (5, 5, 4), error.to_string());
+                self.reject(State::Ready, reply, out);
+            }
+        }
+    }
+
+    /// The handler agrees.
+    pub(super) fn agreed(&mut self, asked: Asked, out: &mut Vec<u8>) {
+        match asked {
+            Asked::Connect => {
+                replies::greeting(&self.settings).write(out);
+                self.state = State::Fresh;
+            }
+            Asked::Helo { extended } => {
+                let extensions = extended.then(|| self.extensions());
+                replies::hello(&self.settings, extensions.as_ref()).write(out);
+                self.state = State::Ready;
+            }
+            Asked::Mail(mail) => {
+                replies::sender_ok().write(out);
+                self.state = State::Transaction(Envelope {
+                    reverse_path: mail.reverse_path,
+                    parameters: mail.parameters,
+                    recipients: Vec::new(),
+                });
+            }
+            Asked::Rcpt {
+                mut envelope,
+                recipient,
+            } => {
+                envelope.recipients.push(recipient);
+                replies::recipient_ok().write(out);
+                self.state = State::Transaction(envelope);
+            }
+            asked @ Asked::Message { .. } => {
+                debug_assert!(false, "a message is answered by replies");
+                self.state = State::Asked(asked);
+            }
+        }
+    }
+
+    /// The handler refuses: the transaction stays as it was.
+    pub(super) fn refused(&mut self, asked: Asked, reply: Reply, out: &mut Vec<u8>) {
+        match asked {
+            Asked::Connect => self.close(reply, out),
+            Asked::Helo { .. } => {
+                self.facts.helo = Box::default();
+                self.facts.extended = false;
+                self.reject(State::Fresh, reply, out);
+            }
+            Asked::Mail(_) => self.reject(State::Ready, reply, out),
+            Asked::Rcpt { envelope, .. } => {
+                self.reject(State::Transaction(envelope), reply, out);
+            }
+            asked @ Asked::Message { .. } => {
+                debug_assert!(false, "a message is answered by replies");
+                self.state = State::Asked(asked);
+            }
+        }
+    }
+
+    pub(super) fn reply(&mut self, state: State, reply: Reply, out: &mut Vec<u8>) {
+        reply.write(out);
+        self.state = state;
+    }
+
+    pub(super) fn reject(&mut self, state: State, reply: Reply, out: &mut Vec<u8>) {
+        self.state = state;
+        self.refuse(reply, out);
+    }
+
+    pub(super) fn close(&mut self, reply: Reply, out: &mut Vec<u8>) {
+        reply.write(out);
+        self.state = State::Closed(Ending::Refused);
+    }
+
+    /// Says a reply; a permanent refusal counts as the client's error, and one too many ends the session in its place.
+    pub(super) fn refuse(&mut self, reply: Reply, out: &mut Vec<u8>) {
+        if reply.severity() == mail::Severity::Permanent {
+            self.errors += 1;
+        }
+        if self.errors >= self.settings.errors_max {
+            return self.close(replies::too_many_errors(&self.settings.hostname), out);
+        }
+        reply.write(out);
+    }
+}
+
+/// Whether there is more than an empty line behind a command.
+pub(super) fn spoke_ahead(input: &BytesMut) -> bool {
+    input.iter().any(|&byte| byte != b'\r' && byte != b'\n')
+}

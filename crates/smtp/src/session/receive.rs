@@ -1,0 +1,191 @@
+//! A message coming in, by DATA or by BDAT: always read to its end, whatever is to be said then.
+
+use bytes::{Buf, Bytes, BytesMut};
+use mail::{Envelope, Reply};
+
+use super::dialogue::spoke_ahead;
+use super::state::{Asked, Chunked, Incoming, State};
+use super::{Session, replies};
+use crate::data::{ChunkReader, Content, DotReader};
+
+impl Session {
+    /// One transition; `false` when the session waits for something.
+    pub(super) fn advance(&mut self, input: &mut BytesMut, out: &mut Vec<u8>) -> bool {
+        match self.state.take() {
+            state @ (State::Asked(_) | State::Securing | State::Closed(_)) => {
+                self.state = state;
+                false
+            }
+            state @ (State::Fresh | State::Ready | State::Transaction(_) | State::Chunks(_)) => {
+                self.read_command(state, input, out)
+            }
+            State::Data {
+                mut incoming,
+                mut reader,
+            } => {
+                if input.is_empty() || incoming.content.wants(input.len()) > 0 {
+                    self.state = State::Data { incoming, reader };
+                    return false;
+                }
+                match reader.read(input, &mut incoming.content) {
+                    Some(read) => {
+                        input.advance(read);
+                        self.received(*incoming, out);
+                        true
+                    }
+                    None => {
+                        input.clear();
+                        self.state = State::Data { incoming, reader };
+                        false
+                    }
+                }
+            }
+            State::Chunk {
+                incoming,
+                reader,
+                left,
+                last,
+            } => self.read_chunk(incoming, reader, left, last, input, out),
+            State::Discard { left, reply, after } => {
+                let read = input.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                input.advance(read);
+                let left = left - read as u64;
+                if left > 0 {
+                    self.state = State::Discard { left, reply, after };
+                    return false;
+                }
+                self.state = *after;
+                self.refuse(reply, out);
+                true
+            }
+        }
+    }
+
+    fn read_chunk(
+        &mut self,
+        mut incoming: Box<Incoming>,
+        mut reader: ChunkReader,
+        left: u64,
+        last: bool,
+        input: &mut BytesMut,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let room = incoming.content.wants(input.len()) == 0;
+        if left > 0 && (input.is_empty() || !room) {
+            self.state = State::Chunk {
+                incoming,
+                reader,
+                left,
+                last,
+            };
+            return false;
+        }
+        let read = input.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        reader.read(&input.split_to(read), &mut incoming.content);
+        let left = left - read as u64;
+        if left > 0 {
+            self.state = State::Chunk {
+                incoming,
+                reader,
+                left,
+                last,
+            };
+            return true;
+        }
+        if last {
+            reader.end(&mut incoming.content);
+            self.received(*incoming, out);
+        } else {
+            let fault = incoming.content.fault();
+            self.state = State::Chunks(Box::new(Chunked {
+                incoming: *incoming,
+                reader,
+            }));
+            // A faulty message is refused at each chunk, so that its client need not send the rest.
+            match fault {
+                Some(fault) => self.refuse(replies::fault(fault), out),
+                None => replies::chunk_received().write(out),
+            }
+        }
+        true
+    }
+
+    /// A message has been read to its end.
+    fn received(&mut self, incoming: Incoming, out: &mut Vec<u8>) {
+        let Incoming { envelope, content } = incoming;
+        match content.finish() {
+            Ok(message) => {
+                let message = Bytes::from(message);
+                self.state = State::Asked(Asked::Message { envelope, message });
+            }
+            Err(fault) => {
+                let reply = replies::fault(fault);
+                for _ in 0..self.replies_to_message(&envelope) {
+                    reply.write(out);
+                }
+                self.end_transaction();
+            }
+        }
+    }
+
+    pub(super) fn data(&mut self, envelope: Envelope, input: &BytesMut, out: &mut Vec<u8>) {
+        if envelope.recipients.is_empty() {
+            let reply = replies::no_recipients(self.settings.protocol);
+            return self.reject(State::Transaction(envelope), reply, out);
+        }
+        // DATA ends a group. What was sent ahead is a message that must not be read as commands (RFC 2920 3.1).
+        if spoke_ahead(input) {
+            return self.close(replies::pipelined(), out);
+        }
+        replies::start_data().write(out);
+        let incoming = Box::new(self.incoming(envelope));
+        self.state = State::Data {
+            incoming,
+            reader: DotReader::default(),
+        };
+    }
+
+    /// The chunk is consumed whatever becomes of it: else its content would become commands.
+    pub(super) fn bdat(&mut self, state: State, bytes: u64, last: bool) {
+        let refuse = |after: State, reply: Reply| State::Discard {
+            left: bytes,
+            reply,
+            after: Box::new(after),
+        };
+        let chunked = match state {
+            _ if !self.extensions().chunking => {
+                self.state = refuse(state, replies::not_implemented());
+                return;
+            }
+            State::Transaction(envelope) if envelope.recipients.is_empty() => {
+                let reply = replies::no_recipients(self.settings.protocol);
+                self.state = refuse(State::Transaction(envelope), reply);
+                return;
+            }
+            State::Transaction(envelope) => Chunked {
+                incoming: self.incoming(envelope),
+                reader: ChunkReader::default(),
+            },
+            State::Chunks(chunked) => *chunked,
+            state => {
+                let reply = replies::bad_sequence("MAIL first");
+                self.state = refuse(state, reply);
+                return;
+            }
+        };
+        let Chunked { incoming, reader } = chunked;
+        let incoming = Box::new(incoming);
+        self.state = State::Chunk {
+            incoming,
+            reader,
+            left: bytes,
+            last,
+        };
+    }
+
+    fn incoming(&self, envelope: Envelope) -> Incoming {
+        let Self { settings, .. } = self;
+        let content = Content::new(settings.message_bytes_max, settings.bare_newline);
+        Incoming { envelope, content }
+    }
+}
