@@ -46,8 +46,8 @@ impl Failure {
 
     fn reason(&self) -> String {
         match self {
-            Self::Wrong(daemon, what) => format!("{} {what}", daemon.as_str()),
-            Self::Unanswered(trouble) => trouble.to_string(),
+            Self::Wrong(_, what) => what.clone(),
+            Self::Unanswered(trouble) => trouble.cause.to_string(),
         }
     }
 }

@@ -146,7 +146,10 @@ impl Scan {
             Err(trouble) => {
                 let labels = [name, trouble.cause.label()];
                 self.metrics.trouble.with_label_values(&labels).inc();
-                tracing::warn!(event = "trouble", daemon = name, cause = %trouble.cause);
+                // That a daemon is out of service was told when its gate shut, once.
+                if !matches!(trouble.cause, Cause::Unfit(_)) {
+                    tracing::warn!(event = "trouble", daemon = name, cause = %trouble.cause);
+                }
                 if trouble.cause.suggests_down() {
                     self.health.doubt();
                 }
