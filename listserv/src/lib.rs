@@ -21,6 +21,7 @@ mod quarantine;
 mod receive;
 mod run;
 mod secrets;
+mod share;
 mod wire;
 
 pub use cli::Command;

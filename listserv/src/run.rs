@@ -31,6 +31,7 @@ use crate::publish::Publisher;
 use crate::quarantine::Quarantine;
 use crate::receive::Receiver;
 use crate::secrets::Secrets;
+use crate::share::Share;
 
 /// How often stores are looked at: a database that comes back makes us ready by itself.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -45,7 +46,7 @@ const READERS: &[Role] = &[Role::MxEdge];
 
 /// What is opened before anything is served.
 struct Stores {
-    spool: Arc<dyn Spool>,
+    spool: Arc<Share>,
     directory: Directory,
     quarantine: Quarantine,
 }
@@ -56,6 +57,8 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
     let metrics = Metrics::new(&daemon.metrics)?;
     let identity = identity(&config)?;
     let stores = open(&config).await?;
+    let (delivered_from, expanded_from): (Arc<dyn Spool>, Arc<dyn Spool>) =
+        (Arc::new(stores.spool.user()), Arc::new(stores.spool.user()));
     let (secrets_sender, secrets) =
         watch::channel(Secrets::read(&config).map_err(|why| wrong("secrets", why))?);
     if config.postmaster.is_empty() {
@@ -78,12 +81,12 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
     };
     let engine = Engine::new(
         deliver::settings(&config, paused)?,
-        stores.spool.clone(),
+        delivered_from,
         Arc::new(deliverer),
         &daemon.metrics,
     );
     let expander = Expander {
-        spool: stores.spool.clone(),
+        spool: expanded_from,
         directory: stores.directory.clone(),
         quarantine: stores.quarantine.clone(),
         commander: Commander {
@@ -212,8 +215,11 @@ async fn open(config: &Config) -> Result<Stores, StartError> {
             ..Options::new(state.join("spool"))
         })
         .map_err(|error| wrong("open the spool", error.to_string()))?;
-        let _ = (spool, directory, quarantine);
-        todo!("until the embedded engine keeps its promise")
+        Ok(Stores {
+            spool: Arc::new(Share::new(Arc::new(spool))),
+            directory,
+            quarantine,
+        })
     })
     .await
     .map_err(|error| wrong("open the stores", error.to_string()))?
