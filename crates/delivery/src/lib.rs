@@ -9,6 +9,7 @@ pub mod attempt;
 mod bodies;
 pub mod breaker;
 mod claims;
+mod domains;
 pub mod engine;
 pub mod lane;
 mod metrics;
@@ -17,6 +18,7 @@ mod pool;
 pub mod retry;
 mod run;
 mod schedule;
+mod seat;
 mod settle;
 pub mod site;
 #[cfg(test)]

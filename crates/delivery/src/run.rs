@@ -2,36 +2,31 @@
 //!
 //! One task owns the hand and decides; jobs, lookups and settlements run beside it. It never waits for any one of them.
 
+mod claim;
+mod end;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mail::{Domain, Reply, Timestamp};
+use mail::{Domain, Reply};
 use service::shutdown::Shutdown;
-use spool::{Destination, Destinations, Lease, Outcome, Settlement, Wanted};
+use spool::Wanted;
 use tokio::sync::watch;
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 
-use crate::attempt::Result;
 use crate::bodies::Bodies;
-use crate::breaker::Crossing;
 use crate::claims::Claims;
 use crate::engine::Parts;
-use crate::lane;
-use crate::outcome::{self, Again};
-use crate::retry::random;
-use crate::schedule::{Hand, Key, Placed, Unwanted, Work};
+use crate::schedule::Hand;
+use crate::seat::{Key, Work};
 use crate::settle::Settler;
 use crate::site::Site;
-use crate::work::{Because, Done, End, Job, Worker};
+use crate::work::{Done, Job, Worker};
 
-/// Batches claimed from one lane at once at most: a site whose gate turns out to be full has no more than this in excess.
-const CLAIM_MAX: usize = 64;
 /// What is under way at shutdown may go on for so long, well within the 90 s that service managers wait by default.
 const GRACE: Duration = Duration::from_secs(60);
-/// A batch that met a site's trouble before its gate was shut tries again after about this.
-const SOON: Duration = Duration::from_secs(5);
 /// Works a spool off until shutdown.
 pub(crate) async fn run(parts: Parts, shutdown: Shutdown) {
     let _activity = shutdown.activity("delivery");
@@ -62,7 +57,10 @@ struct Run {
     lookups: JoinSet<std::result::Result<Site, Reply>>,
     /// What each lookup is about.
     looked_up: HashMap<Id, Domain>,
-    unwanted: Unwanted,
+    /// What is claimed; none while everything is busy or shut.
+    wanted: Option<Wanted>,
+    /// It is not made anew before.
+    renew_at: Instant,
     claims: Claims,
 }
 
@@ -78,6 +76,10 @@ impl Run {
             shutdown: shutdown.clone(),
             cut,
         };
+        let wanted = Wanted {
+            destinations: parts.settings.serves.clone(),
+            lanes: [0; 4],
+        };
         let stock = (parts.settings.attempts_max / 2).clamp(8, 256);
         Self {
             worker: Arc::new(worker),
@@ -89,7 +91,8 @@ impl Run {
             attempts: 0,
             lookups: JoinSet::new(),
             looked_up: HashMap::new(),
-            unwanted: Unwanted::default(),
+            wanted: Some(wanted),
+            renew_at: Instant::now(),
             claims: Claims::default(),
             parts,
         }
@@ -166,311 +169,10 @@ impl Run {
         self.under_way.insert(handle.id(), (key, kept));
     }
 
-    /// Fills the hand, if it has room and there may be something.
-    async fn claim(&mut self) {
-        if self.hand.widened() {
-            self.claims.more = [true; 4];
-        }
-        let now = Instant::now();
-        let lanes = self.hand.room().map(|room| room.min(CLAIM_MAX));
-        let of_use = (0..4).any(|lane| self.claims.more[lane] && lanes[lane] > 0);
-        if !of_use || self.claims.not_before.is_some_and(|at| at > now) {
-            return;
-        }
-        let Some(destinations) = self.destinations() else {
-            // Everything is busy or shut. When that changes the hand says so.
-            self.claims.more = [false; 4];
-            self.claims.pace(0);
-            return;
-        };
-        let wanted = Wanted {
-            destinations,
-            lanes,
-        };
-        let claimed = match self.parts.spool.unhealthy() {
-            Some(why) => Err(spool::Error::Poisoned(why.into())),
-            None => {
-                let host = &self.parts.settings.host;
-                self.parts.spool.claim(host, &wanted).await
-            }
-        };
-        match claimed {
-            Ok(leases) => self.claimed(lanes, leases),
-            Err(error) => self.claims.refused(&error),
-        }
-    }
-
-    fn claimed(&mut self, asked: [usize; 4], leases: Vec<Lease>) {
-        self.claims.succeeded(leases.len());
-        let now = (self.parts.clock)();
-        let mut got = [0; 4];
-        for lease in leases {
-            let work = Work::new(lease, now);
-            got[lane::index(work.lane)] += 1;
-            let label = lane::label(work.lane);
-            self.parts.metrics.claims.with_label_values(&[label]).inc();
-            self.take(work);
-        }
-        for lane in 0..4 {
-            if asked[lane] > 0 {
-                self.claims.more[lane] = got[lane] >= asked[lane];
-            }
-        }
-    }
-
-    fn destinations(&mut self) -> Option<Destinations> {
-        if let Some(unwanted) = self.hand.changed() {
-            self.unwanted = unwanted;
-        }
-        let serves = &self.parts.settings.serves;
-        self.parts.ways.wanted(serves, &self.unwanted)
-    }
-
-    /// Finds where a claimed batch goes.
-    fn take(&mut self, work: Work) {
-        let ways = self.parts.ways.clone();
-        let destination = work.lease.batch.destination.clone();
-        match (ways.route_of(&destination), &destination) {
-            (None, Destination::Domain(domain)) => self.take_for(domain, work),
-            (route, _) => {
-                let name = route.unwrap_or_default();
-                self.place(&Arc::new(Key::Route(name.into())), work);
-            }
-        }
-    }
-
-    /// Finds the site of a domain, by a lookup unless it was made just now.
-    fn take_for(&mut self, domain: &Domain, work: Work) {
-        if let Some(key) = self.hand.site_of(domain, Instant::now()) {
-            return self.place(&key, work);
-        }
-        if self.hand.locate(domain, work) {
-            let transport = self.parts.transport.clone();
-            let asked = domain.clone();
-            let lookup = async move { transport.site(&asked).await };
-            let handle = self.lookups.spawn(lookup);
-            self.looked_up.insert(handle.id(), domain.clone());
-        }
-    }
-
-    /// Puts a batch into the hand, unless it need not be tried.
-    fn place(&mut self, key: &Arc<Key>, work: Work) {
-        let ceiling = match self.parts.transport.ceiling(key) {
-            Ok(ceiling) => ceiling,
-            Err(reply) => return self.start(work, Job::Told(Result::Deferred(reply))),
-        };
-        let now = Instant::now();
-        // Mail that is too old is not kept waiting for a site that is not there; with an open gate it gets a last attempt.
-        let accepted = work.lease.head.accepted;
-        let over = self
-            .parts
-            .settings
-            .schedule
-            .over(accepted, (self.parts.clock)());
-        if over && self.hand.shut_until(key).is_some_and(|until| until > now) {
-            let trouble = self.hand.trouble(key);
-            let reply = Reply::new(
-                451,
-                (4, 4, 1),
-                format!("the site is not reached: {trouble}"),
-            );
-            return self.start(work, Job::Told(Result::Deferred(reply)));
-        }
-        match self.hand.put(key, ceiling, work, now) {
-            Placed::Waits => {}
-            Placed::Back(work, until) => {
-                let trouble: Box<str> = self.hand.trouble(key).into();
-                self.give_back(*work, self.timestamp(until), &trouble);
-            }
-        }
-    }
-
-    fn looked_up(
-        &mut self,
-        joined: std::result::Result<(Id, std::result::Result<Site, Reply>), JoinError>,
-    ) {
-        let (id, site) = joined.unwrap_or_else(|error| {
-            tracing::error!(event = "fault", %error, "a lookup ended early");
-            self.parts
-                .metrics
-                .faults
-                .with_label_values(&["panic"])
-                .inc();
-            let reply = Reply::new(451, (4, 4, 3), "the lookup of mail exchangers ended early");
-            (error.id(), Err(reply))
-        });
-        if let Some(domain) = self.looked_up.remove(&id) {
-            self.located(domain, site);
-        }
-    }
-
-    fn located(&mut self, domain: Domain, site: std::result::Result<Site, Reply>) {
-        let works = self.hand.located(&domain);
-        match site {
-            Ok(site) => {
-                let key = self.hand.remember(domain, site, Instant::now());
-                for work in works {
-                    self.place(&key, work);
-                }
-            }
-            Err(reply) => {
-                let result = Result::of(reply);
-                if let Result::Deferred(_) = result {
-                    let until = Instant::now() + self.parts.limits.probe_interval;
-                    self.hand.unresolved(domain, until);
-                }
-                for work in works {
-                    self.start(work, Job::Told(result.clone()));
-                }
-            }
-        }
-    }
-
-    fn joined(&mut self, joined: std::result::Result<(Id, Done), JoinError>) {
-        match joined {
-            Ok((id, done)) => {
-                self.under_way.remove(&id);
-                self.done(done);
-            }
-            Err(error) => {
-                let Some((key, work)) = self.under_way.remove(&error.id()) else {
-                    return;
-                };
-                let message = work.lease.head.id;
-                tracing::error!(event = "fault", %message, %error, "an attempt ended early; tried again later");
-                self.parts
-                    .metrics
-                    .faults
-                    .with_label_values(&["panic"])
-                    .inc();
-                self.done(Done::panicked(key, work));
-            }
-        }
-    }
-
-    /// A job has ended: its site learns, its batch is settled or kept as the next probe.
-    fn done(&mut self, done: Done) {
-        let now = Instant::now();
-        if let Some(key) = &done.key {
-            self.attempts -= 1;
-            let (crossing, back) = self.hand.ended(key, done.signal, done.trouble.clone(), now);
-            if let Some(crossing) = crossing {
-                self.crossed(key, crossing);
-            }
-            self.back(key, back);
-        }
-        match done.end {
-            End::Finished => self.settle(&done.work.lease, Outcome::Finished),
-            End::Left {
-                left,
-                note,
-                because,
-            } => {
-                if because == Because::Site
-                    && !self.shutdown.begun()
-                    && let Some(key) = &done.key
-                    && self.hand.lacks_probe(key)
-                {
-                    let mut work = Arc::unwrap_or_clone(done.work);
-                    work.lease.batch.recipients = left.recipients;
-                    work.lease.batch.reply = left.reply;
-                    work.lease.batch.note = note;
-                    return self.place(key, work);
-                }
-                let again = self.again(done.key.as_deref(), because, now);
-                let schedule = &self.parts.settings.schedule;
-                let wall = (self.parts.clock)();
-                let outcome = outcome::settled(
-                    &done.work.lease,
-                    left,
-                    note,
-                    again,
-                    schedule,
-                    wall,
-                    random(),
-                );
-                self.settle(&done.work.lease, outcome);
-            }
-        }
-    }
-
-    /// When what is left of a batch is tried again.
-    fn again(&self, key: Option<&Key>, because: Because, now: Instant) -> Again {
-        let soon = SOON.min(self.parts.limits.probe_interval);
-        match because {
-            Because::Replies | Because::Fault => Again::Scheduled,
-            Because::Stopping => Again::At((self.parts.clock)()),
-            Because::Site => {
-                let until = match key {
-                    Some(key) => self.hand.shut_until(key),
-                    // A lookup that failed.
-                    None => Some(now + self.parts.limits.probe_interval),
-                };
-                let until = until.unwrap_or(now + soon.mul_f64(1.0 - 0.5 * random()));
-                Again::At(self.timestamp(until))
-            }
-        }
-    }
-
-    fn back(&mut self, key: &Arc<Key>, works: Vec<Work>) {
-        let Some(until) = self.hand.shut_until(key) else {
-            return;
-        };
-        let until = self.timestamp(until);
-        let trouble: Box<str> = self.hand.trouble(key).into();
-        for work in works {
-            self.give_back(work, until, &trouble);
-        }
-    }
-
-    /// Not attempted, due again then.
-    fn give_back(&self, work: Work, until: Timestamp, trouble: &str) {
-        let Work { lease, .. } = work;
-        let reply = match trouble {
-            "" => lease.batch.reply.clone(),
-            trouble => trouble.into(),
-        };
-        let outcome = Outcome::Deferred {
-            until,
-            reply,
-            note: lease.batch.note.clone(),
-            recipients: lease.batch.recipients.clone(),
-            attempted: false,
-        };
-        self.settle(&lease, outcome);
-    }
-
-    fn settle(&self, lease: &Lease, outcome: Outcome) {
-        self.settler.settle(Settlement {
-            batch: lease.batch.id,
-            token: lease.token,
-            outcome,
-        });
-    }
-
     fn nudge(&mut self) {
         self.hand.nudge(Instant::now());
         self.claims.more = [true; 4];
         self.claims.not_before = None;
-    }
-
-    fn crossed(&self, key: &Key, crossing: Crossing) {
-        let trouble = self.hand.trouble(key);
-        let crossings = &self.parts.metrics.crossings;
-        match crossing {
-            Crossing::Shut => {
-                crossings.with_label_values(&["shut"]).inc();
-                tracing::warn!(event = "site", site = %key, gate = "shut", reply = trouble, "not reached; probed from now on");
-            }
-            Crossing::Opened => {
-                crossings.with_label_values(&["open"]).inc();
-                tracing::info!(event = "site", site = %key, gate = "open", "reached again");
-            }
-            Crossing::Limited(window) => {
-                crossings.with_label_values(&["limited"]).inc();
-                tracing::info!(event = "site", site = %key, gate = "limited", window, reply = trouble, "asked for less");
-            }
-        }
     }
 
     fn gauge(&self) {
@@ -478,11 +180,6 @@ impl Run {
         metrics.in_flight.set(self.attempts as i64);
         metrics.in_hand.set(self.hand.held() as i64);
         metrics.sites_shut.set(self.hand.shut() as i64);
-    }
-
-    /// A moment of the monotonic clock on the wall clock.
-    fn timestamp(&self, at: Instant) -> Timestamp {
-        (self.parts.clock)().after(at.saturating_duration_since(Instant::now()))
     }
 
     /// Nothing is begun any more: what waits is given back, what is under way ends or is cut.

@@ -8,67 +8,28 @@ use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mail::{Domain, Timestamp};
-use spool::{Destination, Lane, Lease};
+use mail::Domain;
+use spool::Destination;
 use tokio::time::Instant;
 
-use crate::breaker::{Crossing, Gate, Limits, Signal};
+use crate::breaker::{Crossing, Limits, Signal};
+use crate::domains::{Domains, LOCATING_MAX};
 use crate::lane::{Shares, index};
+use crate::seat::{Key, Seat, Work};
 use crate::site::Site;
 
-/// Sites remembered at most; beyond it those with nothing to do are forgotten, and with them what their gates have learnt.
+/// Sites remembered at most; beyond it those with nothing in hand are forgotten, and with them what their gates have learnt.
 pub(crate) const SITES_MAX: usize = 20_000;
-/// Domains remembered of one site at most, to leave them out of claims while it is shut or busy.
-const DESTINATIONS_MAX: usize = 4096;
-/// Domains whose lookup failed, remembered at most.
-const UNRESOLVED_MAX: usize = 20_000;
+/// Shut sites that keep a batch in hand as their next probe, at most; the others claim one when its time has come.
+const PROBES_HELD_MAX: usize = 1000;
 /// A site not needed for so long may be forgotten.
 const FORGET: Duration = Duration::from_secs(600);
-/// The site of a domain is asked for again after this; the resolver keeps answers for as long as they say.
-const REMEMBER: Duration = Duration::from_secs(30);
+/// Forgetting looks at every site; it is not tried more often than this.
+const FORGET_INTERVAL: Duration = Duration::from_secs(10);
 /// Stocks of one lane that may be in hand altogether.
 const HELD_STOCKS: usize = 16;
 /// What is given back because the hand is full is due again after this.
 const BACK: Duration = Duration::from_secs(1);
-/// Batches of one domain taken in while it is being looked up.
-const LOCATING_MAX: usize = 32;
-
-/// Where mail really goes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Key {
-    /// A configured route; `""` is inside.
-    Route(Box<str>),
-    /// A set of mail exchangers.
-    Site(Site),
-}
-
-impl std::fmt::Display for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Route(name) if name.is_empty() => f.write_str("inside"),
-            Self::Route(name) => f.write_str(name),
-            Self::Site(site) => site.fmt(f),
-        }
-    }
-}
-
-/// A claimed batch.
-#[derive(Clone, Debug)]
-pub(crate) struct Work {
-    pub(crate) lease: Lease,
-    pub(crate) lane: Lane,
-}
-
-impl Work {
-    pub(crate) fn new(lease: Lease, now: Timestamp) -> Self {
-        let batch = &lease.batch;
-        Self {
-            lane: Lane::of(batch.class, lease.head.arrival, batch.attempts, now),
-            lease,
-        }
-    }
-}
-
 /// See the module.
 pub(crate) struct Hand {
     limits: Limits,
@@ -82,10 +43,10 @@ pub(crate) struct Hand {
     ready: [usize; 4],
     /// All that wait, for whatever; bounded by [`HELD_STOCKS`] stocks.
     held: usize,
-    /// Sites of domains looked up lately.
-    sites: HashMap<Domain, (Arc<Key>, Instant)>,
-    locating: HashMap<Domain, Vec<Work>>,
-    unresolved: HashMap<Domain, Instant>,
+    domains: Domains,
+    /// Sites left out of claims.
+    unwanted: HashSet<Arc<Key>>,
+    forget_at: Option<Instant>,
     wakes: BinaryHeap<Reverse<(Instant, Wake)>>,
     shut: usize,
     /// The set of destinations not wanted has changed since it was last asked for.
@@ -98,41 +59,6 @@ pub(crate) struct Hand {
 enum Wake {
     Seat(Arc<Key>),
     Domain(Domain),
-}
-
-/// One site's part of the hand.
-struct Seat {
-    gate: Gate,
-    waiting: [VecDeque<Work>; 4],
-    queued: [bool; 4],
-    /// What of it is counted in [`Hand::ready`].
-    ready: [usize; 4],
-    running: usize,
-    destinations: HashSet<Destination>,
-    unwanted: bool,
-    used: Instant,
-    /// Why it could not be reached last, in one line.
-    trouble: Box<str>,
-}
-
-impl Seat {
-    fn waits(&self) -> usize {
-        self.waiting.iter().map(VecDeque::len).sum()
-    }
-
-    /// Shut and not to be probed yet, or with enough in hand. It is wanted again when half of that has gone, so that claims
-    /// are not made for one batch at a time.
-    fn is_unwanted(&self, now: Instant) -> bool {
-        let waits = self.waits();
-        if self.gate.is_shut() {
-            return waits > 0 || self.running > 0 || !self.gate.admits(now, self.running);
-        }
-        let enough = self.gate.window();
-        match self.unwanted {
-            true => waits > enough / 2,
-            false => waits >= enough,
-        }
-    }
 }
 
 /// What is to be done with a batch that has just been put into the hand.
@@ -155,9 +81,9 @@ impl Hand {
             shares: Shares::default(),
             ready: [0; 4],
             held: 0,
-            sites: HashMap::new(),
-            locating: HashMap::new(),
-            unresolved: HashMap::new(),
+            domains: Domains::default(),
+            unwanted: HashSet::new(),
+            forget_at: None,
             wakes: BinaryHeap::new(),
             shut: 0,
             changed: false,
@@ -193,38 +119,25 @@ impl Hand {
 
     /// The site of a domain that was looked up just now.
     pub(crate) fn site_of(&self, domain: &Domain, now: Instant) -> Option<Arc<Key>> {
-        let (key, until) = self.sites.get(domain)?;
-        (*until > now).then(|| key.clone())
+        self.domains.site_of(domain, now)
     }
 
     /// Remembers the site of a domain for a while.
     pub(crate) fn remember(&mut self, domain: Domain, site: Site, now: Instant) -> Arc<Key> {
-        let key = Arc::new(Key::Site(site));
-        let key = match self.seats.get_key_value(&key) {
-            Some((known, _)) => known.clone(),
-            None => key,
-        };
-        if self.sites.len() >= SITES_MAX {
-            self.sites.clear();
-        }
-        self.sites.insert(domain, (key.clone(), now + REMEMBER));
-        key
+        self.domains.remember(domain, site, now)
     }
 
     /// Puts a batch of a domain aside until its site is known; true when the lookup must be started.
     pub(crate) fn locate(&mut self, domain: &Domain, work: Work) -> bool {
         self.held += 1;
-        let works = self.locating.entry(domain.clone()).or_default();
-        works.push(work);
-        if works.len() == LOCATING_MAX {
-            self.changed = true;
-        }
-        works.len() == 1
+        let waiting = self.domains.locate(domain, work);
+        self.changed |= waiting == LOCATING_MAX;
+        waiting == 1
     }
 
     /// The lookup has ended: these batches waited for it.
     pub(crate) fn located(&mut self, domain: &Domain) -> Vec<Work> {
-        let works = self.locating.remove(domain).unwrap_or_default();
+        let works = self.domains.located(domain);
         self.held -= works.len();
         if works.len() >= LOCATING_MAX {
             self.changed = true;
@@ -235,10 +148,9 @@ impl Hand {
 
     /// The lookup failed for now: the domain is left out of claims until then.
     pub(crate) fn unresolved(&mut self, domain: Domain, until: Instant) {
-        if self.unresolved.len() < UNRESOLVED_MAX {
-            self.wakes
-                .push(Reverse((until, Wake::Domain(domain.clone()))));
-            self.unresolved.insert(domain, until);
+        let wake = Wake::Domain(domain.clone());
+        if self.domains.fail(domain, until) {
+            self.wakes.push(Reverse((until, wake)));
             self.changed = true;
         }
     }
@@ -256,21 +168,12 @@ impl Hand {
         if !self.seats.contains_key(key) {
             self.forget(now);
         }
-        let seat = self.seats.entry(key.clone()).or_insert_with(|| Seat {
-            gate: Gate::new(limits, ceiling),
-            waiting: Default::default(),
-            queued: [false; 4],
-            ready: [0; 4],
-            running: 0,
-            destinations: HashSet::new(),
-            unwanted: false,
-            used: now,
-            trouble: Box::default(),
-        });
+        let seat = self
+            .seats
+            .entry(key.clone())
+            .or_insert_with(|| Seat::new(limits, ceiling, now));
         seat.used = now;
-        let destination = &work.lease.batch.destination;
-        if seat.destinations.len() < DESTINATIONS_MAX && !seat.destinations.contains(destination) {
-            seat.destinations.insert(destination.clone());
+        if seat.leads_from(&work.lease.batch.destination) {
             self.changed |= seat.unwanted;
         }
         if let Some(until) = seat.gate.shut_until()
@@ -332,25 +235,21 @@ impl Hand {
             self.wakes.push(Reverse((until, Wake::Seat(key.clone()))));
             if until > now {
                 // One stays as the next probe.
-                for lane in 0..4 {
-                    while seat.waits() > 1
-                        && let Some(work) = seat.waiting[lane].pop_back()
-                    {
-                        self.held -= 1;
-                        back.push(work);
-                    }
-                }
+                back = seat.give_back(usize::from(self.shut <= PROBES_HELD_MAX));
+                self.held -= back.len();
             }
         }
         self.queue(key, now);
         (crossing, back)
     }
 
-    /// Whether a shut site has nothing in hand by which it could be probed.
+    /// Whether a shut site has nothing in hand by which it could be probed, and may have.
     pub(crate) fn lacks_probe(&self, key: &Key) -> bool {
-        self.seats
-            .get(key)
-            .is_some_and(|seat| seat.gate.is_shut() && seat.waits() == 0)
+        self.shut <= PROBES_HELD_MAX
+            && self
+                .seats
+                .get(key)
+                .is_some_and(|seat| seat.gate.is_shut() && seat.waits() == 0)
     }
 
     /// Why a site could not be reached last, in one line.
@@ -373,14 +272,12 @@ impl Hand {
         while self.wake_at().is_some_and(|at| at <= now) {
             match self.wakes.pop() {
                 Some(Reverse((_, Wake::Seat(key)))) => self.queue(&key, now),
-                Some(Reverse((_, Wake::Domain(domain))))
-                    if self.unresolved.get(&domain).is_some_and(|at| *at <= now) =>
-                {
-                    self.unresolved.remove(&domain);
-                    self.changed = true;
-                    self.widened = true;
+                Some(Reverse((_, Wake::Domain(domain)))) => {
+                    let over = self.domains.retry(&domain, now);
+                    self.changed |= over;
+                    self.widened |= over;
                 }
-                Some(Reverse((_, Wake::Domain(_)))) | None => {}
+                None => {}
             }
         }
     }
@@ -395,25 +292,25 @@ impl Hand {
         for key in keys {
             self.queue(&key, now);
         }
-        if !self.unresolved.is_empty() {
-            self.unresolved.clear();
-            self.changed = true;
-        }
+        self.changed |= self.domains.retry_all();
         self.widened = true;
     }
 
     /// Takes everything out that waits.
     pub(crate) fn empty(&mut self) -> Vec<Work> {
-        let mut all: Vec<Work> = self.locating.drain().flat_map(|(_, works)| works).collect();
+        let mut all: Vec<Work> = self.domains.empty().collect();
         for seat in self.seats.values_mut() {
-            all.extend(seat.waiting.iter_mut().flat_map(|queue| queue.drain(..)));
-        }
-        for seat in self.seats.values_mut() {
+            all.extend(seat.give_back(0));
             seat.ready = [0; 4];
         }
         self.ready = [0; 4];
         self.held = 0;
         all
+    }
+
+    /// Whether the destinations not wanted have changed since [`Self::changed`] was last called.
+    pub(crate) fn has_changed(&self) -> bool {
+        self.changed
     }
 
     /// The destinations not wanted now, when they have changed since the last call.
@@ -422,20 +319,15 @@ impl Hand {
             return None;
         }
         let mut unwanted = Unwanted::default();
-        for (key, seat) in self.seats.iter().filter(|(_, seat)| seat.unwanted) {
-            unwanted
-                .destinations
-                .extend(seat.destinations.iter().cloned());
+        for key in &self.unwanted {
+            if let Some(seat) = self.seats.get(key) {
+                unwanted.destinations.extend(seat.destinations().cloned());
+            }
             if let Key::Route(name) = &**key {
                 unwanted.routes.push(name.clone());
             }
         }
-        let domains = self.unresolved.keys().chain(
-            self.locating
-                .iter()
-                .filter(|(_, works)| works.len() >= LOCATING_MAX)
-                .map(|(domain, _)| domain),
-        );
+        let domains = self.domains.unwanted();
         unwanted
             .destinations
             .extend(domains.cloned().map(Destination::Domain));
@@ -452,7 +344,7 @@ impl Hand {
         let Some(seat) = self.seats.get_mut(key) else {
             return;
         };
-        let admits = seat.gate.admits(now, seat.running);
+        let admits = seat.admits(now);
         for lane in 0..4 {
             let waiting = seat.waiting[lane].len();
             if admits && waiting > 0 && !seat.queued[lane] {
@@ -466,6 +358,10 @@ impl Hand {
         let unwanted = seat.is_unwanted(now);
         if unwanted != seat.unwanted {
             seat.unwanted = unwanted;
+            match unwanted {
+                true => self.unwanted.insert(key.clone()),
+                false => self.unwanted.remove(key),
+            };
             self.changed = true;
             self.widened |= !unwanted;
         }
@@ -475,7 +371,7 @@ impl Hand {
     fn clear_front(&mut self, lane: usize, now: Instant) -> bool {
         while let Some(key) = self.turns[lane].front() {
             if let Some(seat) = self.seats.get_mut(key) {
-                if !seat.waiting[lane].is_empty() && seat.gate.admits(now, seat.running) {
+                if !seat.waiting[lane].is_empty() && seat.admits(now) {
                     return true;
                 }
                 seat.queued[lane] = false;
@@ -487,9 +383,10 @@ impl Hand {
 
     /// Forgets sites that have nothing to do, when there are too many.
     fn forget(&mut self, now: Instant) {
-        if self.seats.len() < SITES_MAX {
+        if self.seats.len() < SITES_MAX || self.forget_at.is_some_and(|at| at > now) {
             return;
         }
+        self.forget_at = Some(now + FORGET_INTERVAL);
         let shut = &mut self.shut;
         self.seats.retain(|_, seat| {
             let busy = seat.running > 0 || seat.waits() > 0;
@@ -497,6 +394,7 @@ impl Hand {
             *shut -= usize::from(!keep && seat.gate.is_shut());
             keep
         });
+        self.unwanted.retain(|key| self.seats.contains_key(key));
         self.changed = true;
     }
 }

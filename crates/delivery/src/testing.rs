@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::attempt::{Attempted, Copy, Result as Outcome_};
 use crate::engine::{Clock, Owner};
 use crate::pool::Stopped;
-use crate::schedule::Key;
+use crate::seat::Key;
 use crate::site::Site;
 use crate::transport::Transport;
 
@@ -155,16 +155,15 @@ impl Spool for Memory {
         let mut state = self.state.lock().unwrap();
         state.news = false;
         let state = &mut *state;
+        let (named, list): (bool, HashSet<_>) = match &wanted.destinations {
+            Destinations::Except(list) => (false, list.iter().collect()),
+            Destinations::Only(list) => (true, list.iter().collect()),
+        };
         let mut due: Vec<_> = state
             .batches
             .values_mut()
             .filter(|(_, batch, token)| {
-                token.is_none()
-                    && batch.due <= now
-                    && match &wanted.destinations {
-                        Destinations::Except(list) => !list.contains(&batch.destination),
-                        Destinations::Only(list) => list.contains(&batch.destination),
-                    }
+                token.is_none() && batch.due <= now && list.contains(&batch.destination) == named
             })
             .collect();
         due.sort_by_key(|(_, batch, _)| (batch.due, batch.id));

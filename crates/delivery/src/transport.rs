@@ -9,7 +9,8 @@ use tokio::time::Instant;
 
 use crate::attempt::Copy;
 use crate::pool::{Connections, Hosts, Pool, Stopped};
-use crate::schedule::{Key, SITES_MAX};
+use crate::schedule::SITES_MAX;
+use crate::seat::Key;
 use crate::site::{Exchangers, Site};
 
 /// Transactions over one connection to a mail exchanger at most; providers close it at about this many.

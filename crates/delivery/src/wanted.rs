@@ -51,10 +51,10 @@ impl Ways {
                 .collect(),
             Destinations::Except(except) => {
                 let mut all = except.clone();
-                let pinned = self.named().filter(|d| busy(d));
+                let pinned = self
+                    .named()
+                    .filter(|d| busy(d) && !unwanted.destinations.contains(d));
                 all.extend(unwanted.destinations.iter().cloned().chain(pinned));
-                all.sort_unstable();
-                all.dedup();
                 return Some(Destinations::Except(all));
             }
         };

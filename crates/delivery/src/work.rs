@@ -21,7 +21,7 @@ use crate::metrics::Metrics;
 use crate::outcome::{self, Left};
 use crate::pool::Stopped;
 use crate::retry::Schedule;
-use crate::schedule::{Key, Work};
+use crate::seat::{Key, Work};
 use crate::transport::Transport;
 
 /// Transactions of one batch that may break on its own account before the rest of it waits for the next attempt. One would

@@ -689,3 +689,23 @@ async fn a_route_that_is_not_configured_keeps_its_mail() {
     );
     assert_eq!(bench.spool.left().len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn many_dead_sites_all_return_in_time() {
+    let bench = Bench::new(World::kind(), Clerk::default(), 200).start();
+    let hosts: Vec<String> = (0..1200).map(|n| format!("d{n}.example")).collect();
+    for host in &hosts {
+        bench.world.kill(host);
+        bench.spool.add(domain(host), &[&format!("u@{host}")]);
+    }
+    bench.pass(5 * MINUTE).await;
+    assert_eq!(bench.metric("delivery_sites_shut"), 1200.0);
+    assert!(
+        bench.metric("delivery_in_hand") <= 1050.0,
+        "probes in hand are bounded"
+    );
+    hosts.iter().for_each(|host| bench.world.revive(host));
+    bench.pass(MINUTE + Duration::from_secs(10)).await;
+    assert_eq!(bench.spool.left().len(), 0);
+    assert_eq!(bench.world.recipients().len(), 1200);
+}

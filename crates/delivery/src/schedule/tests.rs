@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mail::{MessageId, ReversePath};
-use spool::{Batch, BatchId, Class, Head};
+use mail::{MessageId, ReversePath, Timestamp};
+use spool::{Batch, BatchId, Class, Head, Lane, Lease};
 
 use super::*;
+use crate::domains::REMEMBER;
 
 fn limits() -> Limits {
     Limits {

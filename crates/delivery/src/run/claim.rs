@@ -1,0 +1,199 @@
+//! From a claim to the hand: what is asked of the spool, and where each batch goes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mail::{Domain, Reply};
+use spool::{Destination, Lease, Wanted};
+use tokio::task::{Id, JoinError};
+use tokio::time::Instant;
+
+use super::Run;
+use crate::attempt::Result;
+use crate::lane;
+use crate::schedule::Placed;
+use crate::seat::{Key, Work};
+use crate::site::Site;
+use crate::work::Job;
+
+/// Naming the destinations that are left out takes time for each of them, here and in the spool. It is done again no sooner
+/// than this for each: with ten thousand dead domains 40 ms, which keeps it a small part of the work.
+const RENEW_EACH: Duration = Duration::from_micros(4);
+/// Batches claimed from one lane at once at most: a site whose gate turns out to be full has no more than this in excess.
+const CLAIM_MAX: usize = 64;
+
+impl Run {
+    /// Fills the hand, if it has room and there may be something.
+    pub(super) async fn claim(&mut self) {
+        if self.hand.widened() {
+            self.claims.more = [true; 4];
+        }
+        let now = Instant::now();
+        let lanes = self.hand.room().map(|room| room.min(CLAIM_MAX));
+        let of_use = (0..4).any(|lane| self.claims.more[lane] && lanes[lane] > 0);
+        if !of_use || self.claims.not_before.is_some_and(|at| at > now) {
+            return;
+        }
+        if let Err(at) = self.renew(now) {
+            self.claims.not_before = Some(at);
+            return;
+        }
+        let Some(wanted) = &mut self.wanted else {
+            // Everything is busy or shut. When that changes the hand says so.
+            self.claims.more = [false; 4];
+            self.claims.pace(0);
+            return;
+        };
+        wanted.lanes = lanes;
+        let claimed = match self.parts.spool.unhealthy() {
+            Some(why) => Err(spool::Error::Poisoned(why.into())),
+            None => {
+                let host = &self.parts.settings.host;
+                self.parts.spool.claim(host, wanted).await
+            }
+        };
+        match claimed {
+            Ok(leases) => self.claimed(lanes, leases),
+            Err(error) => self.claims.refused(&error),
+        }
+    }
+
+    pub(super) fn claimed(&mut self, asked: [usize; 4], leases: Vec<Lease>) {
+        self.claims.succeeded(leases.len());
+        let now = (self.parts.clock)();
+        let mut got = [0; 4];
+        for lease in leases {
+            let work = Work::new(lease, now);
+            got[lane::index(work.lane)] += 1;
+            let label = lane::label(work.lane);
+            self.parts.metrics.claims.with_label_values(&[label]).inc();
+            self.take(work);
+        }
+        for lane in 0..4 {
+            if asked[lane] > 0 {
+                self.claims.more[lane] = got[lane] >= asked[lane];
+            }
+        }
+    }
+
+    /// Makes the set of wanted destinations anew when it has changed; or says when it may be made again.
+    fn renew(&mut self, now: Instant) -> std::result::Result<(), Instant> {
+        if !self.hand.has_changed() {
+            return Ok(());
+        }
+        if now < self.renew_at {
+            return Err(self.renew_at);
+        }
+        if let Some(unwanted) = self.hand.changed() {
+            let count = u32::try_from(unwanted.destinations.len()).unwrap_or(u32::MAX);
+            self.renew_at = now + RENEW_EACH.saturating_mul(count);
+            let serves = &self.parts.settings.serves;
+            let destinations = self.parts.ways.wanted(serves, &unwanted);
+            self.wanted = destinations.map(|destinations| Wanted {
+                destinations,
+                lanes: [0; 4],
+            });
+        }
+        Ok(())
+    }
+
+    /// Finds where a claimed batch goes.
+    pub(super) fn take(&mut self, work: Work) {
+        let ways = self.parts.ways.clone();
+        let destination = work.lease.batch.destination.clone();
+        match (ways.route_of(&destination), &destination) {
+            (None, Destination::Domain(domain)) => self.take_for(domain, work),
+            (route, _) => {
+                let name = route.unwrap_or_default();
+                self.place(&Arc::new(Key::Route(name.into())), work);
+            }
+        }
+    }
+
+    /// Finds the site of a domain, by a lookup unless it was made just now.
+    pub(super) fn take_for(&mut self, domain: &Domain, work: Work) {
+        if let Some(key) = self.hand.site_of(domain, Instant::now()) {
+            return self.place(&key, work);
+        }
+        if self.hand.locate(domain, work) {
+            let transport = self.parts.transport.clone();
+            let asked = domain.clone();
+            let lookup = async move { transport.site(&asked).await };
+            let handle = self.lookups.spawn(lookup);
+            self.looked_up.insert(handle.id(), domain.clone());
+        }
+    }
+
+    /// Puts a batch into the hand, unless it need not be tried.
+    pub(super) fn place(&mut self, key: &Arc<Key>, work: Work) {
+        let ceiling = match self.parts.transport.ceiling(key) {
+            Ok(ceiling) => ceiling,
+            Err(reply) => return self.start(work, Job::Told(Result::Deferred(reply))),
+        };
+        let now = Instant::now();
+        // Mail that is too old is not kept waiting for a site that is not there; with an open gate it gets a last attempt.
+        let accepted = work.lease.head.accepted;
+        let over = self
+            .parts
+            .settings
+            .schedule
+            .over(accepted, (self.parts.clock)());
+        if over && self.hand.shut_until(key).is_some_and(|until| until > now) {
+            let trouble = self.hand.trouble(key);
+            let reply = Reply::new(
+                451,
+                (4, 4, 1),
+                format!("the site is not reached: {trouble}"),
+            );
+            return self.start(work, Job::Told(Result::Deferred(reply)));
+        }
+        match self.hand.put(key, ceiling, work, now) {
+            Placed::Waits => {}
+            Placed::Back(work, until) => {
+                let trouble: Box<str> = self.hand.trouble(key).into();
+                self.give_back(*work, self.timestamp(until), &trouble);
+            }
+        }
+    }
+
+    pub(super) fn looked_up(
+        &mut self,
+        joined: std::result::Result<(Id, std::result::Result<Site, Reply>), JoinError>,
+    ) {
+        let (id, site) = joined.unwrap_or_else(|error| {
+            tracing::error!(event = "fault", %error, "a lookup ended early");
+            self.parts
+                .metrics
+                .faults
+                .with_label_values(&["panic"])
+                .inc();
+            let reply = Reply::new(451, (4, 4, 3), "the lookup of mail exchangers ended early");
+            (error.id(), Err(reply))
+        });
+        if let Some(domain) = self.looked_up.remove(&id) {
+            self.located(domain, site);
+        }
+    }
+
+    pub(super) fn located(&mut self, domain: Domain, site: std::result::Result<Site, Reply>) {
+        let works = self.hand.located(&domain);
+        match site {
+            Ok(site) => {
+                let key = self.hand.remember(domain, site, Instant::now());
+                for work in works {
+                    self.place(&key, work);
+                }
+            }
+            Err(reply) => {
+                let result = Result::of(reply);
+                if let Result::Deferred(_) = result {
+                    let until = Instant::now() + self.parts.limits.probe_interval;
+                    self.hand.unresolved(domain, until);
+                }
+                for work in works {
+                    self.start(work, Job::Told(result.clone()));
+                }
+            }
+        }
+    }
+}

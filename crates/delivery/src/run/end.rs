@@ -1,0 +1,167 @@
+//! From the end of a job to its settlement: what a site's gate learns, when what is left is tried again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mail::Timestamp;
+use spool::{Lease, Outcome, Settlement};
+use tokio::task::{Id, JoinError};
+use tokio::time::Instant;
+
+use super::Run;
+use crate::breaker::Crossing;
+use crate::outcome::{self, Again};
+use crate::retry::random;
+use crate::seat::{Key, Work};
+use crate::work::{Because, Done, End};
+
+/// A batch that met a site's trouble before its gate was shut tries again after about this.
+const SOON: Duration = Duration::from_secs(5);
+
+impl Run {
+    pub(super) fn joined(&mut self, joined: std::result::Result<(Id, Done), JoinError>) {
+        match joined {
+            Ok((id, done)) => {
+                self.under_way.remove(&id);
+                self.done(done);
+            }
+            Err(error) => {
+                let Some((key, work)) = self.under_way.remove(&error.id()) else {
+                    return;
+                };
+                let message = work.lease.head.id;
+                tracing::error!(event = "fault", %message, %error, "an attempt ended early; tried again later");
+                self.parts
+                    .metrics
+                    .faults
+                    .with_label_values(&["panic"])
+                    .inc();
+                self.done(Done::panicked(key, work));
+            }
+        }
+    }
+
+    /// A job has ended: its site learns, its batch is settled or kept as the next probe.
+    pub(super) fn done(&mut self, done: Done) {
+        let now = Instant::now();
+        if let Some(key) = &done.key {
+            self.attempts -= 1;
+            let (crossing, back) = self.hand.ended(key, done.signal, done.trouble.clone(), now);
+            if let Some(crossing) = crossing {
+                self.crossed(key, crossing);
+            }
+            self.back(key, back);
+        }
+        match done.end {
+            End::Finished => self.settle(&done.work.lease, Outcome::Finished),
+            End::Left {
+                left,
+                note,
+                because,
+            } => {
+                if because == Because::Site
+                    && !self.shutdown.begun()
+                    && let Some(key) = &done.key
+                    && self.hand.lacks_probe(key)
+                {
+                    let mut work = Arc::unwrap_or_clone(done.work);
+                    work.lease.batch.recipients = left.recipients;
+                    work.lease.batch.reply = left.reply;
+                    work.lease.batch.note = note;
+                    return self.place(key, work);
+                }
+                let again = self.again(done.key.as_deref(), because, now);
+                let schedule = &self.parts.settings.schedule;
+                let wall = (self.parts.clock)();
+                let outcome = outcome::settled(
+                    &done.work.lease,
+                    left,
+                    note,
+                    again,
+                    schedule,
+                    wall,
+                    random(),
+                );
+                self.settle(&done.work.lease, outcome);
+            }
+        }
+    }
+
+    /// When what is left of a batch is tried again.
+    pub(super) fn again(&self, key: Option<&Key>, because: Because, now: Instant) -> Again {
+        let soon = SOON.min(self.parts.limits.probe_interval);
+        match because {
+            Because::Replies | Because::Fault => Again::Scheduled,
+            Because::Stopping => Again::At((self.parts.clock)()),
+            Because::Site => {
+                let until = match key {
+                    Some(key) => self.hand.shut_until(key),
+                    // A lookup that failed.
+                    None => Some(now + self.parts.limits.probe_interval),
+                };
+                let until = until.unwrap_or(now + soon.mul_f64(1.0 - 0.5 * random()));
+                Again::At(self.timestamp(until))
+            }
+        }
+    }
+
+    pub(super) fn back(&mut self, key: &Arc<Key>, works: Vec<Work>) {
+        let Some(until) = self.hand.shut_until(key) else {
+            return;
+        };
+        let until = self.timestamp(until);
+        let trouble: Box<str> = self.hand.trouble(key).into();
+        for work in works {
+            self.give_back(work, until, &trouble);
+        }
+    }
+
+    /// Not attempted, due again then.
+    pub(super) fn give_back(&self, work: Work, until: Timestamp, trouble: &str) {
+        let Work { lease, .. } = work;
+        let reply = match trouble {
+            "" => lease.batch.reply.clone(),
+            trouble => trouble.into(),
+        };
+        let outcome = Outcome::Deferred {
+            until,
+            reply,
+            note: lease.batch.note.clone(),
+            recipients: lease.batch.recipients.clone(),
+            attempted: false,
+        };
+        self.settle(&lease, outcome);
+    }
+
+    pub(super) fn settle(&self, lease: &Lease, outcome: Outcome) {
+        self.settler.settle(Settlement {
+            batch: lease.batch.id,
+            token: lease.token,
+            outcome,
+        });
+    }
+
+    pub(super) fn crossed(&self, key: &Key, crossing: Crossing) {
+        let trouble = self.hand.trouble(key);
+        let crossings = &self.parts.metrics.crossings;
+        match crossing {
+            Crossing::Shut => {
+                crossings.with_label_values(&["shut"]).inc();
+                tracing::warn!(event = "site", site = %key, gate = "shut", reply = trouble, "not reached; probed from now on");
+            }
+            Crossing::Opened => {
+                crossings.with_label_values(&["open"]).inc();
+                tracing::info!(event = "site", site = %key, gate = "open", "reached again");
+            }
+            Crossing::Limited(window) => {
+                crossings.with_label_values(&["limited"]).inc();
+                tracing::info!(event = "site", site = %key, gate = "limited", window, reply = trouble, "asked for less");
+            }
+        }
+    }
+
+    /// A moment of the monotonic clock on the wall clock.
+    pub(super) fn timestamp(&self, at: Instant) -> Timestamp {
+        (self.parts.clock)().after(at.saturating_duration_since(Instant::now()))
+    }
+}

@@ -1,0 +1,133 @@
+//! One site's part of the hand: its gate, what waits for it, and whether more of it is wanted.
+
+use std::collections::{HashSet, VecDeque};
+
+use mail::Timestamp;
+use spool::{Destination, Lane, Lease};
+use tokio::time::Instant;
+
+use crate::breaker::{Gate, Limits};
+use crate::site::Site;
+
+/// Domains remembered of one site at most, to leave them out of claims while it is shut or busy.
+const DESTINATIONS_MAX: usize = 4096;
+
+/// Where mail really goes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Key {
+    /// A configured route; `""` is inside.
+    Route(Box<str>),
+    /// A set of mail exchangers.
+    Site(Site),
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Route(name) if name.is_empty() => f.write_str("inside"),
+            Self::Route(name) => f.write_str(name),
+            Self::Site(site) => site.fmt(f),
+        }
+    }
+}
+
+/// A claimed batch.
+#[derive(Clone, Debug)]
+pub(crate) struct Work {
+    pub(crate) lease: Lease,
+    pub(crate) lane: Lane,
+}
+
+impl Work {
+    pub(crate) fn new(lease: Lease, now: Timestamp) -> Self {
+        let batch = &lease.batch;
+        Self {
+            lane: Lane::of(batch.class, lease.head.arrival, batch.attempts, now),
+            lease,
+        }
+    }
+}
+
+/// One site's part of the hand.
+pub(crate) struct Seat {
+    pub(crate) gate: Gate,
+    pub(crate) waiting: [VecDeque<Work>; 4],
+    /// It has its place in the turns of these lanes.
+    pub(crate) queued: [bool; 4],
+    /// What of it can go at once, as the hand has counted it.
+    pub(crate) ready: [usize; 4],
+    pub(crate) running: usize,
+    destinations: HashSet<Destination>,
+    /// It is left out of claims.
+    pub(crate) unwanted: bool,
+    pub(crate) used: Instant,
+    /// Why it could not be reached last, in one line.
+    pub(crate) trouble: Box<str>,
+}
+
+impl Seat {
+    pub(crate) fn new(limits: Limits, ceiling: usize, now: Instant) -> Self {
+        Self {
+            gate: Gate::new(limits, ceiling),
+            waiting: Default::default(),
+            queued: [false; 4],
+            ready: [0; 4],
+            running: 0,
+            destinations: HashSet::new(),
+            unwanted: false,
+            used: now,
+            trouble: Box::default(),
+        }
+    }
+
+    /// Batches that wait.
+    pub(crate) fn waits(&self) -> usize {
+        self.waiting.iter().map(VecDeque::len).sum()
+    }
+
+    /// Whether one more may go.
+    pub(crate) fn admits(&self, now: Instant) -> bool {
+        self.gate.admits(now, self.running)
+    }
+
+    /// Notes that this destination leads here; returns whether it is new.
+    pub(crate) fn leads_from(&mut self, destination: &Destination) -> bool {
+        self.destinations.len() < DESTINATIONS_MAX
+            && !self.destinations.contains(destination)
+            && self.destinations.insert(destination.clone())
+    }
+
+    /// The destinations that lead here, as far as they are remembered.
+    pub(crate) fn destinations(&self) -> impl Iterator<Item = &Destination> {
+        self.destinations.iter()
+    }
+
+    /// Takes out all that waits but so many.
+    pub(crate) fn give_back(&mut self, but: usize) -> Vec<Work> {
+        let mut back = Vec::new();
+        let mut waits = self.waits();
+        for queue in &mut self.waiting {
+            while waits > but
+                && let Some(work) = queue.pop_back()
+            {
+                waits -= 1;
+                back.push(work);
+            }
+        }
+        back
+    }
+
+    /// Whether it should be left out of claims: shut and not to be probed yet, or with enough in hand. It is wanted again
+    /// when half of that has gone, so that claims are not made for one batch at a time.
+    pub(crate) fn is_unwanted(&self, now: Instant) -> bool {
+        let waits = self.waits();
+        if self.gate.is_shut() {
+            return waits > 0 || self.running > 0 || !self.admits(now);
+        }
+        let enough = self.gate.window();
+        match self.unwanted {
+            true => waits > enough / 2,
+            false => waits >= enough,
+        }
+    }
+}
