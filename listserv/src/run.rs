@@ -57,8 +57,6 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
     let metrics = Metrics::new(&daemon.metrics)?;
     let identity = identity(&config)?;
     let stores = open(&config).await?;
-    let (delivered_from, expanded_from): (Arc<dyn Spool>, Arc<dyn Spool>) =
-        (Arc::new(stores.spool.user()), Arc::new(stores.spool.user()));
     let (secrets_sender, secrets) =
         watch::channel(Secrets::read(&config).map_err(|why| wrong("secrets", why))?);
     if config.postmaster.is_empty() {
@@ -68,55 +66,17 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
         );
     }
 
-    let notifier = Notifier {
-        spool: stores.spool.clone(),
-        directory: stores.directory.clone(),
-        config: daemon.config.clone(),
-        hostname: hostname.clone(),
-        metrics: metrics.clone(),
-    };
     let (pause, paused) = watch::channel(config.delivery.paused);
+    let rooms = Rooms::new(&stores, &daemon, &hostname, &secrets, &metrics);
     let deliverer = Deliverer {
-        notifier: notifier.clone(),
+        notifier: rooms.notifier.clone(),
     };
     let engine = Engine::new(
         deliver::settings(&config, paused)?,
-        delivered_from,
+        Arc::new(stores.spool.user()),
         Arc::new(deliverer),
         &daemon.metrics,
     );
-    let expander = Expander {
-        spool: expanded_from,
-        directory: stores.directory.clone(),
-        quarantine: stores.quarantine.clone(),
-        commander: Commander {
-            spool: stores.spool.clone(),
-            directory: stores.directory.clone(),
-            config: daemon.config.clone(),
-            hostname: hostname.clone(),
-            secrets: secrets.clone(),
-            metrics: metrics.clone(),
-        },
-        notifier,
-        config: daemon.config.clone(),
-        metrics: metrics.clone(),
-    };
-    let receiver = Receiver {
-        session: "".into(),
-        spool: stores.spool.clone(),
-        directory: stores.directory.clone(),
-        quarantine: stores.quarantine.clone(),
-        config: daemon.config.clone(),
-        secrets: secrets.clone(),
-        metrics: metrics.clone(),
-    };
-    let publisher = Publisher {
-        directory: stores.directory.clone(),
-        config: daemon.config.clone(),
-        secrets,
-        metrics: metrics.clone(),
-        stop: daemon.shutdown.watch(),
-    };
     let desk = Desk {
         directory: stores.directory.clone(),
         quarantine: stores.quarantine.clone(),
@@ -132,7 +92,7 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
         config.publish.listen,
         identity.clone(),
         READERS,
-        publisher.router(),
+        rooms.publisher.router(),
         daemon.shutdown.clone(),
     )
     .await?;
@@ -145,13 +105,13 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
 
     let settings = Arc::new(lmtp_settings(&config, hostname, identity.as_ref()));
     let delivering = tokio::spawn(engine.run(daemon.shutdown.clone()));
-    let expanding = tokio::spawn(expander.run(daemon.shutdown.clone()));
+    let expanding = tokio::spawn(rooms.expander.run(daemon.shutdown.clone()));
     let upkeep = tokio::spawn(upkeep(
         stores.clone(),
         daemon.readiness.clone(),
         daemon.config.clone(),
     ));
-    serve(lmtp, settings, receiver, &config, &daemon.shutdown).await;
+    serve(lmtp, settings, rooms.receiver, &config, &daemon.shutdown).await;
     daemon.shutdown.drained().await;
     for task in [delivering, expanding] {
         if let Err(error) = task.await {
@@ -161,6 +121,74 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
     upkeep.abort();
     stores.spool.close().await;
     Ok(())
+}
+
+/// The rooms that work on the stores.
+struct Rooms {
+    notifier: Notifier,
+    expander: Expander,
+    receiver: Receiver,
+    publisher: Publisher,
+}
+
+impl Rooms {
+    fn new(
+        stores: &Stores,
+        daemon: &Daemon<Config>,
+        hostname: &Domain,
+        secrets: &watch::Receiver<Secrets>,
+        metrics: &Metrics,
+    ) -> Self {
+        let Stores {
+            spool,
+            directory,
+            quarantine,
+        } = stores.clone();
+        let config = &daemon.config;
+        let notifier = Notifier {
+            spool: spool.clone(),
+            directory: directory.clone(),
+            config: config.clone(),
+            hostname: hostname.clone(),
+            metrics: metrics.clone(),
+        };
+        let commander = Commander {
+            spool: spool.clone(),
+            directory: directory.clone(),
+            config: config.clone(),
+            hostname: hostname.clone(),
+            secrets: secrets.clone(),
+            metrics: metrics.clone(),
+        };
+        Self {
+            expander: Expander {
+                spool: Arc::new(spool.user()),
+                directory: directory.clone(),
+                quarantine: quarantine.clone(),
+                commander,
+                notifier: notifier.clone(),
+                config: config.clone(),
+                metrics: metrics.clone(),
+            },
+            receiver: Receiver {
+                session: "".into(),
+                spool,
+                directory: directory.clone(),
+                quarantine,
+                config: config.clone(),
+                secrets: secrets.clone(),
+                metrics: metrics.clone(),
+            },
+            publisher: Publisher {
+                directory,
+                config: config.clone(),
+                secrets: secrets.clone(),
+                metrics: metrics.clone(),
+                stop: daemon.shutdown.watch(),
+            },
+            notifier,
+        }
+    }
 }
 
 impl Clone for Stores {

@@ -120,6 +120,7 @@ async fn no_bounce_to_a_forged_sender() {
     );
     assert!(forwards[0].message.ends_with(POST));
 
+    host.accounts().await;
     let suppressed = host.command("bounce suppressed");
     let reasons: Vec<&str> = suppressed
         .as_array()
@@ -173,6 +174,7 @@ async fn mail_to_a_role_without_a_postmaster_is_kept() {
     assert_eq!(codes(&replies), [250]);
     host.idle().await;
     let held = host.command("quarantine list");
+    host.accounts().await;
     assert!(held[0]["reason"].as_str().unwrap().starts_with("unowned"));
     assert!(sink.taken().is_empty());
 }

@@ -179,6 +179,7 @@ async fn bounces_are_counted_per_member() {
         })
         .collect();
     assert_eq!(lines, [("late@two.example", 1), ("refuse@one.example", 1)]);
+    host.accounts().await;
     // Nobody was told: neither the author nor anybody else.
     assert_eq!(sink.taken().len(), 2);
 }
@@ -255,5 +256,6 @@ async fn a_person_joins_and_leaves_by_mail() {
             .await;
     }
     host.idle().await;
+    host.accounts().await;
     assert_eq!(sink.taken().len(), 10);
 }

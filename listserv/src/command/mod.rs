@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tracing::info;
 
 use crate::config::Config;
-use crate::deliver::notify::own_message;
+use crate::deliver::notify::accept_own;
 use crate::directory::{Directory, Error as DirectoryError, Joined, Target};
 use crate::metrics::{Metrics, count};
 use crate::posting::auto_submitted;
@@ -245,10 +245,17 @@ impl Commander {
         }
         let ident = format!("answer.{:032x}", lease.batch.id.0);
         let text = answer.write(list, &self.hostname, &ident, message);
-        let new = own_message(&self.directory, &answer.to, text);
-        let accepted = self.spool.accept(new, Some(&ident)).await?;
+        let id = accept_own(
+            &*self.spool,
+            &self.directory,
+            &self.metrics,
+            &answer.to,
+            text,
+            &ident,
+        )
+        .await?;
         count(&self.metrics.answers, answer.subject.as_str());
-        info!(event = "answer", message = %lease.head.id, answer = %accepted.id, list = %list, to = %answer.to,
+        info!(event = "answer", message = %lease.head.id, answer = %id, list = %list, to = %answer.to,
             outcome = answer.subject.as_str());
         Ok(())
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mail::dsn::{Action, Report, Status};
-use mail::{Address, Domain, MailParameters, Recipient, Reply, ReversePath, Timestamp};
-use spool::{Batch, Class, Destination, Head, NewBatch, NewMessage, Spool};
+use mail::{Address, Domain, MailParameters, MessageId, Recipient, Reply, ReversePath, Timestamp};
+use spool::{Batch, Class, Destination, Head, NewBatch, NewMessage, Path, Spool};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -87,7 +87,7 @@ pub struct Failure {
 }
 
 /// Where our own mail to an address goes: an address of ours is expanded here.
-pub fn destination(directory: &Directory, address: &Address) -> Destination {
+fn destination(directory: &Directory, address: &Address) -> Destination {
     let ours = directory
         .names()
         .is_some_and(|names| names.resolve(address).is_some());
@@ -98,8 +98,29 @@ pub fn destination(directory: &Directory, address: &Address) -> Destination {
     }
 }
 
+/// Accepts a message of our own under its ident, which makes it one however often this is repeated.
+pub async fn accept_own(
+    spool: &dyn Spool,
+    directory: &Directory,
+    metrics: &Metrics,
+    to: &Address,
+    text: Vec<u8>,
+    ident: &str,
+) -> Result<MessageId, spool::Error> {
+    let new = own_message(directory, to, text);
+    let here = new
+        .batches
+        .iter()
+        .any(|batch| batch.destination == Destination::Expand);
+    let accepted = spool.accept(new, Some(ident)).await?;
+    if here && accepted.paths == [Path::New] {
+        count(&metrics.accepted, "own");
+    }
+    Ok(accepted.id)
+}
+
 /// A message of our own, to one address, from the null reverse-path.
-pub fn own_message(directory: &Directory, to: &Address, text: Vec<u8>) -> NewMessage {
+fn own_message(directory: &Directory, to: &Address, text: Vec<u8>) -> NewMessage {
     let ascii = text.is_ascii();
     let now = Timestamp::now();
     NewMessage {
@@ -224,10 +245,17 @@ impl Notifier {
             now: Timestamp::now(),
             unique: &ident,
         };
-        let new = own_message(&self.directory, to, report.write());
-        let accepted = self.spool.accept(new, Some(&ident)).await?;
+        let dsn = accept_own(
+            &*self.spool,
+            &self.directory,
+            &self.metrics,
+            to,
+            report.write(),
+            &ident,
+        )
+        .await?;
         count(&self.metrics.dsn, "sent");
-        info!(event = "dsn", message = %head.id, dsn = %accepted.id, to = %to, outcome = "sent");
+        info!(event = "dsn", message = %head.id, %dsn, to = %to, outcome = "sent");
         Ok(())
     }
 

@@ -2,6 +2,8 @@
 //! its forward-paths, a command its answer, a return its count.
 
 mod plan;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,6 +119,7 @@ impl Expander {
         let _activity = shutdown.activity("expansion");
         let mut under_way = JoinSet::new();
         let host = self.config.borrow().hostname.clone();
+        let mut stopped = String::new();
         loop {
             let free = self.config.borrow().lists.expansions_max.max(1);
             let free = free.saturating_sub(under_way.len());
@@ -130,16 +133,16 @@ impl Expander {
                 _ => self.spool.claim(&host, &wanted).await,
             };
             let claimed = claimed.unwrap_or_else(|error| {
-                warn!(event = "expansion", outcome = "stopped", reason = %error);
+                let why = error.to_string();
+                if stopped != why {
+                    warn!(event = "expansion", outcome = "stopped", reason = %why);
+                    stopped = why;
+                }
                 Vec::new()
             });
-            let busy = !claimed.is_empty();
             for lease in claimed {
                 let this = self.clone();
                 under_way.spawn(async move { this.work(lease).await });
-            }
-            if busy && under_way.len() < free {
-                continue;
             }
             if shutdown.begun() {
                 while under_way.join_next().await.is_some() {}
@@ -210,8 +213,18 @@ impl Expander {
                 }
             }
         }
-        let created: usize = batches.iter().map(|batch| batch.recipients.len()).sum();
-        self.metrics.created.inc_by(created as u64);
+        for batch in &batches {
+            let made = batch.recipients.len() as u64;
+            match batch.destination {
+                // A path of ours again, that will end here.
+                Destination::Expand => self
+                    .metrics
+                    .accepted
+                    .with_label_values(&["inside"])
+                    .inc_by(made),
+                _ => self.metrics.created.inc_by(made),
+            }
+        }
         Ok(batches)
     }
 
@@ -310,14 +323,20 @@ impl Expander {
             let config = self.config.borrow();
             (config.lists.hops_max, config.postmasters())
         };
-        if let Some(objection) = posting::to_forward(&by, message, hops_max) {
-            return Err(Stop::Refused(objection.reply()));
-        }
         let names = self
             .directory
             .names()
             .ok_or_else(|| Stop::Later("the directory is not loaded".into()))?;
-        let start = match names.resolve(&by) {
+        let target = names.resolve(&by);
+        if let Some(objection) = posting::to_forward(&by, message, hops_max) {
+            if matches!(target, Some(Target::Alias(_))) {
+                return Err(Stop::Refused(objection.reply()));
+            }
+            // Mail that must be taken is not refused for the way that we chose for it.
+            let reason = format!("{}: {by} leads back to here", objection.as_str());
+            return self.unowned(lease, recipient, message, reason).await;
+        }
+        let start = match target {
             None => postmasters.clone(), // a role in a domain of ours without lists
             Some(_) => vec![by.clone()],
         };
@@ -326,18 +345,11 @@ impl Expander {
             .read(move |store| plan::open(store, &names, &postmasters, start))
             .await?;
         if opened.outside.is_empty() && opened.inside.is_empty() {
-            return self.unowned(lease, recipient, message).await;
+            let reason =
+                format!("unowned: {by} leads to nobody; set `postmaster` and release this");
+            return self.unowned(lease, recipient, message, reason).await;
         }
-        let parameters = RcptParameters {
-            // The address that the sender knows (RFC 3461 5.2.7.1).
-            orcpt: recipient.parameters.orcpt.clone().or_else(|| {
-                by.local().is_ascii().then(|| OriginalRecipient {
-                    kind: "rfc822".into(),
-                    address: by.to_string().into(),
-                })
-            }),
-            notify: recipient.parameters.notify,
-        };
+        let parameters = forwarded(recipient);
         info!(event = "forwarded", message = %lease.head.id, by = %by,
             to = opened.outside.len() + opened.inside.len());
         let mut batches = plan::batches(
@@ -368,11 +380,8 @@ impl Expander {
         lease: &Lease,
         recipient: &Recipient,
         message: &Bytes,
+        reason: String,
     ) -> Result<Done, Stop> {
-        let reason = format!(
-            "unowned: {} leads to nobody; set `postmaster` and release this",
-            recipient.address
-        );
         warn!(event = "quarantined", message = %lease.head.id, ident = "", reason = %reason);
         let item = quarantine::Item {
             arrival: lease.head.arrival,
@@ -420,6 +429,21 @@ impl Expander {
         info!(event = "bounce", message = %lease.head.id, ident = facts.ident.as_deref().unwrap_or(""),
             list = %list, number, member = %member, outcome);
         Ok(Done::ended("returned"))
+    }
+}
+
+/// The parameters of a forward-path that takes another's place: the sender is told of the address that he knows (RFC 3461 5.2.7.1).
+fn forwarded(recipient: &Recipient) -> RcptParameters {
+    let by = &recipient.address;
+    let orcpt = recipient.parameters.orcpt.clone().or_else(|| {
+        by.local().is_ascii().then(|| OriginalRecipient {
+            kind: "rfc822".into(),
+            address: by.to_string().into(),
+        })
+    });
+    RcptParameters {
+        orcpt,
+        notify: recipient.parameters.notify,
     }
 }
 

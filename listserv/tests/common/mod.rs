@@ -67,12 +67,17 @@ impl Host {
         std::fs::write(at("verdict.key"), SECRET).unwrap();
         use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(at("verdict.key"), PermissionsExt::from_mode(0o600)).unwrap();
+        // Keys of the top level before the first table.
+        let (top, tables) = match more.starts_with('[') {
+            true => ("", more),
+            false => (more, ""),
+        };
         let config = format!(
-            "state = \"{}\"\nhostname = \"host.example\"\nverdict_key_files = [\"{}\"]\n{more}\n\
+            "state = \"{}\"\nhostname = \"host.example\"\nverdict_key_files = [\"{}\"]\n{top}\n\
              [lmtp]\nlisten = \"127.0.0.1:0\"\n[publish]\nlisten = \"127.0.0.1:0\"\n\
              [control]\nsocket = \"{}\"\nlisten = \"127.0.0.1:0\"\n\
              [spool]\nfree_bytes_min = 0\nfree_inodes_min = 0\nsegment_bytes = \"1MiB\"\n\
-             [delivery]\ndefault_route = \"sink\"\nretry_first = \"1s\"\n[delivery.routes.sink]\nhosts = [\"{}\"]\n",
+             [delivery]\ndefault_route = \"sink\"\nretry_first = \"1s\"\n[delivery.routes.sink]\nhosts = [\"{}\"]\n{tables}",
             at("state"),
             at("verdict.key"),
             at("listserv.sock"),
@@ -240,6 +245,31 @@ impl Host {
         let replies = client.send(&envelope, &parts).await.unwrap();
         client.quit().await;
         replies
+    }
+
+    /// Whether every forward-path that was accepted since the start has ended in one way or another; for an idle host.
+    pub async fn accounts(&self) {
+        let request = Request {
+            method: "GET",
+            path: "/metrics".into(),
+            body: None,
+        };
+        let socket = self.folder.path().join("listserv.sock");
+        let (_, text) = ask(&socket, &request).await.unwrap();
+        let text = String::from_utf8(text).unwrap();
+        let sum = |name: &str, but: &str| -> u64 {
+            text.lines()
+                .filter(|line| line.starts_with(&format!("{name}{{")) && !line.contains(but))
+                .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+                .sum()
+        };
+        let accepted = sum("listserv_paths_accepted_total", "\"again\"");
+        assert!(accepted > 0);
+        assert_eq!(
+            accepted,
+            sum("listserv_paths_ended_total", "\"\""),
+            "{text}"
+        );
     }
 
     /// Waits until nothing is left to be done.

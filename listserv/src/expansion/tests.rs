@@ -1,0 +1,118 @@
+//! A crash between an expansion and its settlement: expanded again, to the same batches under the same number.
+
+use std::path::Path;
+
+use mail::{Domain, MailParameters, ReversePath};
+use spool::NewMessage;
+use spool::embedded::{Embedded, Options};
+
+use super::*;
+use crate::secrets::Secrets;
+
+fn open(folder: &Path) -> Arc<dyn Spool> {
+    let options = Options {
+        segment_bytes: 1 << 20,
+        free_bytes_min: 0,
+        free_inodes_min: 0,
+        ..Options::new(folder.join("spool"))
+    };
+    Arc::new(Embedded::open(options).unwrap())
+}
+
+async fn expander(folder: &Path, spool: Arc<dyn Spool>) -> Expander {
+    let config = Config {
+        state: folder.into(),
+        ..Config::default()
+    };
+    let secrets = watch::channel(Secrets::read(&config).unwrap()).1;
+    let config = watch::channel(config).1;
+    let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
+    let directory = Directory::new(folder.join("directory.sqlite"), true);
+    directory.refresh().await.unwrap();
+    let hostname = Domain::parse("host.example").unwrap();
+    Expander {
+        quarantine: Quarantine::open(&folder.join("quarantine.sqlite"), 1 << 20).unwrap(),
+        commander: Commander {
+            spool: spool.clone(),
+            directory: directory.clone(),
+            config: config.clone(),
+            hostname: hostname.clone(),
+            secrets,
+            metrics: metrics.clone(),
+        },
+        notifier: Notifier {
+            spool: spool.clone(),
+            directory: directory.clone(),
+            config: config.clone(),
+            hostname,
+            metrics: metrics.clone(),
+        },
+        spool,
+        directory,
+        config,
+        metrics,
+    }
+}
+
+async fn claim(spool: &Arc<dyn Spool>, destinations: Destinations) -> Vec<Lease> {
+    let wanted = Wanted {
+        destinations,
+        lanes: [100; 4],
+    };
+    spool.claim("host", &wanted).await.unwrap()
+}
+
+fn address(text: &str) -> Address {
+    Address::parse(text).unwrap()
+}
+
+#[tokio::test]
+async fn a_crash_before_the_settlement_expands_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let expand = || Destinations::Only(vec![Destination::Expand]);
+    let list = address("dev@lists.example");
+
+    let spool = open(folder);
+    let before = expander(folder, spool.clone()).await;
+    let made = list.clone();
+    before
+        .directory
+        .rename(move |store| {
+            store.create_list(&made, &[])?;
+            store.add_members(&made, &[address("a@one.example"), address("b@two.example")])
+        })
+        .await
+        .unwrap();
+    let new = NewMessage {
+        arrival: Timestamp::now(),
+        reverse_path: ReversePath::parse("ann@four.example").unwrap(),
+        parameters: MailParameters::default(),
+        facts: Bytes::new(),
+        body: vec!["Subject: s\r\n\r\nbody\r\n".into()],
+        batches: vec![arrival(list.into(), Class::Ordinary, Timestamp::now())],
+    };
+    spool.accept(new, Some("mx1.a.1")).await.unwrap();
+    let leases = claim(&spool, expand()).await;
+    let first = before.expand(&leases[0]).await.unwrap();
+    assert_eq!(first.len(), 2);
+    spool.close().await; // and nothing was settled
+    drop((before, spool));
+
+    let spool = open(folder);
+    let after = expander(folder, spool.clone()).await;
+    let leases = claim(&spool, expand()).await;
+    assert_eq!(leases.len(), 1);
+    for lease in leases {
+        after.work(lease).await;
+    }
+    assert_eq!(claim(&spool, expand()).await.len(), 0);
+    let batches = claim(&spool, Destinations::Except(Vec::new())).await;
+    assert_eq!(batches.len(), 2);
+    for (lease, first) in batches.iter().zip(&first) {
+        let template = Template::read(&lease.batch.template);
+        assert_eq!(template, Template::read(&first.template));
+        assert!(matches!(template, Some(Template::Post { number: 1, .. })));
+    }
+    spool.close().await;
+}
