@@ -6,7 +6,8 @@ use mail::MessageId;
 use service::shutdown::Shutdown;
 use smtp::Protocol;
 use smtp::client::{Timeouts, TlsPolicy};
-use spool::{Destination, Destinations};
+use spool::embedded::{self, Embedded};
+use spool::{Class, Destination, Destinations, NewBatch, NewMessage, Spool};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -30,29 +31,31 @@ struct Bench {
     running: tokio::task::JoinHandle<()>,
 }
 
-/// An engine with a route `relay` to this address, to which all domains go.
-fn bench(address: std::net::SocketAddr, verp: bool) -> Bench {
-    let clock: crate::engine::Clock = Arc::new(mail::Timestamp::now);
-    let spool = Memory::new(clock);
-    let clerk = Arc::new(Clerk {
-        verp,
-        ..Clerk::default()
-    });
-    let options = Options {
+/// A connection to nobody in particular.
+fn options() -> Options {
+    Options {
         protocol: Protocol::Smtp,
         helo: "client.example".into(),
         tls: TlsPolicy::Never,
         timeouts: Timeouts::default(),
         source: None,
         chunking: true,
-    };
+    }
+}
+
+/// An engine on a spool with a route `relay` to this address, to which all domains go.
+fn engine(
+    address: std::net::SocketAddr,
+    spool: Arc<dyn Spool>,
+    clerk: Arc<Clerk>,
+    paused: watch::Receiver<bool>,
+) -> Engine {
     let relay = Connections::new(Route {
         hosts: vec![address.to_string()],
-        options: options.clone(),
+        options: options(),
         transactions_max: 100,
         connections_max: 4,
     });
-    let (pause, paused) = watch::channel(false);
     let settings = Settings {
         host: "test".to_owned(),
         serves: Destinations::Except(vec![Destination::Expand]),
@@ -60,7 +63,7 @@ fn bench(address: std::net::SocketAddr, verp: bool) -> Bench {
         pinned: BTreeMap::new(),
         default_route: Some("relay".into()),
         exchangers: None,
-        options,
+        options: options(),
         attempts_max: 50,
         site_connections_max: 20,
         schedule: Schedule {
@@ -71,12 +74,21 @@ fn bench(address: std::net::SocketAddr, verp: bool) -> Bench {
         paused,
     };
     let metrics = prometheus::Registry::new();
-    let engine =
-        Engine::new(settings, spool.clone(), clerk.clone(), &metrics).with_limits(Limits {
-            failures: 2,
-            probe_interval: PROBE,
-            start: 2,
-        });
+    Engine::new(settings, spool, clerk, &metrics).with_limits(Limits {
+        failures: 2,
+        probe_interval: PROBE,
+        start: 2,
+    })
+}
+
+fn bench(address: std::net::SocketAddr, verp: bool) -> Bench {
+    let spool = Memory::new(Arc::new(mail::Timestamp::now));
+    let clerk = Arc::new(Clerk {
+        verp,
+        ..Clerk::default()
+    });
+    let (pause, paused) = watch::channel(false);
+    let engine = engine(address, spool.clone(), clerk.clone(), paused);
     let shutdown = Shutdown::new();
     let running = tokio::spawn(engine.run(shutdown.clone()));
     Bench {
@@ -207,4 +219,119 @@ async fn a_peer_that_turns_connections_away_loses_and_doubles_nothing() {
     bench.drained().await;
     assert_eq!(peer.messages(), 50);
     bench.stop().await;
+}
+
+// === on the real spool ===
+
+fn open(path: &std::path::Path) -> Arc<Embedded> {
+    let spool = Embedded::open(embedded::Options {
+        segment_bytes: 1 << 20,
+        free_bytes_min: 0,
+        free_inodes_min: 0,
+        ..embedded::Options::new(path)
+    });
+    Arc::new(spool.unwrap())
+}
+
+async fn accept(spool: &Embedded, n: usize) {
+    let now = mail::Timestamp::now();
+    let host = format!("d{n}.example");
+    let accepted = spool
+        .accept(
+            NewMessage {
+                arrival: now,
+                reverse_path: mail::ReversePath::Null,
+                parameters: mail::MailParameters::default(),
+                facts: bytes::Bytes::new(),
+                body: vec![format!("Subject: {n}\r\n\r\nx\r\n").into()],
+                batches: vec![NewBatch {
+                    destination: Destination::Domain(Domain::parse(&host).unwrap()),
+                    class: Class::Ordinary,
+                    due: now,
+                    recipients: vec![crate::testing::recipient(&format!("u@{host}"))],
+                    template: bytes::Bytes::new(),
+                }],
+            },
+            None,
+        )
+        .await;
+    accepted.unwrap();
+}
+
+#[tokio::test]
+async fn a_crash_of_the_engine_on_the_real_spool_loses_nothing() {
+    const MESSAGES: usize = 200;
+    let folder = tempfile::tempdir().unwrap();
+    let peer = Peer::start(Manner::Good).await;
+    let (_pause, paused) = watch::channel(false);
+    let clerk = Arc::new(Clerk::default());
+
+    let spool = open(folder.path());
+    for n in 0..MESSAGES {
+        accept(&spool, n).await;
+    }
+    let first = engine(peer.address, spool.clone(), clerk.clone(), paused.clone());
+    let first = tokio::spawn(first.run(Shutdown::new()));
+    let end = Instant::now() + PATIENCE;
+    while peer.messages() < MESSAGES / 4 {
+        assert!(Instant::now() < end);
+        tokio::task::yield_now().await;
+    }
+    // With the task everything that it had begun is dropped where it stands.
+    first.abort();
+    let _ = first.await;
+    spool.close().await;
+    drop(spool);
+
+    let spool = open(folder.path());
+    let shutdown = Shutdown::new();
+    let second = engine(peer.address, spool.clone(), clerk.clone(), paused);
+    let second = tokio::spawn(second.run(shutdown.clone()));
+    let end = Instant::now() + PATIENCE;
+    while !spool.tally().await.unwrap().is_empty() {
+        assert!(Instant::now() < end, "{:?}", spool.tally().await);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    shutdown.begin();
+    second.await.unwrap();
+    spool.close().await;
+
+    let messages = peer.seen.lock().unwrap().messages.clone();
+    let distinct: std::collections::BTreeSet<_> = messages.iter().collect();
+    assert_eq!(distinct.len(), MESSAGES, "nothing is lost");
+    // Four connections at once, and what 10 ms of settlements may hold.
+    let twice = messages.len() - MESSAGES;
+    assert!(twice <= 256, "more than the window: {twice}");
+}
+
+#[tokio::test]
+async fn a_shutdown_on_the_real_spool_repeats_nothing() {
+    const MESSAGES: usize = 100;
+    let folder = tempfile::tempdir().unwrap();
+    let peer = Peer::start(Manner::Good).await;
+    let (_pause, paused) = watch::channel(false);
+    let clerk = Arc::new(Clerk::default());
+    for round in 0..4 {
+        let spool = open(folder.path());
+        if round == 0 {
+            for n in 0..MESSAGES {
+                accept(&spool, n).await;
+            }
+        }
+        let shutdown = Shutdown::new();
+        let engine = engine(peer.address, spool.clone(), clerk.clone(), paused.clone());
+        let running = tokio::spawn(engine.run(shutdown.clone()));
+        let goal = MESSAGES * (round + 1) / 4;
+        let end = Instant::now() + PATIENCE;
+        while peer.messages() < goal {
+            assert!(Instant::now() < end, "{} of {goal}", peer.messages());
+            tokio::task::yield_now().await;
+        }
+        shutdown.begin();
+        running.await.unwrap();
+        spool.close().await;
+    }
+    let messages = peer.seen.lock().unwrap().messages.clone();
+    let distinct: std::collections::BTreeSet<_> = messages.iter().collect();
+    assert_eq!((distinct.len(), messages.len()), (MESSAGES, MESSAGES));
 }

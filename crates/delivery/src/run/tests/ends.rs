@@ -1,0 +1,237 @@
+//! What becomes of recipients, batches and settlements, also when something fails.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use mail::Timestamp;
+use spool::Class;
+use tokio::time::Instant;
+
+use super::{Bench, DAY, MINUTE, domain};
+use crate::testing::{Clerk, Memory, World, accepted, clock, reply};
+
+#[tokio::test(start_paused = true)]
+async fn partial_results_leave_only_whom_they_concern() {
+    let world = World::that(|_, copy| {
+        let replies = copy
+            .envelope
+            .recipients
+            .iter()
+            .map(|r| match r.address.local() {
+                "gone" => reply(550, "no such user"),
+                "full" => reply(452, "mailbox full"),
+                _ => reply(250, "ok"),
+            });
+        replies.collect()
+    });
+    let bench = Bench::new(world, Clerk::default(), 10).start();
+    bench.spool.add(
+        domain("a.example"),
+        &["one@a.example", "gone@a.example", "full@a.example"],
+    );
+    bench.pass(Duration::from_secs(10)).await;
+    let left = bench.spool.left();
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].recipients.len(), 1);
+    assert_eq!(left[0].recipients[0].address.local(), "full");
+    assert_eq!(left[0].attempts, 1);
+    assert_eq!(&*left[0].reply, "452 4.0.0 mailbox full");
+    assert_eq!(&left[0].note[..], b"noted");
+    // 300 s, up to a quarter of jitter off; then again and again, never a second 5xx.
+    let wait = left[0].due.since(crate::testing::EPOCH);
+    assert!(
+        wait >= Duration::from_secs(225) && wait <= Duration::from_secs(301),
+        "{wait:?}"
+    );
+    bench.pass(Duration::from_secs(3600)).await;
+    let heard = bench.clerk.heard();
+    assert_eq!(
+        heard
+            .iter()
+            .filter(|h| *h == "gone@a.example failed")
+            .count(),
+        1
+    );
+    assert_eq!(
+        heard
+            .iter()
+            .filter(|h| *h == "one@a.example delivered")
+            .count(),
+        1
+    );
+    assert!(
+        heard
+            .iter()
+            .filter(|h| *h == "full@a.example deferred")
+            .count()
+            >= 3,
+        "{heard:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_4xx_then_success_is_delivered_once() {
+    let begun = Instant::now();
+    let world = World::that(move |_, copy| match begun.elapsed() < 10 * MINUTE {
+        true => vec![reply(450, "greylisted")],
+        false => accepted(copy),
+    });
+    let bench = Bench::new(world, Clerk::default(), 10).start();
+    bench.spool.add(domain("a.example"), &["one@a.example"]);
+    bench.pass(Duration::from_secs(3600)).await;
+    assert!(bench.spool.left().is_empty());
+    let heard = bench.clerk.heard();
+    assert_eq!(
+        heard.iter().filter(|h| h.ends_with("delivered")).count(),
+        1,
+        "{heard:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spool_that_refuses_stops_the_engine_and_costs_nothing() {
+    let bench = Bench::new(World::kind(), Clerk::default(), 10).start();
+    bench.spool.add(domain("a.example"), &["one@a.example"]);
+    bench.spool.refuses.store(true, Ordering::Relaxed);
+    bench.pass(10 * MINUTE).await;
+    let claims = bench.spool.claims.load(Ordering::Relaxed);
+    bench.spool.add(domain("b.example"), &["two@b.example"]);
+    bench.pass(10 * MINUTE).await;
+    assert_eq!(
+        bench.spool.claims.load(Ordering::Relaxed),
+        claims,
+        "nothing is claimed"
+    );
+    bench.spool.refuses.store(false, Ordering::Relaxed);
+    bench.drained().await;
+    let delivered = bench.world.recipients();
+    assert_eq!(delivered.len(), 2, "each once: {delivered:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_before_the_settlement_repeats_what_was_not_settled_and_no_more() {
+    let clock = clock();
+    let spool = Memory::new(clock.clone());
+    let first = Bench::with(
+        spool.clone(),
+        World::kind(),
+        Clerk::default(),
+        10,
+        clock.clone(),
+    )
+    .start();
+    spool.add(domain("a.example"), &["settled@a.example"]);
+    first.drained().await;
+    spool.refuses.store(true, Ordering::Relaxed);
+    spool.add(domain("a.example"), &["window@a.example"]);
+    // Claims are refused too while the spool is unhealthy: claim as the engine did a moment before.
+    spool.refuses.store(false, Ordering::Relaxed);
+    first.pass(Duration::from_millis(6)).await;
+    first.running.as_ref().unwrap().abort();
+    let seen = first.world.recipients();
+    spool.forget_leases();
+    let second = Bench::with(spool.clone(), World::kind(), Clerk::default(), 10, clock).start();
+    second.drained().await;
+    assert_eq!(
+        seen,
+        ["settled@a.example", "window@a.example"],
+        "delivered, not settled"
+    );
+    assert_eq!(
+        second.world.recipients(),
+        ["window@a.example"],
+        "the stated window"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_corrupt_body_is_set_aside_and_blocks_nobody() {
+    let bench = Bench::new(World::kind(), Clerk::default(), 1);
+    let bad = bench.spool.add(domain("a.example"), &["bad@a.example"]);
+    bench.spool.corrupt(bad);
+    bench.spool.add(domain("a.example"), &["good@a.example"]);
+    let bench = bench.start();
+    bench.drained().await;
+    assert_eq!(bench.world.recipients(), ["good@a.example"]);
+    assert_eq!(
+        bench.clerk.heard(),
+        ["good@a.example delivered"],
+        "no silent bounce"
+    );
+    assert_eq!(bench.metric("delivery_corrupt_total"), 1.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn mail_is_given_up_five_days_after_acceptance_here_also_at_a_dead_site() {
+    let world = World::that(|_, _| vec![reply(450, "later")]);
+    let bench = Bench::new(world, Clerk::default(), 10).start();
+    bench.world.kill("dead.example");
+    // It spent ten days on an edge before: those do not count.
+    let arrival = Timestamp(crate::testing::EPOCH.0 - 10 * 86_400_000);
+    bench.spool.add_of(
+        Class::Ordinary,
+        arrival,
+        domain("a.example"),
+        &["slow@a.example"],
+    );
+    for n in 0..20 {
+        let to = format!("u{n}@dead.example");
+        bench
+            .spool
+            .add_of(Class::Ordinary, arrival, domain("dead.example"), &[&to]);
+    }
+    bench.pass(5 * DAY - 2 * MINUTE).await;
+    assert_eq!(bench.spool.left().len(), 21);
+    bench.pass(2 * 3600 * Duration::from_secs(1)).await;
+    assert!(bench.spool.left().is_empty(), "{:?}", bench.spool.left());
+    let told = bench.clerk.told.lock().unwrap().clone();
+    let failed: Vec<_> = told
+        .iter()
+        .filter(|(_, _, kind, _)| *kind == "failed")
+        .collect();
+    assert_eq!(failed.len(), 21);
+    assert!(failed.iter().all(|(.., code)| *code == 554));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_of_the_owner_loses_nothing_and_sends_nothing_twice() {
+    let bench = Bench::new(World::kind(), Clerk::default(), 10).start();
+    bench.clerk.panics.store(true, Ordering::Relaxed);
+    bench.spool.add(domain("a.example"), &["one@a.example"]);
+    bench.pass(Duration::from_secs(1)).await;
+    assert_eq!(bench.spool.left()[0].attempts, 1);
+    bench.clerk.panics.store(false, Ordering::Relaxed);
+    bench.pass(10 * MINUTE).await;
+    assert!(bench.spool.left().is_empty());
+
+    let world = World::that(|_, copy| {
+        let replies = copy
+            .envelope
+            .recipients
+            .iter()
+            .map(|r| match r.address.local() {
+                "gone" => reply(550, "no such user"),
+                _ => reply(250, "ok"),
+            });
+        replies.collect()
+    });
+    let bench = Bench::new(world, Clerk::default(), 10).start();
+    bench.clerk.refuses.store(true, Ordering::Relaxed);
+    bench
+        .spool
+        .add(domain("a.example"), &["one@a.example", "gone@a.example"]);
+    bench.pass(Duration::from_secs(1)).await;
+    let left = bench.spool.left();
+    assert_eq!(
+        left[0].recipients.len(),
+        1,
+        "who failed stays, to fail again"
+    );
+    bench.clerk.refuses.store(false, Ordering::Relaxed);
+    bench.pass(10 * MINUTE).await;
+    assert_eq!(bench.clerk.heard(), ["gone@a.example failed"]);
+    assert_eq!(
+        bench.world.recipients(),
+        ["one@a.example", "gone@a.example", "gone@a.example"]
+    );
+}
