@@ -12,6 +12,7 @@ use crate::Protocol;
 use crate::xforward::Xforward;
 
 mod driver;
+mod secure;
 #[cfg(test)]
 mod tests;
 

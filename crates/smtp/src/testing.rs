@@ -50,7 +50,6 @@ pub fn envelope(sender: &str, recipients: &[&str]) -> Envelope {
 
 /// What a [`Decider`] was handed.
 #[derive(Clone, Debug)]
-#[allow(dead_code)]
 pub struct Taken {
     pub facts: Facts,
     pub envelope: Envelope,

@@ -18,7 +18,8 @@ use super::Cause;
 use super::reply::ReplyReader;
 use crate::wire::Wire;
 
-/// Replies that are read ahead while a flight is being written; a server that fills this without reading is stopped by TCP.
+/// Replies that are read ahead while a flight is being written, a KiB for each command of the largest; a server that says
+/// more without reading is stopped by TCP.
 const READ_AHEAD_BYTES_MAX: usize = 256 * 1024;
 /// Read at once.
 const READ_BYTES: usize = 4 * 1024;

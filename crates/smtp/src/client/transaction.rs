@@ -3,6 +3,8 @@
 //! The point of no return is the message's last byte. Once that was handed over, a broken connection leaves the message's fate
 //! unknown, and the trouble says [`Phase::End`]; at any moment before, nothing was accepted.
 
+mod message;
+
 use bytes::Bytes;
 use mail::{Envelope, Reply};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -11,13 +13,12 @@ use super::channel::Unwritten;
 use super::connection::Connection;
 use super::flight::{self, About, Command, Message, Offered};
 use super::{Cause, Phase, Trouble};
-use crate::Protocol;
-use crate::data::{Stuffer, canonical};
+use crate::data::canonical;
 
 /// A message up to this size travels by BDAT in one write with its envelope, before any reply is known.
 const SMALL_MESSAGE_BYTES_MAX: usize = 64 * 1024;
-/// A message is written in blocks of this size, each within `timeouts.data_block`.
-const BLOCK_BYTES: usize = 64 * 1024;
+/// Commands in one write: their replies must fit what is read ahead, whatever a server puts into them.
+const GROUP_COMMANDS_MAX: usize = 256;
 
 /// A transaction that came to its end.
 pub struct Done {
@@ -134,26 +135,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transaction<'_, S> {
     }
 
     async fn send(mut self, commands: Vec<Command>, pipelining: bool) -> Result<Done, Trouble> {
-        if pipelining {
-            self.write_flight(&commands).await?;
-        }
+        let group_max = if pipelining { GROUP_COMMANDS_MAX } else { 1 };
         let mut data = None;
-        for command in commands {
-            if !pipelining {
-                if self.mail.as_ref().is_some_and(|mail| !mail.is_positive()) {
-                    break;
-                }
-                self.write(&command.bytes, command.about.phase()).await?;
+        let mut groups = commands.chunks(group_max).peekable();
+        while let Some(group) = groups.next() {
+            if self.mail.as_ref().is_some_and(|mail| !mail.is_positive()) {
+                return Ok(self.nobody());
             }
-            let reply = match self.reply(command.about).await {
-                Ok(reply) => reply,
-                Err(trouble) => return self.broken(trouble),
-            };
-            match command.about {
-                About::Rest => {}
-                About::Mail => self.mail = Some(reply),
-                About::Rcpt(position) => self.settle_rcpt(position, reply),
-                About::Data => data = Some(reply),
+            self.write_group(group, groups.peek().is_none()).await?;
+            for command in group {
+                let reply = match self.reply(command.about).await {
+                    Ok(reply) => reply,
+                    Err(trouble) => return self.broken(trouble),
+                };
+                match command.about {
+                    About::Rest => {}
+                    About::Mail => self.mail = Some(reply),
+                    About::Rcpt(position) => self.settle_rcpt(position, reply),
+                    About::Data => data = Some(reply),
+                }
             }
         }
         match self.way {
@@ -164,14 +164,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transaction<'_, S> {
         }
     }
 
-    /// All commands in one write: the shortest way, and no Nagle or delayed acknowledgement to meet on it.
-    async fn write_flight(&mut self, commands: &[Command]) -> Result<(), Trouble> {
-        let mut flight: Vec<u8> = commands
+    /// Commands in one write: the shortest way, and no Nagle or delayed acknowledgement to meet on it.
+    async fn write_group(&mut self, group: &[Command], last: bool) -> Result<(), Trouble> {
+        let mut flight: Vec<u8> = group
             .iter()
             .flat_map(|command| &command.bytes)
             .copied()
             .collect();
-        if self.way == Way::SmallChunk {
+        let with_message = last && self.way == Way::SmallChunk;
+        if with_message {
             flight.reserve(self.message.bytes + 32);
             flight.extend_from_slice(format!("BDAT {} LAST\r\n", self.message.bytes).as_bytes());
             self.message
@@ -179,18 +180,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transaction<'_, S> {
                 .iter()
                 .for_each(|part| flight.extend_from_slice(part));
         }
-        let patience = self.connection.timeouts.mail;
+        let phase = group[0].about.phase();
+        let patience = self.patience(phase);
         let written = self.connection.channel.write(&flight, patience).await;
-        let last = self.way == Way::SmallChunk;
         let handed_over = written
             .as_ref()
             .err()
             .is_none_or(|unwritten| unwritten.handed_over);
-        self.handed_over = last && handed_over;
-        match written {
-            Ok(()) => Ok(()),
-            Err(Unwritten { cause, .. }) => Err(self.trouble(cause, Phase::Mail)),
-        }
+        self.handed_over = with_message && handed_over;
+        written.map_err(|Unwritten { cause, .. }| self.trouble(cause, phase))
     }
 
     async fn write(&mut self, bytes: &[u8], phase: Phase) -> Result<(), Trouble> {
@@ -271,154 +269,5 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transaction<'_, S> {
     fn done(self, usable: bool) -> Done {
         let replies = self.fates.into_iter().flatten().collect();
         Done { replies, usable }
-    }
-}
-
-/// The message itself.
-impl<S: AsyncRead + AsyncWrite + Unpin> Transaction<'_, S> {
-    async fn send_data(mut self, pipelined: Option<Reply>) -> Result<Done, Trouble> {
-        let reply = match pipelined {
-            Some(reply) => reply,
-            None if self.accepted.is_empty() => return Ok(self.nobody()),
-            None => {
-                self.write(b"DATA\r\n", Phase::Data).await?;
-                self.reply(About::Data).await?
-            }
-        };
-        match reply.code {
-            354 if self.accepted.is_empty() => self.send_nothing().await,
-            354 => self.send_body(Vec::new(), Some(Stuffer::default())).await,
-            400.. => {
-                self.spread_refusal_of_mail();
-                self.settle(reply);
-                Ok(self.done(true))
-            }
-            _ => Err(Cause::Protocol(format!("DATA answered {reply}")).at(Phase::Data)),
-        }
-    }
-
-    /// The server wants a message though it accepted nobody: it gets a lone dot (RFC 2920 3.1).
-    async fn send_nothing(mut self) -> Result<Done, Trouble> {
-        let patience = self.connection.timeouts.rest;
-        let channel = &mut self.connection.channel;
-        let written = channel.write(b".\r\n", patience).await.is_ok();
-        // LMTP owes a reply a recipient, that is none; whether this server knows that is not worth finding out.
-        let answered = written
-            && self.connection.protocol == Protocol::Smtp
-            && channel
-                .reply(patience)
-                .await
-                .is_ok_and(|reply| reply.code != 421);
-        self.spread_refusal_of_mail();
-        Ok(self.done(answered))
-    }
-
-    async fn send_chunk(self) -> Result<Done, Trouble> {
-        let command = format!("BDAT {} LAST\r\n", self.message.bytes);
-        self.send_body(command.into_bytes(), None).await
-    }
-
-    /// Writes the message in blocks, behind what `block` holds already.
-    async fn send_body(
-        mut self,
-        mut block: Vec<u8>,
-        mut stuffer: Option<Stuffer>,
-    ) -> Result<Done, Trouble> {
-        let parts = std::mem::take(&mut self.message.parts);
-        let mut left = self.message.bytes;
-        block.reserve(left.min(BLOCK_BYTES + BLOCK_BYTES / 16) + 64);
-        for piece in parts.iter().flat_map(|part| part.chunks(BLOCK_BYTES)) {
-            match &mut stuffer {
-                Some(stuffer) => stuffer.write(piece, &mut block),
-                None => block.extend_from_slice(piece),
-            }
-            left -= piece.len();
-            if block.len() >= BLOCK_BYTES && left > 0 {
-                if let Err(unwritten) = self.write_block(&block).await {
-                    return self.cut_short(unwritten.cause).await;
-                }
-                block.clear();
-            }
-        }
-        if let Some(stuffer) = stuffer {
-            stuffer.end(&mut block);
-        }
-        match self.write_block(&block).await {
-            Ok(()) => self.handed_over = true,
-            Err(Unwritten {
-                cause,
-                handed_over: true,
-            }) => return Err(cause.at(Phase::End)),
-            Err(Unwritten { cause, .. }) => return self.cut_short(cause).await,
-        }
-        self.end().await
-    }
-
-    async fn write_block(&mut self, block: &[u8]) -> Result<(), Unwritten> {
-        let patience = self.connection.timeouts.data_block;
-        self.connection.channel.write(block, patience).await
-    }
-
-    /// The message could not be written to its end. A server that closes within it has perhaps said why.
-    async fn cut_short(mut self, cause: Cause) -> Result<Done, Trouble> {
-        let patience = self.connection.timeouts.rest;
-        match self.connection.channel.reply(patience).await {
-            Ok(reply) if reply.code == 421 => Err(Cause::Refused(reply).at(Phase::Data)),
-            Ok(reply) if !reply.is_positive() => {
-                self.settle(reply);
-                Ok(self.done(false))
-            }
-            _ => Err(cause.at(Phase::Data)),
-        }
-    }
-
-    /// Reads the replies to the message.
-    async fn end(mut self) -> Result<Done, Trouble> {
-        if self.accepted.is_empty() {
-            // A chunk was sent ahead, for nobody as it turns out; its refusal is read so that the next transaction is not met by it.
-            let patience = self.connection.timeouts.rest;
-            let reply = self.connection.channel.reply(patience).await;
-            self.spread_refusal_of_mail();
-            return Ok(self.done(reply.is_ok_and(|reply| reply.code != 421)));
-        }
-        let patience = self.connection.timeouts.data_end;
-        let accepted = std::mem::take(&mut self.accepted);
-        let owed = match self.connection.protocol {
-            Protocol::Smtp => 1,
-            Protocol::Lmtp => accepted.len(),
-        };
-        for (nth, &position) in accepted.iter().enumerate().take(owed) {
-            let cause = match self.connection.channel.reply(patience).await {
-                Ok(reply) if reply.code == 421 => {
-                    // In place of the reply: this message was not accepted, for this recipient and the following.
-                    self.settle(reply);
-                    return Ok(self.done(false));
-                }
-                Ok(reply) if reply.code / 100 != 3 => {
-                    self.fates[position] = Some(reply);
-                    continue;
-                }
-                Ok(reply) => Cause::Protocol(format!("the message answered {reply}")),
-                Err(cause) => cause,
-            };
-            if nth == 0 {
-                return Err(cause.at(Phase::End));
-            }
-            // What the server owns it said; the others are tried again, at the risk of a second copy.
-            self.settle(Reply::new(
-                451,
-                (4, 4, 2),
-                format!("no reply for this recipient: {cause}"),
-            ));
-            return Ok(self.done(false));
-        }
-        let reply = self.fates[accepted[0]].clone();
-        // After a refused BDAT the state is indeterminate (RFC 3030 4.1); in all other cases the transaction is over.
-        self.connection.open_transaction =
-            self.way != Way::Data && reply.as_ref().is_some_and(|reply| !reply.is_positive());
-        if let Some(reply) = reply.filter(|_| owed == 1) {
-            self.settle(reply);
-        }
-        Ok(self.done(true))
     }
 }

@@ -10,10 +10,9 @@ use mail::{Envelope, Reply};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::{ProtocolVersion, ServerConnection};
 
-use super::{Ending, Facts, Handler, Presence, Settings, Tls};
+use super::secure::secure;
+use super::{Ending, Facts, Handler, Presence, Settings};
 use crate::command::COMMAND_BYTES_MAX;
 use crate::session::{Question, Session, Step, Wait};
 use crate::wire::Wire;
@@ -355,40 +354,6 @@ where
         }
         Ok(Err(_)) => Err(NoInput::Lost),
         Err(_) => Err(NoInput::TimedOut),
-    }
-}
-
-async fn secure<S>(wire: Wire<S>, settings: &Settings) -> Option<(Wire<S>, Tls)>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let (Wire::Plain(stream), Some(config)) = (wire, &settings.tls) else {
-        return None;
-    };
-    let handshake = TlsAcceptor::from(config.clone()).accept(stream);
-    let stream = timeout(settings.timeouts.handshake, handshake)
-        .await
-        .ok()?
-        .ok()?;
-    let tls = describe(stream.get_ref().1);
-    Some((Wire::Tls(Box::new(stream.into())), tls))
-}
-
-fn describe(connection: &ServerConnection) -> Tls {
-    let version = match connection.protocol_version() {
-        Some(ProtocolVersion::TLSv1_3) => "TLSv1.3".into(),
-        Some(ProtocolVersion::TLSv1_2) => "TLSv1.2".into(),
-        other => format!("{other:?}").into(),
-    };
-    let cipher = connection.negotiated_cipher_suite();
-    let certificates = connection.peer_certificates().unwrap_or_default();
-    Tls {
-        version,
-        cipher: cipher
-            .map(|suite| format!("{:?}", suite.suite()))
-            .unwrap_or_default()
-            .into(),
-        peer_certificates: Arc::new(certificates.iter().map(|der| der.to_vec()).collect()),
     }
 }
 
