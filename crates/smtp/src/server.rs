@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::Protocol;
 use crate::xforward::Xforward;
 
+mod ask;
 mod driver;
 mod secure;
 #[cfg(test)]

@@ -32,7 +32,10 @@ fuzz_target!(|bytes: &[u8]| {
             Err(error) => {
                 let mut wire = Vec::new();
                 error.reply().write(&mut wire);
-                assert!(wire.split_inclusive(|&byte| byte == b'\n').all(|line| line.len() <= 512));
+                assert!(
+                    wire.split_inclusive(|&byte| byte == b'\n')
+                        .all(|line| line.len() <= 512)
+                );
             }
         }
     }

@@ -14,7 +14,10 @@ fn data(pieces: &[&[u8]]) -> Option<(Vec<u8>, usize)> {
     for piece in pieces {
         content.grant(content.wants(piece.len()));
         if let Some(read) = reader.read(piece, &mut content) {
-            return content.finish().ok().map(|message| (message, before + read));
+            return content
+                .finish()
+                .ok()
+                .map(|message| (message, before + read));
         }
         before += piece.len();
     }

@@ -30,5 +30,8 @@ fn replies(pieces: &[&[u8]]) -> (Vec<String>, bool) {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    assert_eq!(replies(&[bytes]), replies(&bytes.chunks(1).collect::<Vec<_>>()));
+    assert_eq!(
+        replies(&[bytes]),
+        replies(&bytes.chunks(1).collect::<Vec<_>>())
+    );
 });

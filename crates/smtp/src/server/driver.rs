@@ -5,14 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use mail::{Envelope, Reply};
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::ask::{Arrived, ask, ask_message};
 use super::secure::secure;
-use super::{Ending, Facts, Handler, Presence, Settings};
+use super::{Ending, Facts, Handler, Settings};
 use crate::command::COMMAND_BYTES_MAX;
 use crate::session::{Question, Session, Step, Wait};
 use crate::wire::Wire;
@@ -21,8 +21,6 @@ use crate::wire::Wire;
 const COMMAND_READ_BYTES: usize = 4 * 1024;
 /// Read at once while a message comes.
 const MESSAGE_READ_BYTES: usize = 32 * 1024;
-/// Kept of what a client pipelines while the handler works on its message; more stays in the kernel.
-const PIPELINED_BYTES_MAX: usize = 64 * 1024;
 /// So many bytes make a block of a message: a client that sends fewer within `data_block` is too slow.
 const BLOCK_BYTES: usize = 512;
 /// For the client to read our last reply before the connection is torn down.
@@ -268,69 +266,6 @@ impl Driver {
             Err(_) => {
                 self.session.shed();
                 self.memory = None;
-            }
-        }
-    }
-}
-
-async fn ask<H: Handler>(question: Question<'_>, handler: &mut H) -> Result<(), Reply> {
-    match question {
-        Question::Connect { facts } => handler.connect(facts).await,
-        Question::Helo { facts } => handler.helo(facts).await,
-        Question::Mail {
-            facts,
-            reverse_path,
-            parameters,
-            size,
-        } => handler.mail(facts, reverse_path, parameters, size).await,
-        Question::Rcpt {
-            facts,
-            envelope,
-            recipient,
-        } => handler.rcpt(facts, envelope, recipient).await,
-        Question::Message { .. } => unreachable!("asked by ask_message"),
-    }
-}
-
-/// A message with what its question says.
-struct Arrived<'a> {
-    facts: &'a Facts,
-    envelope: &'a Envelope,
-    message: Bytes,
-}
-
-/// Asks about a message, and watches meanwhile whether the client still waits.
-async fn ask_message<S, H>(
-    arrived: Arrived<'_>,
-    handler: &mut H,
-    wire: &mut Wire<S>,
-    input: &mut BytesMut,
-) -> Vec<Reply>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-    H: Handler,
-{
-    let Arrived {
-        facts,
-        envelope,
-        message,
-    } = arrived;
-    let (here, presence) = watch::channel(true);
-    let presence = Presence(presence);
-    let mut watching = true;
-    let work = handler.message(facts, envelope, message, &presence);
-    tokio::pin!(work);
-    loop {
-        let room = PIPELINED_BYTES_MAX.saturating_sub(input.len());
-        input.reserve(room.min(COMMAND_READ_BYTES));
-        tokio::select! {
-            biased;
-            replies = &mut work => return replies,
-            read = wire.read_buf(input), if watching && room > 0 => {
-                if !matches!(read, Ok(1..)) {
-                    watching = false;
-                    let _ = here.send(false);
-                }
             }
         }
     }

@@ -82,7 +82,10 @@ impl Session {
             (Command::Rcpt(rcpt), State::Transaction(envelope), _) => {
                 self.rcpt(envelope, rcpt, out);
             }
-            (Command::Data, State::Transaction(envelope), _) => self.data(envelope, input, out),
+            // DATA ends a group (RFC 2920 3.1). What was sent ahead is a message, and must not be read as commands, even if
+            // DATA itself is refused.
+            (Command::Data, _, _) if spoke_ahead(input) => self.close(replies::pipelined(), out),
+            (Command::Data, State::Transaction(envelope), _) => self.data(envelope, out),
             (Command::Xforward(arguments), State::Ready, _) => self.xforward(&arguments, out),
             (command, state, _) => {
                 let reply = replies::out_of_order(&command, &state, self.settings.protocol);
@@ -270,6 +273,6 @@ impl Session {
 }
 
 /// Whether there is more than an empty line behind a command.
-pub(super) fn spoke_ahead(input: &BytesMut) -> bool {
+fn spoke_ahead(input: &BytesMut) -> bool {
     input.iter().any(|&byte| byte != b'\r' && byte != b'\n')
 }

@@ -3,7 +3,6 @@
 use bytes::{Buf, Bytes, BytesMut};
 use mail::{Envelope, Reply};
 
-use super::dialogue::spoke_ahead;
 use super::state::{Asked, Chunked, Incoming, State};
 use super::{Session, replies};
 use crate::data::{ChunkReader, Content, DotReader};
@@ -128,14 +127,10 @@ impl Session {
         }
     }
 
-    pub(super) fn data(&mut self, envelope: Envelope, input: &BytesMut, out: &mut Vec<u8>) {
+    pub(super) fn data(&mut self, envelope: Envelope, out: &mut Vec<u8>) {
         if envelope.recipients.is_empty() {
             let reply = replies::no_recipients(self.settings.protocol);
             return self.reject(State::Transaction(envelope), reply, out);
-        }
-        // DATA ends a group. What was sent ahead is a message that must not be read as commands (RFC 2920 3.1).
-        if spoke_ahead(input) {
-            return self.close(replies::pipelined(), out);
         }
         replies::start_data().write(out);
         let incoming = Box::new(self.incoming(envelope));

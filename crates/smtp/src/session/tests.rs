@@ -271,3 +271,87 @@ fn a_handler_that_owes_a_reply_has_not_accepted() {
     peer.session.answer_message(Vec::new(), &mut peer.out);
     assert!(peer.out.starts_with(b"451 4.3.0"));
 }
+
+/// A sequence that is the same in every run.
+struct Sequence(u64);
+
+impl Sequence {
+    fn next(&mut self, below: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % below as u64).unwrap()
+    }
+}
+
+#[test]
+fn every_command_gets_one_reply() {
+    const COMMANDS: [&str; 24] = [
+        "HELO x\r\n",
+        "EHLO x\r\n",
+        "LHLO x\r\n",
+        "MAIL FROM:<a@example.org>\r\n",
+        "MAIL FROM:<a@example.org> SIZE=999999999\r\n",
+        "MAIL FROM:<550-a@example.org>\r\n",
+        "RCPT TO:<b@example.org>\r\n",
+        "RCPT TO:<c@example.org>\r\n",
+        "RCPT TO:<550-b@example.org>\r\n",
+        "RCPT TO:<data-550-b@example.org>\r\n",
+        "RCPT TO:<nonsense>\r\n",
+        "DATA\r\n",
+        "DATA\r\n",
+        "BDAT 6\r\nQUIT\r\n",
+        "BDAT 6 LAST\r\nQUIT\r\n",
+        "BDAT 2000001\r\n",
+        "BDAT 0 LAST\r\n",
+        "RSET\r\n",
+        "NOOP\r\n",
+        "VRFY x\r\n",
+        "XFORWARD NAME=x\r\n",
+        "AUTH PLAIN x\r\n",
+        "\r\n",
+        "NONSENSE\r\n",
+    ];
+    for protocol in [Protocol::Smtp, Protocol::Lmtp] {
+        let mut settings = settings(protocol);
+        settings.errors_max = usize::MAX;
+        let mut peer = Peer::new(settings);
+        peer.feed(b"");
+        let mut sequence = Sequence(0x9e37_79b9_7f4a_7c15);
+        for _ in 0..20_000 {
+            let command = COMMANDS[sequence.next(COMMANDS.len())];
+            let recipients = match &peer.session.state {
+                State::Transaction(envelope) => envelope.recipients.len(),
+                State::Chunks(chunked) => chunked.incoming.envelope.recipients.len(),
+                _ => 0,
+            };
+            let owed = match (protocol, recipients) {
+                (Protocol::Smtp, _) | (Protocol::Lmtp, 0) => 1,
+                (Protocol::Lmtp, recipients) => recipients,
+            };
+            let last = command.starts_with("BDAT") && command.contains("LAST");
+            peer.events.clear();
+            peer.feed(command.as_bytes());
+            if command.starts_with("BDAT 2000001") {
+                peer.feed(&vec![b'x'; 2_000_001]);
+            }
+            assert_eq!(
+                replies(&peer.events),
+                if last { owed } else { 1 },
+                "{command:?} {:?}",
+                peer.events
+            );
+            if peer.events[0].starts_with("S: 354") {
+                peer.events.clear();
+                peer.feed(b"QUIT\r\n.\r\n");
+                assert_eq!(replies(&peer.events), owed, "{:?}", peer.events);
+            }
+        }
+    }
+}
+
+/// Whole replies: a line each whose code is followed by a space.
+fn replies(events: &[String]) -> usize {
+    let last_line = |event: &&String| event.starts_with("S: ") && event.as_bytes()[6] == b' ';
+    events.iter().filter(last_line).count()
+}

@@ -268,6 +268,22 @@ fn who_speaks_ahead_of_the_reply_to_ehlo_or_data_is_refused() {
         X: Refused
         ";
     play(&smtp(), message, usize::MAX);
+    let refused = r"
+        S: 220
+        C: HELO x
+        R:
+        S: 250
+        C: MAIL FROM:<a@example.org>
+        C: RCPT TO:<550-b@example.org>
+        C: DATA
+        C: MAIL FROM:<smuggled@example.org>
+        C: .
+        S: 250
+        S: 550
+        S: 554 5.5.0
+        X: Refused
+        ";
+    play(&smtp(), refused, usize::MAX);
     let empty_line = r"
         S: 220
         C: HELO x
