@@ -159,8 +159,8 @@ pub fn certificate() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
     (Arc::new(server.unwrap()), Arc::new(client))
 }
 
-/// A server that demands a client certificate, and a client that has one.
-pub fn mutual() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+/// A server that demands a client certificate, a client that has one, and one that has none.
+pub fn mutual() -> (Arc<ServerConfig>, Arc<ClientConfig>, Arc<ClientConfig>) {
     let (ca, identity) = authority();
     let (chain, key) = identity.issue("mx.example");
     let verifier = WebPkiClientVerifier::builder(Arc::new(ca.clone()))
@@ -171,9 +171,12 @@ pub fn mutual() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
         .with_single_cert(chain, key)
         .unwrap();
     let (chain, key) = identity.issue("client.example");
-    let client = ClientConfig::builder().with_root_certificates(ca);
+    let client = ClientConfig::builder().with_root_certificates(ca.clone());
     let client = client.with_client_auth_cert(chain, key).unwrap();
-    (Arc::new(server), Arc::new(client))
+    let bare = ClientConfig::builder()
+        .with_root_certificates(ca)
+        .with_no_client_auth();
+    (Arc::new(server), Arc::new(client), Arc::new(bare))
 }
 
 struct Authority {

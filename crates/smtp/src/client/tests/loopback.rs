@@ -202,7 +202,7 @@ async fn nobody_listens() {
 
 #[tokio::test]
 async fn tls() {
-    let (theirs, ours) = mutual();
+    let (theirs, ours, bare) = mutual();
     let mut settings = settings(Protocol::Lmtp);
     settings.tls = Some(theirs);
     settings.tls_required = true;
@@ -249,6 +249,10 @@ async fn tls() {
         ),
         "{trouble}"
     );
+    // Without a certificate of our own: the server hangs up once it has looked.
+    options.tls = TlsPolicy::Required(bare, name("mx.example"));
+    let trouble = deliver(&server, &options).await.unwrap_err();
+    assert_eq!(trouble.phase, Phase::Helo, "{trouble}");
     options.tls = TlsPolicy::Never;
     let mut client = Client::connect(server.address, &options).await.unwrap();
     assert!(client.offers("starttls") && !client.offers("XNONE"));
