@@ -21,7 +21,6 @@ mod quarantine;
 mod receive;
 mod run;
 mod secrets;
-mod share;
 mod wire;
 
 pub use cli::Command;

@@ -31,7 +31,6 @@ use crate::publish::Publisher;
 use crate::quarantine::Quarantine;
 use crate::receive::Receiver;
 use crate::secrets::Secrets;
-use crate::share::Share;
 
 /// How often stores are looked at: a database that comes back makes us ready by itself.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -46,7 +45,7 @@ const READERS: &[Role] = &[Role::MxEdge];
 
 /// What is opened before anything is served.
 struct Stores {
-    spool: Arc<Share>,
+    spool: Arc<dyn Spool>,
     directory: Directory,
     quarantine: Quarantine,
 }
@@ -73,7 +72,7 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
     };
     let engine = Engine::new(
         deliver::settings(&config, paused)?,
-        Arc::new(stores.spool.user()),
+        stores.spool.clone(),
         Arc::new(deliverer),
         &daemon.metrics,
     );
@@ -162,7 +161,7 @@ impl Rooms {
         };
         Self {
             expander: Expander {
-                spool: Arc::new(spool.user()),
+                spool: spool.clone(),
                 directory: directory.clone(),
                 quarantine: quarantine.clone(),
                 commander,
@@ -244,7 +243,7 @@ async fn open(config: &Config) -> Result<Stores, StartError> {
         })
         .map_err(|error| wrong("open the spool", error.to_string()))?;
         Ok(Stores {
-            spool: Arc::new(Share::new(Arc::new(spool))),
+            spool: Arc::new(spool),
             directory,
             quarantine,
         })

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use mail::{Domain, Reply};
 use service::shutdown::Shutdown;
-use spool::Wanted;
+use spool::{Seen, Wanted};
 use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
@@ -104,6 +104,7 @@ impl Run {
         let nudged = self.parts.nudged.clone();
         let settler = self.settler.clone();
         let mut paused = self.parts.settings.paused.clone();
+        let mut seen = Seen::default();
         while !shutdown.begun() {
             let is_paused = *paused.borrow_and_update();
             self.hand.wake(Instant::now());
@@ -118,7 +119,7 @@ impl Run {
                 () = shutdown.wait() => {}
                 Some(joined) = self.jobs.join_next_with_id() => self.joined(joined),
                 Some(joined) = self.lookups.join_next_with_id() => self.looked_up(joined),
-                () = spool.ready(), if listens => self.claims.more = [true; 4],
+                () = spool.ready(&mut seen), if listens => self.claims.more = [true; 4],
                 () = tokio::time::sleep_until(wake_at) => {}
                 () = nudged.notified() => self.nudge(),
                 () = settler.changed() => {}

@@ -57,7 +57,7 @@ struct State {
     heads: HashMap<MessageId, (Arc<Head>, Bytes)>,
     batches: HashMap<BatchId, (MessageId, Batch, Option<u64>)>,
     corrupt: HashSet<MessageId>,
-    news: bool,
+    news: u64,
 }
 
 impl Memory {
@@ -111,7 +111,7 @@ impl Memory {
         let mut state = self.state.lock().unwrap();
         state.heads.insert(id, (Arc::new(head), body));
         state.batches.insert(batch.id, (id, batch, None));
-        state.news = true;
+        state.news += 1;
         self.changed.notify_waiters();
         id
     }
@@ -132,14 +132,16 @@ impl Memory {
     pub(crate) fn forget_leases(&self) {
         let mut state = self.state.lock().unwrap();
         state.batches.values_mut().for_each(|b| b.2 = None);
-        state.news = true;
+        state.news += 1;
     }
 
-    fn next_due(&self) -> Option<Timestamp> {
+    fn next_due(&self, after: Timestamp) -> Option<Timestamp> {
         let state = self.state.lock().unwrap();
-        let now = (self.clock)();
         let unheld = state.batches.values().filter(|(.., token)| token.is_none());
-        unheld.map(|(_, b, _)| b.due).filter(|due| *due > now).min()
+        unheld
+            .map(|(_, b, _)| b.due)
+            .filter(|due| *due > after)
+            .min()
     }
 }
 
@@ -153,7 +155,6 @@ impl Spool for Memory {
         self.claims.fetch_add(1, Ordering::Relaxed);
         let now = (self.clock)();
         let mut state = self.state.lock().unwrap();
-        state.news = false;
         let state = &mut *state;
         let (named, list): (bool, HashSet<_>) = match &wanted.destinations {
             Destinations::Except(list) => (false, list.iter().collect()),
@@ -188,18 +189,22 @@ impl Spool for Memory {
         Ok(leases)
     }
 
-    async fn ready(&self) {
+    async fn ready(&self, seen: &mut Seen) {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if self.state.lock().unwrap().news {
+            let news = self.state.lock().unwrap().news;
+            let now = (self.clock)();
+            let due = self.next_due(seen.at);
+            if news != seen.news || due.is_some_and(|due| due <= now) {
+                *seen = Seen { news, at: now };
                 return;
             }
-            match self.next_due() {
+            match due {
                 Some(due) => {
-                    let wait = due.since((self.clock)());
-                    if tokio::time::timeout(wait, changed).await.is_err() {
+                    if tokio::time::timeout(due.since(now), changed).await.is_err() {
+                        *seen = Seen { news, at: now };
                         return;
                     }
                 }
@@ -249,7 +254,7 @@ impl Spool for Memory {
                 Outcome::Replaced(_) => panic!("the engine replaces nothing"),
             }
         }
-        state.news = true;
+        state.news += 1;
         self.changed.notify_waiters();
         Ok(took)
     }

@@ -69,3 +69,12 @@ pub enum Outcome {
     /// Other batches of the same message take its place, all or none of them.
     Replaced(Vec<NewBatch>),
 }
+
+/// What one claiming task has seen of the spool; the default has seen nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// How many changes there had been.
+    pub news: u64,
+    /// And when: what became due since then is new too.
+    pub at: mail::Timestamp,
+}

@@ -18,7 +18,7 @@ pub use batch::{Batch, BatchId, Class, Destination, NewBatch};
 pub use clock::Clock;
 pub use error::{Error, Guarantees};
 pub use lane::Lane;
-pub use lease::{Destinations, Lease, Outcome, Settlement, Wanted};
+pub use lease::{Destinations, Lease, Outcome, Seen, Settlement, Wanted};
 pub use message::{Accepted, Head, NewMessage, Path};
 pub use tally::Tally;
 
@@ -37,9 +37,10 @@ pub trait Spool: Send + Sync + 'static {
     /// others by due time. Returns at once, with nothing when nothing is due. `host` names who claims.
     async fn claim(&self, host: &str, wanted: &Wanted) -> Result<Vec<Lease>, Error>;
 
-    /// Resolves when a claim may find more than the last one did: something was accepted, became due, or was settled.
-    /// May resolve early; never misses, as long as one task calls `claim` and `ready` in turn.
-    async fn ready(&self);
+    /// Resolves when a claim may find more than it could when this last resolved for the same `seen`: something was accepted,
+    /// became due, or was settled. May resolve early; never misses, however many tasks claim, as long as each has a
+    /// [`Seen`] of its own and claims after every time it resolves. Dropping it changes nothing.
+    async fn ready(&self, seen: &mut Seen);
 
     /// Ends leases, all in one commit, durably. Settlements with a stale token are skipped; returns how many took effect.
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<usize, Error>;

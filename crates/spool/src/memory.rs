@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use crate::{
     Accepted, Batch, BatchId, Clock, Destination, Destinations, Error, Guarantees, Head, Lane,
-    Lease, NewBatch, NewMessage, Outcome, Path, Settlement, Spool, Tally, Wanted,
+    Lease, NewBatch, NewMessage, Outcome, Path, Seen, Settlement, Spool, Tally, Wanted,
 };
 
 /// The engine.
@@ -29,7 +29,7 @@ struct Inner {
     batches: BTreeMap<BatchId, Held>,
     idents: HashSet<(String, String)>,
     last: u64,
-    news: bool,
+    news: u64,
     closed: bool,
 }
 
@@ -183,7 +183,7 @@ impl Spool for Memory {
                 inner.add(id, batch);
             }
         }
-        inner.news = true;
+        inner.news += 1;
         drop(inner);
         self.news.notify_waiters();
         Ok(Accepted { id, paths })
@@ -191,7 +191,6 @@ impl Spool for Memory {
 
     async fn claim(&self, _host: &str, wanted: &Wanted) -> Result<Vec<Lease>, Error> {
         let mut inner = self.open()?;
-        inner.news = false;
         let now = self.clock.now();
         let mut due: Vec<_> = inner
             .batches
@@ -205,7 +204,7 @@ impl Spool for Memory {
         for (lane, limit) in Lane::ALL.into_iter().zip(wanted.lanes) {
             let mut of_lane: Vec<_> = due.iter().filter(|(of, _)| *of == lane).collect();
             if of_lane.len() >= limit && limit > 0 {
-                inner.news = true;
+                inner.news += 1;
             }
             of_lane.truncate(limit);
             for (_, (_, id)) in of_lane {
@@ -225,27 +224,27 @@ impl Spool for Memory {
         Ok(leases)
     }
 
-    async fn ready(&self) {
+    async fn ready(&self, seen: &mut Seen) {
         loop {
             let told = self.news.notified();
             tokio::pin!(told);
             told.as_mut().enable();
-            let wait = {
+            let (news, now, due) = {
                 let Ok(inner) = self.open() else { return };
-                if inner.news {
-                    return;
-                }
-                let now = self.clock.now();
                 let waiting = inner.batches.values().filter(|held| held.token.is_none());
-                waiting
-                    .filter(|held| held.batch.due > now)
-                    .map(|held| held.batch.due.since(now))
-                    .min()
+                let dues = waiting.map(|held| held.batch.due);
+                let due = dues.filter(|due| *due > seen.at).min();
+                (inner.news + 1, self.clock.now(), due)
             };
-            match wait {
+            if news != seen.news || due.is_some_and(|due| due <= now) {
+                *seen = Seen { news, at: now };
+                return;
+            }
+            match due {
                 None => told.await,
-                Some(wait) => {
-                    if tokio::time::timeout(wait, told).await.is_err() {
+                Some(due) => {
+                    if tokio::time::timeout(due.since(now), told).await.is_err() {
+                        *seen = Seen { news, at: now };
                         return;
                     }
                 }
@@ -259,7 +258,7 @@ impl Spool for Memory {
             .into_iter()
             .filter_map(|settlement| inner.settle(settlement).then_some(()))
             .count();
-        inner.news = true;
+        inner.news += 1;
         drop(inner);
         self.news.notify_waiters();
         Ok(effective)

@@ -14,7 +14,7 @@ use mail::recipient::ListAddress;
 use mail::{Address, RcptParameters, Recipient, Reply, Timestamp};
 use service::shutdown::Shutdown;
 use spool::{
-    Class, Destination, Destinations, Lease, NewBatch, Outcome, Settlement, Spool, Wanted,
+    Class, Destination, Destinations, Lease, NewBatch, Outcome, Seen, Settlement, Spool, Wanted,
 };
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -120,6 +120,7 @@ impl Expander {
         let mut under_way = JoinSet::new();
         let host = self.config.borrow().hostname.clone();
         let mut stopped = String::new();
+        let mut seen = Seen::default();
         loop {
             let free = self.config.borrow().lists.expansions_max.max(1);
             let free = free.saturating_sub(under_way.len());
@@ -150,7 +151,7 @@ impl Expander {
             }
             tokio::select! {
                 () = shutdown.wait() => {}
-                () = self.spool.ready(), if free > 0 => {}
+                () = self.spool.ready(&mut seen), if free > 0 => {}
                 Some(_) = under_way.join_next() => {}
             }
         }

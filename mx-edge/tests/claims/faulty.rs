@@ -55,8 +55,8 @@ impl Spool for Faulty {
         self.inner.claim(host, wanted).await
     }
 
-    async fn ready(&self) {
-        self.inner.ready().await;
+    async fn ready(&self, seen: &mut Seen) {
+        self.inner.ready(seen).await;
     }
 
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<usize, Error> {

@@ -113,7 +113,7 @@ impl Spool for Memory {
         Ok(leases)
     }
 
-    async fn ready(&self) {
+    async fn ready(&self, _: &mut Seen) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 

@@ -10,7 +10,7 @@ use super::index;
 use super::load;
 use super::shared::Shared;
 use super::state::Leased;
-use crate::{Batch, Destination, Destinations, Error, Lane, Lease, Wanted};
+use crate::{Batch, Destination, Destinations, Error, Lane, Lease, Seen, Wanted};
 
 /// Ordinary mail is live for so long ([`Lane::of`] says the same).
 pub const LIVE_FOR: Duration = Duration::from_secs(3600);
@@ -56,7 +56,6 @@ pub async fn claim(shared: &Arc<Shared>, wanted: &Wanted) -> Result<Vec<Lease>, 
         leased: Vec::new(),
     };
     let mut left = wanted.lanes;
-    shared.state().news = false;
     while let Some(gap) = take(shared, wanted, &mut left, &mut taken.leased) {
         let for_reading = shared.clone();
         blocking(move || refill(&for_reading, gap)).await??;
@@ -128,7 +127,7 @@ fn take(
                     leased.push(state.lease(entry));
                     *left -= 1;
                     // Cut by the limit: another claim may find more.
-                    state.news |= *left == 0;
+                    state.news += u64::from(*left == 0);
                 }
             }
         }
@@ -207,8 +206,8 @@ fn hand_on(mut taken: Taken) -> (Taken, Result<Vec<Lease>, Error>) {
     }
 }
 
-/// Resolves when a claim may find more.
-pub async fn ready(shared: &Shared) {
+/// Resolves when a claim may find more than what `seen` has seen.
+pub async fn ready(shared: &Shared, seen: &mut Seen) {
     loop {
         let told = shared.news.notified();
         tokio::pin!(told);
@@ -217,21 +216,20 @@ pub async fn ready(shared: &Shared) {
         if shared.check_open().is_err() {
             return;
         }
-        let wait = {
+        let (news, now, due) = {
             let state = shared.state();
-            if state.news {
-                return;
-            }
-            let now = shared.now();
-            state
-                .heads
-                .next_due(now.0)
-                .map(|due| Duration::from_millis(due - now.0))
+            (state.news, shared.now(), state.heads.next_due(seen.at.0))
         };
-        match wait {
+        if news != seen.news || due.is_some_and(|due| due <= now.0) {
+            *seen = Seen { news, at: now };
+            return;
+        }
+        match due {
             None => told.await,
-            Some(wait) => {
+            Some(due) => {
+                let wait = Duration::from_millis(due - now.0);
                 if tokio::time::timeout(wait, told).await.is_err() {
+                    *seen = Seen { news, at: now };
                     return;
                 }
             }

@@ -39,7 +39,7 @@ use mail::MessageId;
 use tokio::sync::oneshot;
 
 use crate::{
-    Accepted, Clock, Error, Guarantees, Lease, NewMessage, Settlement, Spool, Tally, Wanted,
+    Accepted, Clock, Error, Guarantees, Lease, NewMessage, Seen, Settlement, Spool, Tally, Wanted,
 };
 use job::Job;
 use prepare::Prepare;
@@ -177,8 +177,8 @@ impl Spool for Embedded {
         claiming::claim(&self.shared, wanted).await
     }
 
-    async fn ready(&self) {
-        claiming::ready(&self.shared).await;
+    async fn ready(&self, seen: &mut Seen) {
+        claiming::ready(&self.shared, seen).await;
     }
 
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<usize, Error> {

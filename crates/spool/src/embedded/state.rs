@@ -77,8 +77,8 @@ pub struct State {
     pub numbers: Numbers,
     /// Counts.
     pub counts: BTreeMap<(u32, Class), Count>,
-    /// Whether a claim may find more than the last one did.
-    pub news: bool,
+    /// How many changes there were by which a claim may find more; never 0, which is what one has seen who has seen nothing.
+    pub news: u64,
     /// How often the index has caught up. What was read from it and from here at the same number fits together.
     pub commits: u64,
     /// Messages being carried forward that nothing else has changed meanwhile.
@@ -113,7 +113,7 @@ impl State {
             heads,
             numbers,
             counts,
-            news: true,
+            news: 1,
             commits: 0,
             carrying: HashSet::new(),
             batches: HashMap::new(),
@@ -238,7 +238,7 @@ impl State {
     pub fn unlease(&mut self, batch: BatchId) {
         if let Some(entry) = self.end_lease(batch) {
             self.heads.insert(entry);
-            self.news = true;
+            self.news += 1;
         }
     }
 
@@ -288,7 +288,7 @@ impl State {
         for (entry, batch) in batches {
             self.add(sequence, entry, Some(batch));
         }
-        self.news = true;
+        self.news += 1;
     }
 
     /// A lease was settled: these take the batch's place.
@@ -309,7 +309,7 @@ impl State {
         for (entry, batch) in presents {
             self.add(sequence, entry, Some(batch));
         }
-        self.news = true;
+        self.news += 1;
     }
 
     /// A batch was written again elsewhere.

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mail::Timestamp;
-use spool::{Class, Destination, Destinations, Error, NewBatch, Outcome, Path, Spool, Wanted};
+use spool::{
+    Class, Destination, Destinations, Error, NewBatch, Outcome, Path, Seen, Spool, Wanted,
+};
 
 use super::*;
 
@@ -32,6 +34,7 @@ pub async fn all(make: impl Fn(&HandClock) -> Made) {
     bodies_are_whole_and_released(&make).await;
     tally_equals_a_recount(&make).await;
     ready_does_not_miss(&make).await;
+    ready_tells_everyone(&make).await;
     dropped_claims_give_back(&make).await;
     closed_says_so(&make).await;
 }
@@ -539,24 +542,30 @@ async fn tally_equals_a_recount(make: &impl Fn(&HandClock) -> Made) {
 async fn ready_does_not_miss(make: &impl Fn(&HandClock) -> Made) {
     let soon = Duration::from_secs(20);
     let (clock, spool, _guard) = fresh(make);
+    let mut seen = Seen::default();
     // Accepted while nobody waited.
     assert!(claim_all(spool.as_ref()).await.is_empty());
     spool
         .accept(simple(clock.now(), "a@x.org"), None)
         .await
         .unwrap();
-    tokio::time::timeout(soon, spool.ready()).await.unwrap();
+    tokio::time::timeout(soon, spool.ready(&mut seen))
+        .await
+        .unwrap();
     let leases = claim_all(spool.as_ref()).await;
     // Accepted while somebody waits.
     let accept = spool.accept(simple(clock.now(), "b@x.org"), None);
-    let (accepted, ready) = tokio::join!(accept, tokio::time::timeout(soon, spool.ready()));
+    let (accepted, ready) =
+        tokio::join!(accept, tokio::time::timeout(soon, spool.ready(&mut seen)));
     accepted.unwrap();
     ready.unwrap();
     assert_eq!(claim_all(spool.as_ref()).await.len(), 1);
     // Settled.
     let back = settlement(&leases[0], deferred(&leases[0], clock.now()));
     spool.settle(vec![back]).await.unwrap();
-    tokio::time::timeout(soon, spool.ready()).await.unwrap();
+    tokio::time::timeout(soon, spool.ready(&mut seen))
+        .await
+        .unwrap();
     let lease = claim_all(spool.as_ref()).await.remove(0);
     // Becomes due: the clock moves on while the timer runs.
     let later = clock.now().after(Duration::from_millis(30));
@@ -564,9 +573,13 @@ async fn ready_does_not_miss(make: &impl Fn(&HandClock) -> Made) {
         .settle(vec![settlement(&lease, deferred(&lease, later))])
         .await
         .unwrap();
-    tokio::time::timeout(soon, spool.ready()).await.unwrap();
+    tokio::time::timeout(soon, spool.ready(&mut seen))
+        .await
+        .unwrap();
     assert!(claim_all(spool.as_ref()).await.is_empty());
-    tokio::time::timeout(soon, spool.ready()).await.unwrap();
+    tokio::time::timeout(soon, spool.ready(&mut seen))
+        .await
+        .unwrap();
     clock.advance(30);
     assert_eq!(claim_all(spool.as_ref()).await.len(), 1);
     // Cut by the limit: there is more.
@@ -576,8 +589,48 @@ async fn ready_does_not_miss(make: &impl Fn(&HandClock) -> Made) {
     let mut one = everything();
     one.lanes = [1; 4];
     assert_eq!(spool.claim("here", &one).await.unwrap().len(), 1);
-    tokio::time::timeout(soon, spool.ready()).await.unwrap();
+    tokio::time::timeout(soon, spool.ready(&mut seen))
+        .await
+        .unwrap();
     assert_eq!(spool.claim("here", &one).await.unwrap().len(), 1);
+}
+
+/// Two who claim, each for destinations of its own: what one has claimed or heard of takes nothing from the other.
+async fn ready_tells_everyone(make: &impl Fn(&HandClock) -> Made) {
+    let soon = Duration::from_secs(20);
+    let (clock, spool, _guard) = fresh(make);
+    let (mut first, mut second) = (Seen::default(), Seen::default());
+    let nothing = Wanted {
+        destinations: Destinations::Only(vec![Destination::Expand]),
+        ..everything()
+    };
+    for seen in [&mut first, &mut second] {
+        tokio::time::timeout(soon, spool.ready(seen)).await.unwrap();
+        assert!(spool.claim("here", &nothing).await.unwrap().is_empty());
+    }
+    let message = simple(clock.now(), "a@x.org");
+    spool.accept(message, None).await.unwrap();
+    tokio::time::timeout(soon, spool.ready(&mut first))
+        .await
+        .unwrap();
+    assert!(spool.claim("here", &nothing).await.unwrap().is_empty());
+    tokio::time::timeout(soon, spool.ready(&mut second))
+        .await
+        .unwrap();
+    let lease = claim_all(spool.as_ref()).await.remove(0);
+    // Becomes due between a claim that did not find it and the wait that follows.
+    let later = clock.now().after(Duration::from_secs(3600));
+    let back = settlement(&lease, deferred(&lease, later));
+    spool.settle(vec![back]).await.unwrap();
+    for seen in [&mut first, &mut second] {
+        tokio::time::timeout(soon, spool.ready(seen)).await.unwrap();
+    }
+    assert!(claim_all(spool.as_ref()).await.is_empty());
+    clock.advance(3_600_000);
+    for seen in [&mut first, &mut second] {
+        tokio::time::timeout(soon, spool.ready(seen)).await.unwrap();
+    }
+    assert_eq!(claim_all(spool.as_ref()).await.len(), 1);
 }
 
 async fn dropped_claims_give_back(make: &impl Fn(&HandClock) -> Made) {
@@ -627,7 +680,7 @@ async fn closed_says_so(make: &impl Fn(&HandClock) -> Made) {
     let waiting = spool.clone();
     let waits = tokio::spawn(async move {
         let _ = waiting.claim("here", &everything()).await;
-        waiting.ready().await;
+        waiting.ready(&mut Seen::default()).await;
     });
     spool.close().await;
     spool.close().await;
@@ -648,7 +701,7 @@ async fn closed_says_so(make: &impl Fn(&HandClock) -> Made) {
         spool.body(lease.head.id).await,
         Err(Error::Closed)
     ));
-    tokio::time::timeout(Duration::from_secs(20), spool.ready())
+    tokio::time::timeout(Duration::from_secs(20), spool.ready(&mut Seen::default()))
         .await
         .unwrap();
 }
