@@ -1,0 +1,199 @@
+//! The real spamd and clamd, started offline with rules from the package and a small signature database of our own.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::process::{Process, wait_for};
+
+/// How long a daemon may take until it answers.
+const START: Duration = Duration::from_secs(60);
+
+/// Local settings of SpamAssassin: no network, no learning, the message never rewritten.
+const LOCAL_CF: &str = "\
+use_bayes 0
+use_pyzor 0
+use_razor2 0
+skip_rbl_checks 1
+skip_uribl_checks 1
+dns_available no
+report_safe 0
+required_score 5.0
+";
+
+/// Starts spamd on a Unix socket in `folder` and waits for its PONG.
+pub fn spamd(folder: &Path, log: &Path, children: usize) -> Result<(Process, PathBuf), String> {
+    let (home, site, run) = (folder.join("home"), folder.join("site"), folder.join("run"));
+    for path in [&home, &site, &run] {
+        make(path)?;
+    }
+    copy_presets(&site)?;
+    write(&site.join("local.cf"), LOCAL_CF)?;
+    // spamd's children run as the package's user where there is one and we may become it.
+    let user = if rustix::process::getuid().is_root() {
+        "debian-spamd"
+    } else {
+        ""
+    };
+    if !user.is_empty() {
+        run_to_end(
+            Command::new("chown")
+                .arg("-R")
+                .arg(user)
+                .arg(&home)
+                .arg(&run),
+        )?;
+    }
+    let socket = run.join("spamd.sock");
+    let mut command = Command::new("spamd");
+    command.args([
+        "--local",
+        "--nouser-config",
+        "--syslog",
+        "stderr",
+        "--socketmode",
+        "0666",
+    ]);
+    if !user.is_empty() {
+        command.args(["--username", user]);
+    }
+    command
+        .arg(format!("--helper-home-dir={}", home.display()))
+        .arg(format!("--siteconfigpath={}", site.display()))
+        .arg(format!("--socketpath={}", socket.display()))
+        .arg(format!("--pidfile={}", run.join("spamd.pid").display()))
+        .arg(format!("--max-children={children}"))
+        .arg(format!("--min-children={children}"))
+        .args(["--min-spare=1", &format!("--max-spare={children}")]);
+    let mut process = Process::start("spamd", command, log)?;
+    answers(&mut process, &socket, b"PING SPAMC/1.5\r\n\r\n", "PONG")?;
+    Ok((process, socket))
+}
+
+/// Starts clamd on a Unix socket in `folder` and waits for its PONG.
+pub fn clamd(folder: &Path, log: &Path) -> Result<(Process, PathBuf), String> {
+    let (database, temporary) = (folder.join("db"), folder.join("tmp"));
+    make(&database)?;
+    make(&temporary)?;
+    signatures(&database)?;
+    let socket = folder.join("clamd.sock");
+    let config = folder.join("clamd.conf");
+    let user = if rustix::process::getuid().is_root() {
+        "User root\n"
+    } else {
+        ""
+    };
+    write(
+        &config,
+        &format!(
+            "Foreground yes\nLogFile {}\nPidFile {}\nTemporaryDirectory {}\nDatabaseDirectory {}\nLocalSocket {}\n\
+             LocalSocketMode 666\nMaxThreads 4\nMaxQueue 50\nStreamMaxLength 64M\nReadTimeout 30\nCommandReadTimeout 10\n\
+             SelfCheck 0\nConcurrentDatabaseReload yes\n{user}",
+            folder.join("clamd.log").display(),
+            folder.join("clamd.pid").display(),
+            temporary.display(),
+            database.display(),
+            socket.display(),
+        ),
+    )?;
+    let mut command = Command::new("clamd");
+    command.arg("-c").arg(&config);
+    let mut process = Process::start("clamd", command, log)?;
+    answers(&mut process, &socket, b"zPING\0", "PONG")?;
+    Ok((process, socket))
+}
+
+/// A database that knows EICAR, as a file and inside others. The strings are split, so that this source trips no scanner.
+fn signatures(database: &Path) -> Result<(), String> {
+    write(
+        &database.join("site.hdb"),
+        "44d88612fea8a8f36de82e1278abb02f:68:Test.Eicar.File\naa15bcf478d165efd2065190eb473bcb:544:ClamAV-Test-File\n",
+    )?;
+    let body: String = ["EICAR-STANDARD", "-ANTIVIRUS-TEST-", "FILE!"].concat();
+    let hex: String = body.bytes().map(|byte| format!("{byte:02x}")).collect();
+    write(
+        &database.join("site.ndb"),
+        &format!("Test.Eicar.Body:0:*:{hex}\n"),
+    )
+}
+
+/// The package's plugin lists, without the one that needs compiled rules.
+fn copy_presets(site: &Path) -> Result<(), String> {
+    let packaged = Path::new("/etc/spamassassin");
+    let entries = fs::read_dir(packaged).map_err(|error| {
+        format!(
+            "{}: {error}; install the package spamassassin",
+            packaged.display()
+        )
+    })?;
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let text = name.to_string_lossy();
+        if text.ends_with(".pre") && text != "sa-compile.pre" {
+            fs::copy(entry.path(), site.join(&name)).map_err(|error| format!("{text}: {error}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Waits until a daemon answers `question` on its socket; tells its log when it ended instead.
+fn answers(
+    process: &mut Process,
+    socket: &Path,
+    question: &[u8],
+    expected: &str,
+) -> Result<(), String> {
+    let outcome = wait_for(START, || {
+        if !process.running() {
+            return Some(Err(format!(
+                "{} ended while starting:\n{}",
+                process.name(),
+                process.log()
+            )));
+        }
+        ask(socket, question)
+            .filter(|answer| answer.contains(expected))
+            .map(|_| Ok(()))
+    });
+    outcome.unwrap_or_else(|| {
+        Err(format!(
+            "{} did not answer in time:\n{}",
+            process.name(),
+            process.log()
+        ))
+    })
+}
+
+fn ask(socket: &Path, question: &[u8]) -> Option<String> {
+    use std::io::{Read, Write};
+    let mut stream = UnixStream::connect(socket).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+    stream.write_all(question).ok()?;
+    let mut answer = [0; 512];
+    let length = stream.read(&mut answer).ok()?;
+    Some(String::from_utf8_lossy(&answer[..length]).into_owned())
+}
+
+fn make(path: &Path) -> Result<(), String> {
+    fs::create_dir_all(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let open = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(path, open).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), String> {
+    fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+pub(crate) fn run_to_end(command: &mut Command) -> Result<String, String> {
+    let output = command
+        .output()
+        .map_err(|error| format!("{:?}: {error}", command.get_program()))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    Err(format!("{command:?}: {}: {said}", output.status))
+}
