@@ -39,11 +39,11 @@ pub struct Kept {
 
 impl Keeper {
     /// Keeps messages in `spool`, each within `deadline`.
-    pub fn new(spool: Arc<dyn Spool>, deadline: Duration, metrics: Arc<Metrics>) -> Self {
+    pub fn new(spool: &Arc<dyn Spool>, deadline: Duration, metrics: &Arc<Metrics>) -> Self {
         Self {
-            spool,
+            spool: Arc::clone(spool),
             deadline,
-            metrics,
+            metrics: Arc::clone(metrics),
         }
     }
 

@@ -116,14 +116,10 @@ pub async fn start(
         recipients: Arc::clone(&sources.recipients),
         idents: wiring::open_idents(&config)?,
         through: next_hop.through(&config, &metrics),
-        keeper: Keeper::new(
-            Arc::clone(&spool),
-            config.spool.deadline,
-            Arc::clone(&metrics),
-        ),
+        keeper: Keeper::new(&spool, config.spool.deadline, &metrics),
         clients: Arc::default(),
         ended: wiring::open_ended(&config)?,
-        metrics: Arc::clone(&metrics),
+        metrics,
         draining: AtomicBool::new(false),
         trace: config.next_hop.trace,
         deferred_pause: config.forward.retry_first,
@@ -132,18 +128,24 @@ pub async fn start(
     let owner = Arc::new(Forward::new(&edge, &spool));
     let engine = next_hop.engine(&config, Arc::clone(&spool), owner, pause, &daemon.metrics);
     let controls = Controls {
-        edge: Arc::clone(&edge),
-        spool: Arc::clone(&spool),
-        engine: engine.clone(),
+        edge,
+        spool,
+        engine,
         paused,
         readiness: daemon.readiness.clone(),
     };
-    daemon.control.routes(routes::router(controls.clone()));
-    let status = Status::new(&edge);
-    let shown = status.clone();
-    daemon.control.status(move || shown.json());
-    certificates.publish(&daemon.control);
+    serve(config, daemon, controls, sources, certificates).await
+}
 
+/// Publishes the edge and spawns all that runs.
+async fn serve(
+    config: Config,
+    daemon: Daemon<Config>,
+    controls: Controls,
+    sources: Sources,
+    certificates: Certificates,
+) -> Result<Running, StartError> {
+    let (edge, engine) = (&controls.edge, &controls.engine);
     let Daemon {
         shutdown,
         config: changes,
@@ -152,40 +154,35 @@ pub async fn start(
         ..
     } = daemon;
     readiness.set("recipients", edge.recipients.loaded());
+    let status = Status::new(edge);
+    let shown = status.clone();
+    control.status(move || shown.json());
+    control.routes(routes::router(controls.clone()));
+    certificates.publish(&control);
+
     let mut tasks = JoinSet::new();
+    let stop = || shutdown.clone();
     let (server, served) = reload::server_settings(&config, &certificates);
     let listeners = wiring::bind(&config, &control).await?;
     let addresses = listeners.iter().map(Listener::address).collect();
-    receive::spawn(
-        &mut tasks,
+    let doors = receive::Doors {
         listeners,
-        &edge,
-        &served,
-        config.limits.sessions_max,
-        &shutdown,
-    );
-    tasks.spawn(forward::wake(
-        Arc::clone(&edge),
-        engine.clone(),
-        shutdown.clone(),
-    ));
-    tasks.spawn(engine.run(shutdown.clone()));
+        settings: served,
+        sessions_max: config.limits.sessions_max,
+    };
+    doors.open(&mut tasks, edge, &shutdown);
+    tasks.spawn(forward::wake(Arc::clone(edge), engine.clone(), stop()));
+    tasks.spawn(engine.clone().run(stop()));
+    tasks.spawn(watch::run(controls.clone(), status, stop()));
     let files = sources.spawn(&mut tasks, &config, &shutdown);
-    tasks.spawn(watch::run(
-        spool,
-        Arc::clone(&edge),
-        status,
-        readiness,
-        shutdown.clone(),
-    ));
     let reload = Reload {
-        edge,
+        edge: Arc::clone(edge),
         server,
         certificates,
         files,
         config,
     };
-    tasks.spawn(reload.run(changes, shutdown.clone()));
+    tasks.spawn(reload.run(changes, stop()));
     Ok(Running {
         listeners: addresses,
         controls,

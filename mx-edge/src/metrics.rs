@@ -38,16 +38,22 @@ pub struct Metrics {
     pub spooled_oldest_seconds: IntGauge,
     /// Forward-paths that an operator must look at.
     pub held: IntCounterVec,
-    /// Entries of a source of recipients.
-    pub source_entries: IntGaugeVec,
-    /// Sources whose newest version is held back.
-    pub source_blocked: IntGaugeVec,
-    /// Sources that cannot be read.
-    pub source_failing: IntGaugeVec,
-    /// Polls of the directory.
-    pub directory_polls: IntCounterVec,
+    /// Sources of recipients.
+    pub sources: SourceMetrics,
     /// SPF results.
     pub spf: IntCounterVec,
+}
+
+/// What is counted of sources of recipients.
+pub struct SourceMetrics {
+    /// Entries in force.
+    pub entries: IntGaugeVec,
+    /// Whose newest version is held back.
+    pub blocked: IntGaugeVec,
+    /// Which cannot be read.
+    pub failing: IntGaugeVec,
+    /// Polls of the directory.
+    pub polls: IntCounterVec,
 }
 
 impl Metrics {
@@ -113,26 +119,7 @@ impl Metrics {
                 "Forward-paths of spooled mail that the inside refused for good; they wait for `mx-edge queue release` or `drop`",
                 "reason",
             )?,
-            source_entries: maker.gauges(
-                "source_entries",
-                "Entries in force of a source of recipients; -1 before the first load",
-                "source",
-            )?,
-            source_blocked: maker.gauges(
-                "source_blocked",
-                "1 while the newest version of a source is held back by the shrink guard",
-                "source",
-            )?,
-            source_failing: maker.gauges(
-                "source_failing",
-                "1 while a source of recipients cannot be read",
-                "source",
-            )?,
-            directory_polls: maker.counters(
-                "directory_polls_total",
-                "Polls of the directory: applied, unchanged, blocked, failed",
-                "outcome",
-            )?,
+            sources: SourceMetrics::new(&maker)?,
             spf: maker.counters("spf_total", "SPF checks by result", "result")?,
         };
         metrics.zero();
@@ -155,7 +142,7 @@ impl Metrics {
             (&self.done, &["passed", "exempt", "ended"]),
             (&self.held, &["refused", "unreadable"]),
             (
-                &self.directory_polls,
+                &self.sources.polls,
                 &["applied", "unchanged", "blocked", "failed"],
             ),
         ] {
@@ -166,6 +153,33 @@ impl Metrics {
         for state in ["waiting", "held"] {
             self.spooled.with_label_values(&[state]);
         }
+    }
+}
+
+impl SourceMetrics {
+    fn new(maker: &Maker<'_>) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            entries: maker.gauges(
+                "source_entries",
+                "Entries in force of a source of recipients; -1 before the first load",
+                "source",
+            )?,
+            blocked: maker.gauges(
+                "source_blocked",
+                "1 while the newest version of a source is held back by the shrink guard",
+                "source",
+            )?,
+            failing: maker.gauges(
+                "source_failing",
+                "1 while a source of recipients cannot be read",
+                "source",
+            )?,
+            polls: maker.counters(
+                "directory_polls_total",
+                "Polls of the directory: applied, unchanged, blocked, failed",
+                "outcome",
+            )?,
+        })
     }
 }
 

@@ -307,28 +307,35 @@ impl Handler for Session {
     }
 }
 
-/// Serves sessions on each listener until shutdown, `sessions_max` at once in all.
-pub fn spawn(
-    tasks: &mut JoinSet<()>,
-    listeners: Vec<Listener>,
-    edge: &Arc<Edge>,
-    settings: &watch::Receiver<Arc<Settings>>,
-    sessions_max: usize,
-    shutdown: &Shutdown,
-) {
-    let sessions = Arc::new(Semaphore::new(sessions_max));
-    for listener in listeners {
-        let (edge, settings, stop) = (Arc::clone(edge), settings.clone(), shutdown.watch());
-        let serve = move |stream, client| {
-            let (settings, stop) = (settings.borrow().clone(), stop.clone());
-            let mut session = Session::new(Arc::clone(&edge), client);
-            async move {
-                let ending =
-                    smtp::server::serve(stream, client, settings, &mut session, stop).await;
-                session.ended(ending);
-            }
-        };
-        tasks.spawn(listener.run("session", Arc::clone(&sessions), shutdown.clone(), serve));
+/// Where sessions come in.
+pub struct Doors {
+    /// Bound.
+    pub listeners: Vec<Listener>,
+    /// For new sessions.
+    pub settings: watch::Receiver<Arc<Settings>>,
+    /// At once, in all.
+    pub sessions_max: usize,
+}
+
+impl Doors {
+    /// Serves sessions until shutdown.
+    pub fn open(self, tasks: &mut JoinSet<()>, edge: &Arc<Edge>, shutdown: &Shutdown) {
+        let sessions = Semaphore::new(self.sessions_max.min(Semaphore::MAX_PERMITS));
+        let sessions = Arc::new(sessions);
+        for listener in self.listeners {
+            let (edge, settings) = (Arc::clone(edge), self.settings.clone());
+            let stop = shutdown.watch();
+            let serve = move |stream, client| {
+                let (settings, stop) = (settings.borrow().clone(), stop.clone());
+                let mut session = Session::new(Arc::clone(&edge), client);
+                async move {
+                    let serving = smtp::server::serve(stream, client, settings, &mut session, stop);
+                    let ending = serving.await;
+                    session.ended(ending);
+                }
+            };
+            tasks.spawn(listener.run("session", Arc::clone(&sessions), shutdown.clone(), serve));
+        }
     }
 }
 

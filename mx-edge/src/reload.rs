@@ -110,7 +110,7 @@ pub fn server_settings(
     certificates: &Certificates,
 ) -> (watch::Sender<Arc<Settings>>, watch::Receiver<Arc<Settings>>) {
     let kib = config.limits.message_memory_bytes_max.div_ceil(1024);
-    let memory = Semaphore::new(usize::try_from(kib).unwrap_or(Semaphore::MAX_PERMITS));
+    let memory = crate::through::semaphore(kib);
     watch::channel(Arc::new(settings(config, certificates, Arc::new(memory))))
 }
 

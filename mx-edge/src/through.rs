@@ -57,10 +57,8 @@ impl Through {
         Self {
             connections,
             budget: limits.budget,
-            messages: Semaphore::new(limits.messages_max),
-            kib: Semaphore::new(
-                usize::try_from(limits.bytes_max.div_ceil(1024)).unwrap_or(Semaphore::MAX_PERMITS),
-            ),
+            messages: semaphore(limits.messages_max as u64),
+            kib: semaphore(limits.bytes_max.div_ceil(1024)),
             breaker: Mutex::new(Breaker::new(limits.failures_max, limits.probe_interval)),
             reopened: Notify::new(),
             metrics,
@@ -135,3 +133,9 @@ impl Through {
 
 /// How much later than the budget the second clock strikes.
 const GRACE: Duration = Duration::from_millis(250);
+
+/// With as many permits as a configuration asks for, and no more than there can be.
+pub fn semaphore(permits: u64) -> Semaphore {
+    let most = Semaphore::MAX_PERMITS;
+    Semaphore::new(usize::try_from(permits).map_or(most, |permits| permits.min(most)))
+}

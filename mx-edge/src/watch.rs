@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use mail::Timestamp;
 use serde_json::{Value, json};
-use service::control::Readiness;
 use service::shutdown::Shutdown;
-use spool::{Spool, Tally};
+use spool::Tally;
 
 use crate::forward::held;
 use crate::receive::Edge;
-use crate::routes::tally_json;
+use crate::routes::{Controls, tally_json};
 
 /// Between two looks: a poisoned spool is told within this time.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -47,13 +46,13 @@ impl Status {
 }
 
 /// Until shutdown.
-pub async fn run(
-    spool: Arc<dyn Spool>,
-    edge: Arc<Edge>,
-    status: Status,
-    readiness: Readiness,
-    shutdown: Shutdown,
-) {
+pub async fn run(controls: Controls, status: Status, shutdown: Shutdown) {
+    let Controls {
+        edge,
+        spool,
+        readiness,
+        ..
+    } = controls;
     let mut first = true;
     loop {
         readiness.set("spool", spool.unhealthy().map_or(Ok(()), Err));
@@ -86,16 +85,19 @@ fn count_sources(edge: &Edge) {
         };
         let metrics = &edge.metrics;
         metrics
-            .source_entries
+            .sources
+            .entries
             .with_label_values(labels)
             .set(entries);
         let (blocked, failing) = (summary.blocked.is_some(), summary.trouble.is_some());
         metrics
-            .source_blocked
+            .sources
+            .blocked
             .with_label_values(labels)
             .set(i64::from(blocked));
         metrics
-            .source_failing
+            .sources
+            .failing
             .with_label_values(labels)
             .set(i64::from(failing));
     }

@@ -84,7 +84,8 @@ impl Certificates {
             why,
             remedy: "name a certificate and its key in PEM".into(),
         };
-        let public = config.tls.as_ref().map(Identity::load_public).transpose();
+        let public = config.tls.as_ref();
+        let public = public.map(|public| Identity::load_public(&public.files())).transpose();
         let inside = config.inside.as_ref().map(Identity::load).transpose();
         Ok(Self {
             public: public.map_err(|why| error("tls", why))?,

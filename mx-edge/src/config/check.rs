@@ -14,6 +14,7 @@ impl Configuration for Config {
         let mut complaints = Complaints(Vec::new());
         self.check_names(&mut complaints);
         self.check_limits(&mut complaints);
+        self.check_times(&mut complaints);
         self.check_inside(&mut complaints);
         complaints.0
     }
@@ -131,6 +132,9 @@ impl Config {
             "one largest message would not fit",
             "give at least limits.message_bytes_max",
         );
+    }
+
+    fn check_times(&self, complaints: &mut Complaints) {
         for (key, value) in [
             ("through.budget", self.through.budget),
             ("spool.deadline", self.spool.deadline),
@@ -149,7 +153,7 @@ impl Config {
             );
         }
         complaints.unless(
-            self.through.budget + self.spool.deadline < seconds(600),
+            self.through.budget.saturating_add(self.spool.deadline) < seconds(600),
             "through.budget",
             format!("{:?}", self.through.budget),
             "budget and spool.deadline together are longer than a client waits (RFC 5321 4.5.3.2.6: 10 minutes)",

@@ -143,13 +143,15 @@ impl Puller {
                 Ok(outcome) => {
                     failures = 0;
                     self.metrics
-                        .directory_polls
+                        .sources
+                        .polls
                         .with_label_values(&[outcome])
                         .inc();
                 }
                 Err(why) => {
                     self.metrics
-                        .directory_polls
+                        .sources
+                        .polls
                         .with_label_values(&["failed"])
                         .inc();
                     self.source

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use mx_edge::config::PublicCertificate;
 use service::authority;
 use service::tls::{Files, Identity, Role, opportunistic_client};
 use smtp::Protocol;
@@ -30,7 +31,10 @@ async fn strangers_may_encrypt() {
     authority::init(ca.path()).unwrap();
     let inside = Inside::start(Mode::Listening).await;
     let mut site = Site::new(&inside);
-    site.config.tls = Some(files(ca.path(), "mx1", Role::MxEdge));
+    let Files {
+        certificate, key, ..
+    } = files(ca.path(), "mx1", Role::MxEdge);
+    site.config.tls = Some(PublicCertificate { certificate, key });
     let edge = site.start_on(Arc::new(Memory::default())).await;
 
     let name = ServerName::try_from("mx1.example").unwrap();
