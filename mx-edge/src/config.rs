@@ -46,28 +46,7 @@ pub struct Config {
     pub spool: Spool,
     /// `[dns]`.
     pub dns: Dns,
-    /// `[tls]`: files in PEM. No CA, since strangers are not asked for certificates.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PublicCertificate {
-    /// The chain, leaf first.
-    pub certificate: PathBuf,
-    /// Its key.
-    pub key: PathBuf,
-}
-
-impl PublicCertificate {
-    /// As the service crate reads it.
-    pub fn files(&self) -> Files {
-        Files {
-            certificate: self.certificate.clone(),
-            key: self.key.clone(),
-            authority: None,
-        }
-    }
-}
-
-/// `[spf]`.
+    /// `[spf]`.
     pub spf: Spf,
     /// `[tls]`: the public certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -275,6 +254,27 @@ pub struct Dns {
     /// For one query.
     #[serde(with = "duration")]
     pub timeout: Duration,
+}
+
+/// `[tls]`: files in PEM. No CA, since strangers are not asked for certificates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublicCertificate {
+    /// The chain, leaf first.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+impl PublicCertificate {
+    /// As the service crate reads it.
+    pub fn files(&self) -> Files {
+        Files {
+            certificate: self.certificate.clone(),
+            key: self.key.clone(),
+            authority: None,
+        }
+    }
 }
 
 /// `[spf]`.

@@ -1,28 +1,27 @@
 //! What an operator does with held mail: release it inwards again, or drop it. Works through the spool's own interface.
 
-use std::sync::Arc;
-
 use mail::{Recipient, Timestamp};
-use spool::{
-    Class, Destination, Destinations, Lease, NewBatch, Outcome, Settlement, Spool, Wanted,
-};
+use spool::{Class, Destination, Destinations, Lease, NewBatch, Outcome, Settlement, Wanted};
 use tracing::info;
 
 use crate::ended::{Ended, Kind, Line};
 use crate::facts::MessageFacts;
 use crate::forward::held;
-use crate::metrics::Metrics;
+use crate::routes::Controls;
 
 /// Batches that are claimed at once.
 const CLAIM_MAX: usize = 256;
 
-/// Recipients that became due again, or were ended.
-pub async fn settle(
-    spool: &Arc<dyn Spool>,
-    ended: &Ended,
-    metrics: &Metrics,
-    kind: Kind,
-) -> Result<usize, spool::Error> {
+/// Ends all held batches as `kind` says; returns how many recipients that were.
+pub async fn settle(controls: &Controls, kind: Kind) -> Result<usize, spool::Error> {
+    let settled = settle_all(controls, kind).await;
+    // The spool wakes one claimer. Having claimed in between, we may have taken the engine's call, so that it is told.
+    controls.engine.nudge();
+    settled
+}
+
+async fn settle_all(controls: &Controls, kind: Kind) -> Result<usize, spool::Error> {
+    let Controls { edge, spool, .. } = controls;
     let wanted = Wanted {
         destinations: Destinations::Only(vec![held()]),
         lanes: [CLAIM_MAX; 4],
@@ -36,20 +35,16 @@ pub async fn settle(
         let now = Timestamp::now();
         let settlements = leases.iter().map(|lease| settlement(lease, kind, now));
         spool.settle(settlements.collect()).await?;
+        let mut settled = 0;
         for lease in &leases {
-            count += lease.batch.recipients.len();
-            list(ended, lease, kind, now);
+            settled += lease.batch.recipients.len();
+            list(&edge.ended, lease, kind, now);
         }
         if kind == Kind::Dropped {
-            let dropped: usize = leases
-                .iter()
-                .map(|lease| lease.batch.recipients.len())
-                .sum();
-            metrics
-                .done
-                .with_label_values(&["ended"])
-                .inc_by(dropped as u64);
+            let done = &edge.metrics.done;
+            done.with_label_values(&["ended"]).inc_by(settled as u64);
         }
+        count += settled;
     }
 }
 

@@ -116,8 +116,7 @@ async fn nudge(State(controls): State<Controls>) -> Answer {
 }
 
 async fn settle(State(controls): State<Controls>, kind: Kind) -> Answer {
-    let Controls { edge, spool, .. } = &controls;
-    let settled = held::settle(spool, &edge.ended, &edge.metrics, kind).await;
+    let settled = held::settle(&controls, kind).await;
     let count = settled.map_err(|error| failed(StatusCode::SERVICE_UNAVAILABLE, error))?;
     Ok(Json(json!({ "recipients": count })))
 }

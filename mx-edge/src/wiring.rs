@@ -85,7 +85,9 @@ impl Certificates {
             remedy: "name a certificate and its key in PEM".into(),
         };
         let public = config.tls.as_ref();
-        let public = public.map(|public| Identity::load_public(&public.files())).transpose();
+        let public = public
+            .map(|public| Identity::load_public(&public.files()))
+            .transpose();
         let inside = config.inside.as_ref().map(Identity::load).transpose();
         Ok(Self {
             public: public.map_err(|why| error("tls", why))?,

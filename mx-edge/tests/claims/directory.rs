@@ -18,7 +18,6 @@ use tokio::sync::watch;
 use crate::client::{codes, send};
 use crate::edge::{Edge, Site, until};
 use crate::inside::{Inside, Mode};
-use crate::memory::Memory;
 
 /// A list host: what it publishes; nothing while it is broken.
 type Published = watch::Receiver<Option<Wire>>;
@@ -84,7 +83,7 @@ async fn an_empty_directory_refuses_nobody() {
     site.config.directory.pause_max = Duration::from_millis(50);
 
     // Never loaded: nobody is unknown, and the edge is not ready.
-    let edge = site.start_on(Arc::new(Memory::default())).await;
+    let edge = site.start().await;
     assert_eq!(reply(&edge, "dev@lists.example").await, "451 4.3.0");
     assert_eq!(reply(&edge, "joe@relay.example").await, "451 4.3.0");
     assert!(edge.readiness.reason().unwrap().contains("never loaded"));
@@ -120,7 +119,7 @@ async fn an_empty_directory_refuses_nobody() {
     edge.stop().await;
     stop.begin();
     stop.drained().await;
-    let edge = site.start_on(Arc::new(Memory::default())).await;
+    let edge = site.start().await;
     assert_eq!(edge.readiness.reason(), None);
     assert_eq!(reply(&edge, "u999@lists.example").await, "250 2.0.0");
     assert_eq!(reply(&edge, "u1000@lists.example").await, "550 5.1.1");
@@ -135,7 +134,7 @@ async fn an_operator_may_force_a_shrunken_directory() {
     let (publish, published) = watch::channel(wire("1", 1000));
     site.config.recipients.files.clear();
     site.config.directory.servers = vec![list_host(published, &stop).await];
-    let edge = site.start_on(Arc::new(Memory::default())).await;
+    let edge = site.start().await;
     wait_version(&edge, "1").await;
     publish.send_replace(wire("2", 900));
     wait_version(&edge, "2").await;

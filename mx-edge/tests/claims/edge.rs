@@ -54,6 +54,7 @@ impl Site {
         config.next_hop.hosts = vec![inside.address.to_string()];
         config.through.budget = ms(2000);
         config.through.probe_interval = ms(100);
+        config.forward.reply_timeout = ms(1000);
         config.forward.retry_first = ms(50);
         config.forward.retry_longest = ms(200);
         config.spf.enabled = false;
@@ -66,8 +67,10 @@ impl Site {
         }
     }
 
-    /// Starts an edge on a spool that is there already.
-    pub async fn start_on(&self, spool: Arc<dyn Spool>) -> Edge {
+    /// Starts an edge on its spool.
+    pub async fn start(&self) -> Edge {
+        mx_edge::wiring::make_state_folder(&self.config).unwrap();
+        let spool = mx_edge::wiring::open_spool(&self.config).await.unwrap();
         let spool = Arc::new(Faulty::new(spool));
         let (changes, config) = watch::channel(self.config.clone());
         let shutdown = Shutdown::new();

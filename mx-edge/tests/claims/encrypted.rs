@@ -1,20 +1,17 @@
 //! STARTTLS for strangers; mutual TLS on the way inside, where only a next hop with the right role gets mail.
 
-use std::path::Path;
-use std::sync::Arc;
-
 use bytes::Bytes;
 use mx_edge::config::PublicCertificate;
 use service::authority;
 use service::tls::{Files, Identity, Role, opportunistic_client};
 use smtp::Protocol;
 use smtp::client::{Client, Options, Timeouts, TlsPolicy};
+use std::path::Path;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::client::{MESSAGE, codes, envelope, send};
 use crate::edge::Site;
 use crate::inside::{Inside, Mode};
-use crate::memory::Memory;
 
 fn files(folder: &Path, name: &str, role: Role) -> Files {
     authority::node(folder, name, &[role], &[]).unwrap();
@@ -35,7 +32,7 @@ async fn strangers_may_encrypt() {
         certificate, key, ..
     } = files(ca.path(), "mx1", Role::MxEdge);
     site.config.tls = Some(PublicCertificate { certificate, key });
-    let edge = site.start_on(Arc::new(Memory::default())).await;
+    let edge = site.start().await;
 
     let name = ServerName::try_from("mx1.example").unwrap();
     let options = Options {
@@ -72,7 +69,7 @@ async fn check(role: Role, through: bool) {
     let inside = Inside::start_tls(&identity).await;
     let mut site = Site::new(&inside);
     site.config.inside = Some(files(ca.path(), "mx1", Role::MxEdge));
-    let edge = site.start_on(Arc::new(Memory::default())).await;
+    let edge = site.start().await;
     assert_eq!(
         codes(&send(edge.address, &["dev@lists.example"]).await),
         ["250 2.0.0"]
@@ -100,7 +97,7 @@ async fn a_next_hop_without_tls_gets_nothing() {
     let inside = Inside::start(Mode::Listening).await;
     let mut site = Site::new(&inside);
     site.config.inside = Some(files(ca.path(), "mx1", Role::MxEdge));
-    let edge = site.start_on(Arc::new(Memory::default())).await;
+    let edge = site.start().await;
     assert_eq!(
         codes(&send(edge.address, &["dev@lists.example"]).await),
         ["250 2.0.0"]

@@ -8,7 +8,7 @@ mod edge;
 mod encrypted;
 mod faulty;
 mod inside;
-mod memory;
+mod killed;
 mod sender_policy;
 mod spooled;
 mod stays_standing;

@@ -13,7 +13,6 @@ use tokio::task::AbortHandle;
 use crate::client::{MESSAGE, codes, send_from};
 use crate::edge::Site;
 use crate::inside::{Inside, Mode};
-use crate::memory::Memory;
 
 /// A name server with TXT records and nothing else; it is silent about names that begin with `silent`.
 struct Dns {
@@ -105,7 +104,7 @@ async fn the_result_is_evidence_for_the_inside() {
     site.config.spf.skip_networks.clear();
     site.config.spf.deadline = Duration::from_millis(500);
     site.config.dns.servers = vec![dns.address];
-    let edge = site.start_on(Arc::new(Memory::default())).await;
+    let edge = site.start().await;
 
     for (from, expected) in [
         ("ann@good.example", Spf::Pass),
@@ -136,7 +135,7 @@ async fn an_unknown_recipient_costs_no_dns() {
     site.config.spf.enabled = true;
     site.config.spf.skip_networks.clear();
     site.config.dns.servers = vec![dns.address];
-    let edge = site.start_on(Arc::new(Memory::default())).await;
+    let edge = site.start().await;
     for to in ["nobody@b.example", "joe@relay.example"] {
         send_from(edge.address, "ann@good.example", &[to], MESSAGE).await;
     }

@@ -1,6 +1,5 @@
 //! While the inside does not answer, mail is answered 250 in bounded time, kept, and passed in once when the inside is back.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mail::trace::Custody;
@@ -9,12 +8,11 @@ use crate::client::{MESSAGE, codes, send};
 use crate::edge::{Edge, Site, until};
 use crate::faulty::Fault;
 use crate::inside::{Got, Inside, Mode, TOKEN};
-use crate::memory::Memory;
 
 async fn edge(mode: Mode) -> (Inside, Site, Edge) {
     let inside = Inside::start(mode).await;
     let site = Site::new(&inside);
-    let edge = site.start_on(Arc::new(Memory::default())).await;
+    let edge = site.start().await;
     (inside, site, edge)
 }
 
@@ -121,7 +119,7 @@ async fn a_shut_way_through_keeps_nobody_waiting() {
     site.config.through.failures_max = 1;
     site.config.through.budget = Duration::from_secs(1);
     site.config.through.probe_interval = Duration::from_secs(3600);
-    let edge = site.start_on(Arc::new(Memory::default())).await;
+    let edge = site.start().await;
     send(edge.address, &["dev@lists.example"]).await;
     assert_eq!(edge.metric("mx_edge_through_shut", ""), 1.0);
     for _ in 0..20 {
@@ -147,7 +145,7 @@ async fn live_mail_that_finds_the_inside_back_wakes_the_backlog() {
     let inside = Inside::start(Mode::Down).await;
     let mut site = Site::new(&inside);
     site.config.through.failures_max = 2;
-    let edge = site.start_on(Arc::new(Memory::default())).await;
+    let edge = site.start().await;
     for _ in 0..4 {
         send(edge.address, &["dev@lists.example"]).await;
     }
@@ -166,7 +164,7 @@ async fn more_than_fits_through_is_spooled_at_once() {
     let inside = Inside::start(Mode::Listening).await;
     let mut site = Site::new(&inside);
     site.config.through.bytes_max = 0;
-    let edge = site.start_on(Arc::new(Memory::default())).await;
+    let edge = site.start().await;
     assert_eq!(
         codes(&send(edge.address, &["dev@lists.example"]).await),
         ["250 2.0.0"]
@@ -182,7 +180,7 @@ async fn check_fault(fault: Fault, down: &str) {
     let inside = Inside::start(Mode::Listening).await;
     let mut site = Site::new(&inside);
     site.config.spool.deadline = Duration::from_millis(300);
-    let edge = site.start_on(Arc::new(Memory::default())).await;
+    let edge = site.start().await;
     edge.spool.set(fault);
     assert_eq!(
         codes(&send(edge.address, &["dev@lists.example"]).await),
@@ -247,14 +245,7 @@ async fn what_the_inside_refuses_later_is_held_until_an_operator_decides() {
 
     // Released, it is tried anew, with the same name; refused again, it is held again.
     let controls = edge.running.controls.clone();
-    let settle = |kind| {
-        mx_edge::held::settle(
-            &controls.spool,
-            &controls.edge.ended,
-            &controls.edge.metrics,
-            kind,
-        )
-    };
+    let settle = |kind| mx_edge::held::settle(&controls, kind);
     assert_eq!(settle(mx_edge::ended::Kind::Released).await.unwrap(), 1);
     let got = inside.wait_for(before + 1).await;
     assert_eq!(got[before].ident(), got[before - 1].ident());

@@ -1,18 +1,14 @@
 //! An edge ends and starts again: what it said 250 to is there, no name is given twice, and a drain takes no new mail.
 
-use std::sync::Arc;
-
 use crate::client::{codes, connect, envelope, send, try_connect};
 use crate::edge::Site;
 use crate::inside::{Inside, Mode};
-use crate::memory::Memory;
 
 #[tokio::test]
 async fn kept_mail_is_passed_on_by_the_next_life() {
     let inside = Inside::start(Mode::Down).await;
     let site = Site::new(&inside);
-    let spool = Arc::new(Memory::default());
-    let edge = site.start_on(spool.clone()).await;
+    let edge = site.start().await;
     for _ in 0..3 {
         assert_eq!(
             codes(&send(edge.address, &["dev@lists.example"]).await),
@@ -21,8 +17,7 @@ async fn kept_mail_is_passed_on_by_the_next_life() {
     }
     edge.stop().await;
 
-    spool.reopened();
-    let edge = site.start_on(spool).await;
+    let edge = site.start().await;
     edge.wait_metric("mx_edge_spooled_at_start_recipients", "", 3.0)
         .await;
     assert_eq!(
@@ -44,7 +39,7 @@ async fn kept_mail_is_passed_on_by_the_next_life() {
 async fn a_drained_edge_takes_no_new_mail_and_passes_the_old_on() {
     let inside = Inside::start(Mode::Down).await;
     let site = Site::new(&inside);
-    let edge = site.start_on(Arc::new(Memory::default())).await;
+    let edge = site.start().await;
     send(edge.address, &["dev@lists.example"]).await;
     let mut open = connect(edge.address).await;
     let draining = &edge.running.controls.edge.draining;
@@ -67,7 +62,7 @@ async fn one_client_cannot_take_all_sessions() {
     let inside = Inside::start(Mode::Listening).await;
     let mut site = Site::new(&inside);
     site.config.limits.sessions_per_client_max = 2;
-    let edge = site.start_on(Arc::new(Memory::default())).await;
+    let edge = site.start().await;
     let first = connect(edge.address).await;
     let _second = connect(edge.address).await;
     let refused = try_connect(edge.address).await.err().unwrap();
@@ -83,7 +78,7 @@ async fn one_client_cannot_take_all_sessions() {
 async fn a_reload_changes_the_rules_of_new_sessions() {
     let inside = Inside::start(Mode::Listening).await;
     let mut site = Site::new(&inside);
-    let edge = site.start_on(Arc::new(Memory::default())).await;
+    let edge = site.start().await;
     let refusal = async || {
         send(edge.address, &["nobody@b.example"])
             .await
@@ -115,7 +110,7 @@ async fn a_reload_changes_the_rules_of_new_sessions() {
 async fn every_forward_path_is_accounted_for() {
     let inside = Inside::start(Mode::Listening).await;
     let site = Site::new(&inside);
-    let edge = site.start_on(Arc::new(Memory::default())).await;
+    let edge = site.start().await;
     let (dev, spam, later) = ("dev@lists.example", "spam@a.example", "later@a.example");
     for to in [
         &[dev][..],

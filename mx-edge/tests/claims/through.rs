@@ -1,18 +1,15 @@
 //! While the inside answers, the client hears what the inside said, and nothing is spooled.
 
-use std::sync::Arc;
-
 use mail::trace::{Custody, Spf};
 
 use crate::client::{MESSAGE, codes, send, send_from};
 use crate::edge::{Edge, Site};
 use crate::inside::{Inside, Mode};
-use crate::memory::Memory;
 
 async fn edge(mode: Mode) -> (Inside, Site, Edge) {
     let inside = Inside::start(mode).await;
     let site = Site::new(&inside);
-    let edge = site.start_on(Arc::new(Memory::default())).await;
+    let edge = site.start().await;
     (inside, site, edge)
 }
 
@@ -185,7 +182,7 @@ async fn own_networks_are_exempt_and_may_not_relay() {
     let inside = Inside::start(Mode::Listening).await;
     let mut site = Site::new(&inside);
     site.config.mail.own_networks = vec!["127.0.0.0/8".parse().unwrap()];
-    let edge = site.start_on(Arc::new(Memory::default())).await;
+    let edge = site.start().await;
     assert_eq!(
         codes(&send(edge.address, &["joe@b.example"]).await),
         ["250 2.0.0"]
