@@ -220,6 +220,9 @@ pub struct Forward {
     /// For the reply to a message.
     #[serde(with = "duration")]
     pub reply_timeout: Duration,
+    /// Between two probes of an inside that does not answer.
+    #[serde(with = "duration")]
+    pub probe_interval: Duration,
     /// After the first deferral.
     #[serde(with = "duration")]
     pub retry_first: Duration,

@@ -212,7 +212,10 @@ impl NextHop {
             },
             paused,
         };
-        Engine::new(settings, spool, owner, registry)
+        Engine::new(settings, spool, owner, registry).with_limits(delivery::breaker::Limits {
+            probe_interval: config.forward.probe_interval,
+            ..Default::default()
+        })
     }
 }
 

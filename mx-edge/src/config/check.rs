@@ -138,6 +138,7 @@ impl Config {
         for (key, value) in [
             ("through.budget", self.through.budget),
             ("spool.deadline", self.spool.deadline),
+            ("forward.probe_interval", self.forward.probe_interval),
             ("forward.retry_first", self.forward.retry_first),
             (
                 "recipients.reload_interval",

@@ -120,6 +120,7 @@ impl Default for Forward {
             connections_max: 20,
             attempts_max: 100,
             reply_timeout: seconds(60),
+            probe_interval: seconds(5),
             retry_first: seconds(10),
             retry_longest: seconds(300),
         }

@@ -55,6 +55,7 @@ impl Site {
         config.through.budget = ms(2000);
         config.through.probe_interval = ms(100);
         config.forward.reply_timeout = ms(1000);
+        config.forward.probe_interval = ms(200);
         config.forward.retry_first = ms(50);
         config.forward.retry_longest = ms(200);
         config.spf.enabled = false;

@@ -138,7 +138,7 @@ impl Drop for Inside {
     }
 }
 
-/// How long anything may take on a busy machine; reaching it is a failure. Twice what the engine may wait for a probe.
+/// How long anything may take on a busy machine; reaching it is a failure. Twice the longest that an engine waits for a probe.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 async fn session(
