@@ -14,13 +14,6 @@ const CLAIM_MAX: usize = 256;
 
 /// Ends all held batches as `kind` says; returns how many recipients that were.
 pub async fn settle(controls: &Controls, kind: Kind) -> Result<usize, spool::Error> {
-    let settled = settle_all(controls, kind).await;
-    // The spool wakes one claimer. Having claimed in between, we may have taken the engine's call, so that it is told.
-    controls.engine.nudge();
-    settled
-}
-
-async fn settle_all(controls: &Controls, kind: Kind) -> Result<usize, spool::Error> {
     let Controls { edge, spool, .. } = controls;
     let wanted = Wanted {
         destinations: Destinations::Only(vec![held()]),
