@@ -78,6 +78,8 @@ impl Take<'_> {
         let ident = self.edge.idents.next();
         let arrival = Timestamp::now();
         let received = received::field(self.facts, envelope, &self.rules.hostname, &ident, arrival);
+        // Our fields go in front, and an mbox separator below them would end the header.
+        let message = message.slice(header::mbox_line(&message)..);
         let message = header::without(&message, |field| field.is(trace::NAME));
         let mut envelope = envelope.clone();
         for recipient in &mut envelope.recipients {

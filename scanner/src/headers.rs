@@ -10,9 +10,11 @@ use mail::verdict::{Class, Verdict};
 /// Stars in `X-Spam-Level` at most, as in SpamAssassin: one a point, so that Sieve rules can count them.
 const LEVEL_STARS_MAX: i32 = 50;
 
-/// What a stranger could have written to look as if we had scanned: out with it.
+/// What a stranger could have written to look as if we had scanned: out with it. An mbox separator on top too, since below our
+/// fields it would end the header.
 pub fn without_strangers(message: &Bytes) -> Bytes {
-    header::without(message, |field| {
+    let message = message.slice(header::mbox_line(message)..);
+    header::without(&message, |field| {
         let has = |prefix: &str| {
             field.name.len() >= prefix.len()
                 && field.name[..prefix.len()].eq_ignore_ascii_case(prefix.as_bytes())
