@@ -148,20 +148,44 @@ impl Harness {
             .unwrap_or_else(|| panic!("{what} did not happen\n{}", self.logs()))
     }
 
-    /// The value of a metric of a program, all series of the name summed where their labels contain `labels`.
+    /// The value of a metric of a program, all series of the name summed where their labels contain `labels`; NaN while the
+    /// program does not answer. Panics when it answers and has no such metric.
     pub fn metric(&self, program: &str, name: &str, labels: &str) -> f64 {
         let address = self.site.address(&format!("{program}.control"));
         let Some((200, text)) = local::http::get(address, "/metrics") else {
             return f64::NAN;
         };
-        text.lines()
+        let values: Vec<f64> = text
+            .lines()
             .filter(|line| {
                 line.strip_prefix(name)
                     .is_some_and(|rest| rest.starts_with(['{', ' ']))
             })
             .filter(|line| line.contains(labels))
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-            .sum()
+            .filter_map(|line| line.rsplit(' ').next()?.parse().ok())
+            .collect();
+        assert!(
+            !values.is_empty(),
+            "{program} has no metric {name} with {labels}:\n{text}"
+        );
+        values.iter().sum()
+    }
+
+    /// Recipients that wait in a program's queue.
+    pub fn queued(&self, program: &str) -> Option<u64> {
+        let said = self.site.ask(program, &["--json", "queue", "tally"]).ok()?;
+        let answer: serde_json::Value = serde_json::from_str(&said).ok()?;
+        let lines = answer
+            .get("queue")
+            .or(answer.get("tally"))
+            .unwrap_or(&answer)
+            .as_array()?;
+        Some(
+            lines
+                .iter()
+                .filter_map(|line| line["recipients"].as_u64())
+                .sum(),
+        )
     }
 
     /// The ends of all logs, for a failing test.

@@ -39,7 +39,7 @@ fn inside_down_mail_is_kept() {
     send(&harness, &mut sent, "last");
     harness.wait_arrived(sent.len());
     harness.wait("the edge's spool runs empty", || {
-        (harness.metric("mx-edge", "mx_edge_spooled", "") == 0.0).then_some(())
+        (harness.queued("mx-edge")? == 0).then_some(())
     });
     for member in MEMBERS {
         let subjects = harness.subjects(member);

@@ -76,9 +76,7 @@ fn kill_9_loses_nothing() {
             .then_some(())
     });
     harness.wait("both spools run empty", || {
-        let edge = harness.metric("mx-edge", "mx_edge_spooled", "");
-        let list = harness.metric("listserv", "listserv_queue_recipients", "");
-        (edge == 0.0 && list == 0.0).then_some(())
+        (harness.queued("mx-edge")? == 0 && harness.queued("listserv")? == 0).then_some(())
     });
     let mut repeated = 0;
     for member in MEMBERS {

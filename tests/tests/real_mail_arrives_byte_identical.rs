@@ -40,7 +40,6 @@ const ADDED: &[&str] = &[
     "list-owner",
     "sender",
     "precedence",
-    "x-loop",
     "x-spam-flag",
     "x-spam-score",
     "x-spam-level",
@@ -48,12 +47,11 @@ const ADDED: &[&str] = &[
     "x-virus-scanned",
 ];
 
-/// Fields of the sender that are taken off on the way (docs/mail-flow.md).
+/// Fields of the sender that are taken off on the way (docs/mail-flow.md), beside all X-Spam-* and X-Virus-*.
 const REMOVED: &[&str] = &[
     "return-path",
     "sender",
     "precedence",
-    "x-loop",
     "list-id",
     "list-post",
     "list-help",
@@ -156,15 +154,25 @@ fn send(harness: &Harness, samples: &[Sample]) -> Vec<String> {
 
 /// The message without the fields that are taken off.
 fn kept(message: &[u8]) -> Vec<u8> {
-    let (fields, rest) = split(message);
+    // An mbox separator on top is no field, and is taken off with them.
+    let separator = if message.starts_with(b"From ") {
+        line_end(message)
+    } else {
+        0
+    };
+    let (fields, rest) = split(&message[separator..]);
     let mut kept: Vec<u8> = fields
         .into_iter()
-        .filter(|field| !REMOVED.contains(&name(field).as_str()))
+        .filter(|field| !is_removed(&name(field)))
         .flatten()
         .copied()
         .collect();
     kept.extend(rest);
     kept
+}
+
+fn is_removed(name: &str) -> bool {
+    REMOVED.contains(&name) || name.starts_with("x-spam-") || name.starts_with("x-virus-")
 }
 
 fn field_names(header: &[u8]) -> Vec<String> {

@@ -11,7 +11,7 @@ pub const MEMBERS: [&str; 3] = [
     "third@three.example",
 ];
 
-/// The configuration of a program's instance.
+/// The configuration of a program's instance. On one machine starts, drains and returns need not be paced for the sake of others.
 pub fn render(site: &Site, name: &str) -> Result<String, String> {
     let mut config: toml::Table = base(site, name)
         .parse()
@@ -89,7 +89,8 @@ fn edge(site: &Site) -> String {
     format!(
         "name = 'edge-1'\nhostname = 'mx.lists.example'\nstate = '{root}/state/mx-edge'\n\
          [mail]\nlisten = ['{}']\n[directory]\nservers = ['{}']\nkey_files = ['{root}/ca/directory.key']\n\
-         [next_hop]\nhosts = ['{}']\n[spool]\nfree_bytes_min = '64MiB'\n",
+         [next_hop]\nhosts = ['{}']\n[spool]\nfree_bytes_min = '64MiB'\n\
+         [forward]\nprobe_interval = '1s'\nretry_first = '1s'\nretry_longest = '5s'\n",
         site.address("mx-edge"),
         site.address("directory"),
         site.address("balancer"),
@@ -110,7 +111,7 @@ fn scanner_node(site: &Site, name: &str) -> String {
     format!(
         "hostname = '{node}.lists.example'\n[receive]\nlisten = '{}'\n[spamd]\naddress = '{}'\n[clamd]\naddress = '{}'\n\
          [token]\nkey_files = ['{root}/ca/verdict.key']\n[relay]\nhosts = ['{}']\n\
-         [announce]\nname = '{node}'\nbalancers = ['{}']\nagent_listen = '{}'\n",
+         [scan]\ncanary_retry = '200ms'\n[announce]\nname = '{node}'\nretry = '200ms'\ndrain_notice = '500ms'\nbalancers = ['{}']\nagent_listen = '{}'\n",
         site.address(name),
         spamd.display(),
         clamd.display(),

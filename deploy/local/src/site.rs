@@ -115,7 +115,7 @@ impl Site {
 
     /// The Maildir of a member, below which `new/` fills.
     pub fn maildir(&self, member: &str) -> PathBuf {
-        self.root.join("mail").join(member)
+        self.root.join("mail").join(member.to_lowercase())
     }
 
     /// The spamd and clamd sockets in use.
