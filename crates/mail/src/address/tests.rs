@@ -1,3 +1,5 @@
+//! Tables for domains, mailboxes and reverse-paths.
+
 use super::*;
 use crate::mutation;
 

@@ -1,3 +1,5 @@
+//! Tables for header surgery: every octet that was not asked for stays.
+
 use super::*;
 use crate::mutation;
 

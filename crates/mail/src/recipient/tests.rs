@@ -1,3 +1,5 @@
+//! Tables for list addresses: extensions, VERP, confirmation cookies.
+
 use super::*;
 use crate::mutation;
 

@@ -1,3 +1,5 @@
+//! Tables for the structural pre-scan: what passes, what is objected to, and how fast bombs are refused.
+
 use super::*;
 use crate::mutation;
 

@@ -1,3 +1,5 @@
+//! Tables for the trace header: what goes in comes out, and hostile values come out clean.
+
 use super::*;
 use crate::{header, mutation};
 

@@ -1,3 +1,5 @@
+//! Tables for verdict tokens: what is signed verifies, and nothing else does.
+
 use super::*;
 use crate::mutation;
 
