@@ -6,7 +6,7 @@ build:
 
 run: build
 	deploy/local/install run
-	target/debug/mailflow-local run
+	cargo run --quiet --package local -- run
 
 test: build
 	deploy/local/install test

@@ -44,8 +44,9 @@ fn what_may_not_enter_is_refused_at_once() {
         assert_says(&mut client, "RSET", "250");
     }
 
-    // The same refusals as a client sees them that people use.
+    // The same refusal as a client sees it that people use, over STARTTLS.
     let swaks = client::run(std::process::Command::new("swaks").args([
+        "-tls",
         "--server",
         &door.to_string(),
         "--from",
@@ -53,7 +54,10 @@ fn what_may_not_enter_is_refused_at_once() {
         "--to",
         "nobody@lists.example",
     ]));
-    assert!(swaks.contains("550 5.1.1"), "{swaks}");
+    assert!(
+        swaks.contains("TLS started") && swaks.contains("550 5.1.1"),
+        "{swaks}"
+    );
     let canaries_only = harness.metric("mx-edge", "mx_edge_messages_total", "") == 0.0;
     assert!(canaries_only, "no message was taken");
 }

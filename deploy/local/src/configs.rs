@@ -88,6 +88,7 @@ fn edge(site: &Site) -> String {
     let root = site.root().display();
     format!(
         "name = 'edge-1'\nhostname = 'mx.lists.example'\nstate = '{root}/state/mx-edge'\n\
+         [tls]\ncertificate = '{root}/public/mx.lists.example.pem'\nkey = '{root}/public/mx.lists.example.key'\n\
          [mail]\nlisten = ['{}']\n[directory]\nservers = ['{}']\nkey_files = ['{root}/ca/directory.key']\n\
          [next_hop]\nhosts = ['{}']\n[spool]\nfree_bytes_min = '64MiB'\n\
          [forward]\nprobe_interval = '1s'\nretry_first = '1s'\nretry_longest = '5s'\n",

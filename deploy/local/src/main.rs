@@ -96,16 +96,15 @@ async fn show(site: &Site) {
         .collect();
     let mut watch = Watch::default();
     loop {
-        // In the order in which mail passes: the edge is last in `programs`, so that its event is never late by a look.
         for event in followers
             .iter_mut()
-            .rev()
             .flat_map(Follower::events)
             .collect::<Vec<_>>()
         {
-            if let Some(line) = watch.take(&event) {
-                println!("{line}");
-            }
+            watch.take(&event);
+        }
+        for line in watch.lines() {
+            println!("{line}");
         }
         tokio::time::sleep(LOOK).await;
     }

@@ -1,6 +1,6 @@
 //! What `make run` shows: a line for each mail that has come to its end, put together from the programs' logs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -62,93 +62,135 @@ struct Mail {
     expected: u64,
     delivered: u64,
     failed: u64,
+    end: Option<String>,
 }
 
-/// Puts events together; says a line whenever a mail has come to an end.
+/// Puts events together, in whatever order the logs give them.
 #[derive(Default)]
 pub struct Watch {
     mails: BTreeMap<String, Mail>,
-    order: std::collections::VecDeque<String>,
+    order: VecDeque<String>,
+    /// listserv's message ids, by which some of its events name a mail.
+    idents: BTreeMap<String, String>,
+    /// Ended since the last call of [`Watch::lines`].
+    ended: Vec<String>,
+    /// Ended before it: by now every program's word on them has been read.
+    due: Vec<String>,
 }
 
 impl Watch {
-    /// Takes one event and returns the line it completes, if any.
-    pub fn take(&mut self, event: &Value) -> Option<String> {
-        let ident = text(event, "ident");
+    /// Takes one event.
+    pub fn take(&mut self, event: &Value) {
+        let message = text(event, "message");
+        let ident = match text(event, "ident") {
+            ident if ident.is_empty() => self.idents.get(&message).cloned().unwrap_or_default(),
+            ident => ident,
+        };
+        if ident.is_empty() {
+            return;
+        }
         match text(event, "event").as_str() {
-            "message" => self.at_the_door(event, ident),
+            "message" => self.at_the_door(event, &ident),
             "verdict" => {
-                let mail = self.mail(ident);
-                mail.verdict = format!("{} {}", text(event, "class"), text(event, "score"))
-                    .trim()
-                    .to_owned();
-                None
+                let verdict = format!("{} {}", text(event, "class"), text(event, "score"));
+                self.mail(&ident).verdict = verdict.trim().to_owned();
+            }
+            "accepted" => {
+                self.idents.insert(message, ident);
             }
             "expanded" => {
                 let members = event.get("members").and_then(Value::as_u64).unwrap_or(0);
-                self.mail(ident).expected = members;
-                None
+                self.mail(&ident).expected = members;
             }
-            "delivered" => self.ended(ident, |mail| mail.delivered += 1, event),
-            "failed" => self.ended(ident, |mail| mail.failed += 1, event),
-            "quarantined" => {
-                let reason = text(event, "reason");
-                let mail = self.mail(ident);
-                Some(line(mail, &format!("quarantined: {reason}")))
+            "answer" => {
+                let end = format!("answered: {}", text(event, "outcome"));
+                self.end(&ident, end);
             }
-            _ => None,
+            "delivered" => {
+                self.mail(&ident).delivered += 1;
+                self.told(&ident, &text(event, "remote"));
+            }
+            "failed" => {
+                self.mail(&ident).failed += 1;
+                self.told(&ident, &text(event, "remote"));
+            }
+            "quarantined" => self.end(&ident, format!("quarantined: {}", text(event, "reason"))),
+            _ => {}
         }
     }
 
-    fn at_the_door(&mut self, event: &Value, ident: String) -> Option<String> {
-        let outcome = text(event, "outcome");
+    /// A line for each mail that had ended, and had passed the door, when this was called last.
+    pub fn lines(&mut self) -> Vec<String> {
+        let due = std::mem::replace(&mut self.due, std::mem::take(&mut self.ended));
+        let mut lines = Vec::new();
+        for ident in due {
+            match self.mails.get_mut(&ident) {
+                Some(mail) if !mail.from_is_known() => self.due.push(ident),
+                Some(mail) => lines.extend(mail.end.take().map(|end| mail.line(&end))),
+                None => {}
+            }
+        }
+        lines
+    }
+
+    fn at_the_door(&mut self, event: &Value, ident: &str) {
         let mail = self.mail(ident);
-        mail.from = text(event, "from");
+        mail.from = format!("<{}>", text(event, "from"));
         mail.to = text(event, "to");
-        match outcome.as_str() {
-            "passed" => None,
-            "spooled" => Some(line(mail, "kept at the edge, to be passed on later")),
-            _ => Some(line(mail, &format!("{outcome}: {}", text(event, "reply")))),
+        match text(event, "outcome").as_str() {
+            "passed" => {}
+            "spooled" => self.end(ident, "kept at the edge, to be passed on later".into()),
+            outcome => self.end(ident, format!("{outcome}: {}", text(event, "reply"))),
         }
     }
 
-    fn ended(&mut self, ident: String, count: impl Fn(&mut Mail), event: &Value) -> Option<String> {
+    /// One recipient more has its mail, or will never have it.
+    fn told(&mut self, ident: &str, remote: &str) {
         let mail = self.mail(ident);
-        count(mail);
         if mail.delivered + mail.failed < mail.expected.max(1) {
-            return None;
+            return;
         }
-        let mut end = format!(
-            "delivered to {} by {}",
-            mail.delivered,
-            text(event, "remote")
-        );
+        let mut end = format!("delivered to {} by {remote}", mail.delivered);
         if mail.failed > 0 {
             end.push_str(&format!(", failed for {}", mail.failed));
         }
-        Some(line(mail, &end))
+        self.end(ident, end);
     }
 
-    fn mail(&mut self, ident: String) -> &mut Mail {
-        if !self.mails.contains_key(&ident) {
-            self.order.push_back(ident.clone());
+    fn end(&mut self, ident: &str, end: String) {
+        self.mail(ident).end = Some(end);
+        if !self.ended.iter().any(|known| known == ident) {
+            self.ended.push(ident.to_owned());
+        }
+    }
+
+    fn mail(&mut self, ident: &str) -> &mut Mail {
+        if !self.mails.contains_key(ident) {
+            self.order.push_back(ident.to_owned());
             if self.order.len() > MAILS_MAX
                 && let Some(oldest) = self.order.pop_front()
             {
                 self.mails.remove(&oldest);
+                self.idents.retain(|_, ident| *ident != oldest);
             }
         }
-        self.mails.entry(ident).or_default()
+        self.mails.entry(ident.to_owned()).or_default()
     }
 }
 
-fn line(mail: &Mail, end: &str) -> String {
-    let verdict = if mail.verdict.is_empty() {
-        "not scanned"
-    } else {
-        &mail.verdict
-    };
-    format!("<{}> -> {}  [{verdict}]  {end}", mail.from, mail.to)
+impl Mail {
+    fn from_is_known(&self) -> bool {
+        !self.from.is_empty()
+    }
+
+    fn line(&self, end: &str) -> String {
+        let verdict = if self.verdict.is_empty() {
+            "not scanned"
+        } else {
+            &self.verdict
+        };
+        format!("{} -> {}  [{verdict}]  {end}", self.from, self.to)
+    }
 }
 
 /// A field of an event as text; the programs' JSON logs hold their fields at the top or below `fields`.
@@ -160,5 +202,68 @@ fn text(event: &Value, key: &str) -> String {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Null) | None => String::new(),
         Some(other) => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// The lines after each event in turn has been read, with a look between any two.
+    fn check(events: &[Value], expected: &[&str]) {
+        let mut watch = Watch::default();
+        let mut lines = Vec::new();
+        for event in events {
+            watch.take(event);
+            lines.extend(watch.lines());
+        }
+        lines.extend(watch.lines());
+        lines.extend(watch.lines());
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn a_line_for_each_mail_in_whatever_order_the_logs_tell() {
+        let door = |outcome: &str| json!({"event": "message", "ident": "e.1.1", "from": "a@x", "to": "dev@y", "outcome": outcome, "reply": "550 5.7.1 spam"});
+        let verdict =
+            json!({"event": "verdict", "ident": "e.1.1", "class": "clean", "score": "0.1"});
+        let accepted = json!({"event": "accepted", "ident": "e.1.1", "message": "77"});
+        let expanded = json!({"event": "expanded", "message": "77", "members": 2});
+        let delivered =
+            json!({"event": "delivered", "ident": "e.1.1", "message": "77", "remote": "mx"});
+        let whole = "<a@x> -> dev@y  [clean 0.1]  delivered to 2 by mx";
+        let events = [
+            &verdict,
+            &accepted,
+            &expanded,
+            &delivered,
+            &delivered,
+            &door("passed"),
+        ];
+        check(&events.map(Value::clone), &[whole]);
+        let events = [
+            &verdict,
+            &accepted,
+            &door("passed"),
+            &expanded,
+            &delivered,
+            &delivered,
+        ];
+        check(&events.map(Value::clone), &[whole]);
+        check(
+            &[verdict.clone(), door("refused")],
+            &["<a@x> -> dev@y  [clean 0.1]  refused: 550 5.7.1 spam"],
+        );
+        check(
+            &[door("refused")],
+            &["<a@x> -> dev@y  [not scanned]  refused: 550 5.7.1 spam"],
+        );
+        let answer = json!({"event": "answer", "message": "77", "outcome": "confirm-subscribe"});
+        check(
+            &[verdict, accepted, answer, door("passed")],
+            &["<a@x> -> dev@y  [clean 0.1]  answered: confirm-subscribe"],
+        );
     }
 }
