@@ -7,8 +7,10 @@
 pub mod client;
 pub mod command;
 pub mod data;
+pub mod facts;
 pub mod server;
 pub mod session;
+pub mod settings;
 #[cfg(test)]
 mod testing;
 mod wire;

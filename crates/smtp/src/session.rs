@@ -18,7 +18,8 @@ use mail::{Envelope, MailParameters, Recipient, Reply, ReversePath};
 use crate::Protocol;
 use crate::command::{Extensions, LineReader};
 use crate::data::Fault;
-use crate::server::{Ending, Facts, Settings, Tls};
+use crate::facts::{Ending, Facts, Tls};
+use crate::settings::Settings;
 use state::{Asked, State};
 
 /// What the driver has to do next.

@@ -9,11 +9,12 @@ use mail::trace::Trace;
 use mail::verdict::{Token, Verdict, digest};
 use mail::{Domain, Envelope, MailParameters, Recipient, Reply, ReversePath, header};
 use smtp::Protocol;
-use smtp::server::{BareNewline, Facts, Handler, Presence, Settings, Timeouts, rustls_config};
+use smtp::server::{BareNewline, Facts, Handler, Presence, Settings, Timeouts};
 use smtp::xforward::Xforward;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
+use tokio_rustls::rustls::ServerConfig;
 
 /// A message as it arrived.
 #[derive(Clone, Debug)]
@@ -55,7 +56,7 @@ impl ListHost {
     }
 
     /// On a chosen address, with a certificate where given.
-    pub async fn at(address: &str, tls: Option<Arc<rustls_config::ServerConfig>>) -> Self {
+    pub async fn at(address: &str, tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let arrived = Arc::new(Mutex::new(Vec::new()));
@@ -94,7 +95,7 @@ impl ListHost {
     }
 }
 
-fn settings(tls: Option<Arc<rustls_config::ServerConfig>>) -> Settings {
+fn settings(tls: Option<Arc<ServerConfig>>) -> Settings {
     let minute = Duration::from_secs(60);
     Settings {
         protocol: Protocol::Lmtp,

@@ -1,12 +1,16 @@
 //! The driver on an in-memory stream with the clock paused: deadlines, presence, memory, shutdown; and TLS.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 
+use std::time::Duration;
+
 use super::*;
+use crate::Protocol;
 use crate::testing::{self, Decider, Taken};
 
 const CLIENT: ([u8; 4], u16) = ([192, 0, 2, 1], 4711);

@@ -8,7 +8,7 @@ use super::{Session, replies};
 use crate::Protocol;
 use crate::command::{Command, CommandError, ForwardPath, Line, Mail, Rcpt};
 use crate::data::BareNewline;
-use crate::server::Ending;
+use crate::facts::Ending;
 
 impl Session {
     pub(super) fn read_command(

@@ -6,7 +6,7 @@ use super::state::State;
 use crate::Protocol;
 use crate::command::{Command, Extensions};
 use crate::data::Fault;
-use crate::server::Settings;
+use crate::settings::Settings;
 use crate::xforward;
 
 pub fn greeting(settings: &Settings) -> Reply {

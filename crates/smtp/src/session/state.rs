@@ -5,7 +5,7 @@ use mail::{Envelope, Recipient, Reply};
 
 use crate::command::Mail;
 use crate::data::{ChunkReader, Content, DotReader};
-use crate::server::Ending;
+use crate::facts::Ending;
 
 /// Where a session is, with exactly the data that is valid there.
 #[derive(Debug)]
