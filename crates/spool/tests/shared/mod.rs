@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub mod conformance;
+pub mod faults;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -148,4 +149,61 @@ pub fn folder_bytes(path: &std::path::Path) -> u64 {
             }
         })
         .sum()
+}
+
+/// What a spool holds, as a claim of everything after a reopen tells it: for each batch (by its first recipient's name)
+/// attempts, recipients and the body.
+pub async fn contents(
+    spool: &dyn Spool,
+) -> std::collections::BTreeMap<String, (u32, usize, Bytes)> {
+    let mut found = std::collections::BTreeMap::new();
+    for lease in claim_all(spool).await {
+        let body = spool.body(lease.head.id).await.unwrap();
+        let name = lease.batch.recipients[0].address.to_string();
+        let content = (lease.batch.attempts, lease.batch.recipients.len(), body);
+        assert_eq!(found.insert(name, content), None, "twice in the spool");
+    }
+    found
+}
+
+/// Copies a folder.
+pub fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.metadata().unwrap().is_dir() {
+            true => copy_folder(&entry.path(), &target),
+            false => drop(std::fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
+/// Makes the engine read the whole journal at its next start.
+pub fn lose_index(path: &std::path::Path) {
+    for suffix in ["sqlite", "sqlite-wal", "sqlite-shm"] {
+        let _ = std::fs::remove_file(path.join("spool/index").with_extension(suffix));
+    }
+}
+
+/// The segments in use, oldest first.
+pub fn segments(path: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut found: Vec<_> = std::fs::read_dir(path.join("spool/journal"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "segment")
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+/// Where groups start in a segment, going by their first bytes.
+pub fn groups(bytes: &[u8]) -> Vec<usize> {
+    (0..bytes.len())
+        .step_by(4096)
+        .filter(|at| bytes[*at..].starts_with(b"MFG\n"))
+        .collect()
 }

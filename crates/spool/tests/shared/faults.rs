@@ -1,0 +1,261 @@
+//! A disk that fails as told: at its n-th call, in one of several ways; and one that forgets what was not synced.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use spool::embedded::disk::{Disk, File, Free, System};
+
+/// How a call goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It fails, and so does every later one: the process is as good as dead.
+    Dies,
+    /// It alone fails, with this error.
+    Once(io::ErrorKind),
+    /// A write does half its work, then all fails; another call dies.
+    Tears,
+    /// A write does half its work and says so; all goes on.
+    IsShort,
+}
+
+#[derive(Debug)]
+struct Plan {
+    fault: Fault,
+    at: u64,
+    calls: AtomicU64,
+    dead: AtomicBool,
+    free: Mutex<Free>,
+    last: Mutex<Vec<&'static str>>,
+}
+
+/// The disk.
+#[derive(Clone, Debug)]
+pub struct FaultyDisk(Arc<Plan>);
+
+#[derive(Debug)]
+struct FaultyFile {
+    file: Arc<dyn File>,
+    plan: Arc<Plan>,
+}
+
+impl FaultyDisk {
+    /// With this fault at the call of this number, counted from 1; 0 is never.
+    pub fn new(fault: Fault, at: u64) -> Self {
+        Self(Arc::new(Plan {
+            fault,
+            at,
+            calls: AtomicU64::new(0),
+            dead: AtomicBool::new(false),
+            free: Mutex::new(Free {
+                bytes: u64::MAX,
+                inodes: u64::MAX,
+            }),
+            last: Mutex::new(Vec::new()),
+        }))
+    }
+
+    pub fn calls(&self) -> u64 {
+        self.0.calls.load(Ordering::SeqCst)
+    }
+
+    pub fn struck(&self) -> bool {
+        self.0.at > 0 && self.calls() >= self.0.at
+    }
+
+    /// The call that was struck.
+    pub fn struck_call(&self) -> Option<&'static str> {
+        self.0
+            .last
+            .lock()
+            .unwrap()
+            .get(self.0.at as usize - 1)
+            .copied()
+    }
+
+    pub fn set_free(&self, bytes: u64, inodes: u64) {
+        *self.0.free.lock().unwrap() = Free { bytes, inodes };
+    }
+}
+
+impl Plan {
+    /// Counts a call; whether it does half its work.
+    fn call(&self, name: &'static str) -> io::Result<bool> {
+        let number = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
+        self.last.lock().unwrap().push(name);
+        if self.dead.load(Ordering::SeqCst) {
+            return Err(io::Error::other("dead"));
+        }
+        if number != self.at {
+            return Ok(false);
+        }
+        match self.fault {
+            Fault::Dies => {
+                self.dead.store(true, Ordering::SeqCst);
+                Err(io::Error::other("dies here"))
+            }
+            Fault::Once(kind) => Err(kind.into()),
+            Fault::Tears => {
+                self.dead.store(true, Ordering::SeqCst);
+                match name {
+                    "write" => Ok(true),
+                    _ => Err(io::Error::other("dies here")),
+                }
+            }
+            Fault::IsShort => Ok(true),
+        }
+    }
+}
+
+impl Disk for FaultyDisk {
+    fn make_folder(&self, path: &Path) -> io::Result<()> {
+        self.0.call("make_folder")?;
+        System.make_folder(path)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.0.call("open")?;
+        Ok(Arc::new(FaultyFile {
+            file: System.open(path)?,
+            plan: self.0.clone(),
+        }))
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.0.call("read file")?;
+        System.read(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        self.0.call("list")?;
+        System.list(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.call("rename")?;
+        System.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.0.call("remove")?;
+        System.remove(path)
+    }
+
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        self.0.call("sync_folder")?;
+        System.sync_folder(path)
+    }
+
+    fn free(&self, _path: &Path) -> io::Result<Free> {
+        self.0.call("free")?;
+        Ok(*self.0.free.lock().unwrap())
+    }
+}
+
+impl File for FaultyFile {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        match self.plan.call("write")? {
+            true => self.file.write_at(&bytes[..bytes.len() / 2], offset),
+            false => self.file.write_at(bytes, offset),
+        }
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        match self.plan.call("read")? {
+            true => {
+                let half = bytes.len().div_ceil(2);
+                self.file.read_at(&mut bytes[..half], offset)
+            }
+            false => self.file.read_at(bytes, offset),
+        }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.plan.call("sync")?;
+        self.file.sync()
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        self.plan.call("allocate")?;
+        self.file.allocate(bytes)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        self.plan.call("length")?;
+        self.file.length()
+    }
+}
+
+/// A disk whose files keep what was written in memory until they are synced: dropping it is a power cut.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct VolatileDisk;
+
+#[derive(Debug)]
+struct VolatileFile {
+    file: Arc<dyn File>,
+    pending: Mutex<Vec<(u64, Vec<u8>)>>,
+}
+
+impl Disk for VolatileDisk {
+    fn make_folder(&self, path: &Path) -> io::Result<()> {
+        System.make_folder(path)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(VolatileFile {
+            file: System.open(path)?,
+            pending: Mutex::new(Vec::new()),
+        }))
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        System.read(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        System.list(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        System.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        System.remove(path)
+    }
+
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        System.sync_folder(path)
+    }
+
+    fn free(&self, path: &Path) -> io::Result<Free> {
+        System.free(path)
+    }
+}
+
+impl File for VolatileFile {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        self.pending.lock().unwrap().push((offset, bytes.to_vec()));
+        Ok(bytes.len())
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        for (offset, bytes) in self.pending.lock().unwrap().drain(..) {
+            spool::embedded::disk::write_all_at(self.file.as_ref(), &bytes, offset)?;
+        }
+        self.file.sync()
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        self.file.allocate(bytes)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        self.file.length()
+    }
+}
