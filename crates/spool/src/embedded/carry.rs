@@ -8,9 +8,9 @@ use mail::{MessageId, Timestamp};
 use tokio::sync::oneshot;
 
 use super::entry::{Entry, MessagePlace, Position};
-use super::index;
 use super::job::{Carry, Job};
 use super::load;
+use super::lookup;
 use super::record::{IdentKey, Record};
 use super::replay::{Group, Replay, ReplayError};
 use super::shared::Shared;
@@ -147,10 +147,10 @@ fn carry_messages(shared: &Shared, generation: u64, messages: &[MessageId]) -> R
         let found: Vec<(MessagePlace, Vec<Entry>)> = watch(shared, some, |connection| {
             let mut found = Vec::new();
             for message in some {
-                if let Some(place) = index::message(connection, *message)?
+                if let Some(place) = lookup::message(connection, *message)?
                     && place.generation() == generation
                 {
-                    found.push((place, index::batches_of(connection, *message)?));
+                    found.push((place, lookup::batches_of(connection, *message)?));
                 }
             }
             Ok(found)
@@ -225,7 +225,7 @@ fn carry_states(
         let found: Vec<Entry> = watch(shared, &messages, |connection| {
             let mut found = Vec::new();
             for (batch, _) in some {
-                let entry = index::entry(connection, *batch)?;
+                let entry = lookup::entry(connection, *batch)?;
                 found.extend(entry.filter(|entry| entry.span.generation == generation));
             }
             Ok(found)

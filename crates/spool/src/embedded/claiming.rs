@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::heads::{Gap, Next};
-use super::index;
+use super::heads::{Gap, Next, Ripened};
 use super::load;
+use super::lookup;
 use super::shared::Shared;
 use super::state::Leased;
 use crate::{Batch, Destination, Destinations, Error, Lane, Lease, Seen, Wanted};
@@ -105,34 +105,40 @@ fn take(
         Destinations::Only(these) => Served::Only(numbers(these)),
         Destinations::Except(these) => Served::Except(numbers(these).into_iter().collect()),
     };
-    if let Some(gap) = state
-        .heads
-        .ripen(now, |destination| served.has(destination))
-    {
-        return Some(gap);
-    }
     let only = match &served {
         Served::Only(these) => Some(these.as_slice()),
         Served::Except(_) => None,
     };
-    for (lane, left) in Lane::ALL.into_iter().zip(left) {
-        while *left > 0 {
-            match state
-                .heads
-                .next(lane, now, only, |destination| served.has(destination))
-            {
-                Next::Nothing => break,
-                Next::Gap(gap) => return Some(gap),
-                Next::Entry(entry) => {
-                    leased.push(state.lease(entry));
-                    *left -= 1;
-                    // Cut by the limit: another claim may find more.
-                    state.news += u64::from(*left == 0);
+    loop {
+        let ripened = state
+            .heads
+            .ripen(now, |destination| served.has(destination));
+        if let Ripened::Gap(gap) = ripened {
+            return Some(gap);
+        }
+        let before = leased.len();
+        for (lane, left) in Lane::ALL.into_iter().zip(left.iter_mut()) {
+            while *left > 0 {
+                match state
+                    .heads
+                    .next(lane, now, only, |destination| served.has(destination))
+                {
+                    Next::Nothing => break,
+                    Next::Gap(gap) => return Some(gap),
+                    Next::Entry(entry) => {
+                        leased.push(state.lease(entry));
+                        *left -= 1;
+                        // Cut by the limit: another claim may find more.
+                        state.news += u64::from(*left == 0);
+                    }
                 }
             }
         }
+        // What was taken made room for those that wait for it.
+        if ripened == Ripened::All || leased.len() == before {
+            return None;
+        }
     }
-    None
 }
 
 /// Reads what a window lacks.
@@ -141,7 +147,7 @@ pub fn refill(shared: &Shared, gap: Gap) -> Result<(), Error> {
     loop {
         let before = shared.state().commits;
         let rows = shared.read(|connection| {
-            index::following(
+            lookup::following(
                 connection,
                 gap.destination,
                 gap.window.track(),

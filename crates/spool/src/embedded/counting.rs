@@ -1,6 +1,7 @@
 //! The tally: counts kept as they change; only an oldest arrival that went away and a window's unknown front are looked up, so
 //! it costs the same however much waits.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use mail::Timestamp;
@@ -8,30 +9,42 @@ use mail::Timestamp;
 use super::claiming::refill;
 use super::entry::Track;
 use super::heads::Window;
-use super::index;
+use super::lookup;
 use super::shared::Shared;
 use crate::{Class, Error, Tally};
 
+/// A line of the tally.
+type Line = (u32, Class);
+
 /// All lines.
 pub fn tally(shared: &Arc<Shared>) -> Result<Vec<Tally>, Error> {
-    find_oldest(shared)?;
-    let lines: Vec<_> = shared.state().counts.keys().copied().collect();
+    let (lines, unknown) = {
+        let state = shared.state();
+        let counts = state.counts.iter();
+        let unknown: Vec<_> = counts
+            .filter(|(_, count)| count.oldest.is_none())
+            .map(|(line, _)| *line)
+            .collect();
+        let lines: Vec<_> = state.counts.keys().copied().collect();
+        (lines, unknown)
+    };
+    let found = find_oldest(shared, unknown)?;
     let mut tally = Vec::with_capacity(lines.len());
-    for (destination, class) in lines {
-        tally.extend(line(shared, destination, class)?);
+    for line in lines {
+        tally.extend(count(shared, line, &found)?);
     }
     Ok(tally)
 }
 
-fn line(shared: &Shared, destination: u32, class: Class) -> Result<Option<Tally>, Error> {
+fn count(shared: &Shared, line: Line, found: &HashMap<Line, u64>) -> Result<Option<Tally>, Error> {
+    let (destination, class) = line;
     loop {
         let now = shared.now();
         let gap = {
             let state = shared.state();
-            let (Some(count), Some(name)) = (
-                state.counts.get(&(destination, class)),
-                state.numbers.name(destination),
-            ) else {
+            let (Some(count), Some(name)) =
+                (state.counts.get(&line), state.numbers.name(destination))
+            else {
                 return Ok(None);
             };
             let mut next = (count.leased > 0).then_some(now.0);
@@ -49,13 +62,15 @@ fn line(shared: &Shared, destination: u32, class: Class) -> Result<Option<Tally>
             match gap.filter(|_| next.is_none_or(|next| next > now.0)) {
                 Some(gap) => gap,
                 None => {
+                    let oldest = count.oldest.or(found.get(&line).copied());
                     return Ok(Some(Tally {
                         destination: name.clone(),
                         class,
                         batches: count.batches,
                         recipients: count.recipients,
                         leased: count.leased,
-                        oldest: Timestamp(count.oldest.unwrap_or(now.0)),
+                        // Unknown only when it was settled this very moment.
+                        oldest: Timestamp(oldest.unwrap_or(now.0)),
                         next_due: Timestamp(next.unwrap_or(now.0).max(now.0)),
                     }));
                 }
@@ -65,48 +80,50 @@ fn line(shared: &Shared, destination: u32, class: Class) -> Result<Option<Tally>
     }
 }
 
-/// Looks up the oldest arrivals that are not known.
-fn find_oldest(shared: &Shared) -> Result<(), Error> {
+/// Looks up the oldest arrivals of lines where they are not known, and keeps those of lines that did not change meanwhile.
+fn find_oldest(shared: &Shared, lines: Vec<Line>) -> Result<HashMap<Line, u64>, Error> {
+    let mut found = HashMap::new();
+    if lines.is_empty() {
+        return Ok(found);
+    }
     loop {
-        let (unknown, commits, unindexed) = {
+        let (commits, mut oldest, before) = {
             let state = shared.state();
-            let unknown: Vec<_> = state
-                .counts
+            let before: HashMap<Line, u64> = lines
                 .iter()
-                .filter(|(_, count)| count.oldest.is_none())
-                .map(|(line, _)| *line)
+                .filter_map(|line| Some((*line, state.counts.get(line)?.changes)))
                 .collect();
-            if unknown.is_empty() {
-                return Ok(());
-            }
-            (unknown, state.commits, state.oldest_unindexed())
+            (state.commits, state.oldest_unindexed(), before)
         };
-        let mut found = Vec::new();
-        for (destination, class) in unknown {
+        found.clear();
+        for line in &lines {
+            let (destination, class) = *line;
             let tracks = Track::ALL
                 .into_iter()
                 .filter(|track| track.class() == class);
-            let mut oldest = unindexed.get(&(destination, class)).copied();
+            let mut least = oldest.remove(line);
             for track in tracks {
+                // Its arrival is what it was, whatever else of a batch the index does not know yet.
                 let indexed = shared.read(|connection| {
-                    let counts = |id| !shared.state().is_unindexed(id);
-                    index::oldest(connection, destination, track, counts)
+                    let counts = |id| !shared.state().is_done(id);
+                    lookup::oldest(connection, destination, track, counts)
                 })?;
-                oldest = oldest.into_iter().chain(indexed).min();
+                least = least.into_iter().chain(indexed).min();
             }
-            found.push(((destination, class), oldest));
+            found.extend(least.map(|least| (*line, least)));
         }
         let mut state = shared.state();
         if state.commits != commits {
             // What the index took over in between may have been seen in neither.
             continue;
         }
-        for (line, oldest) in found {
-            if let Some(count) = state.counts.get_mut(&line) {
-                // What was settled meanwhile may have been it: at worst one tally shows an arrival that just went.
-                count.oldest = oldest;
+        for (line, oldest) in &found {
+            if let Some(count) = state.counts.get_mut(line)
+                && before.get(line) == Some(&count.changes)
+            {
+                count.oldest = Some(*oldest);
             }
         }
-        return Ok(());
+        return Ok(found);
     }
 }

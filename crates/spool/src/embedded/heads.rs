@@ -128,6 +128,17 @@ pub struct Heads {
     window_max: usize,
 }
 
+/// How far waiting batches that became due were moved to where they are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ripened {
+    /// All.
+    All,
+    /// Some wait for room.
+    NoRoom,
+    /// This must be read first.
+    Gap(Gap),
+}
+
 /// The answer to "which comes next?".
 #[derive(Debug)]
 pub enum Next {
@@ -363,8 +374,9 @@ impl Heads {
         }
     }
 
-    /// Moves waiting batches that are due by `now` to the live and the backlog window; a gap must be read first.
-    pub fn ripen(&mut self, now: u64, serves: impl Fn(u32) -> bool) -> Option<Gap> {
+    /// Moves waiting batches that are due by `now` to the live and the backlog window, as far as there is room in them.
+    pub fn ripen(&mut self, now: u64, serves: impl Fn(u32) -> bool) -> Ripened {
+        let mut ripened = Ripened::All;
         let due: Vec<u32> = self
             .fronts
             .get(&Window::Waiting)
@@ -383,11 +395,15 @@ impl Heads {
                 let Some(queue) = self.queues.get_mut(&(destination, Window::Waiting)) else {
                     break;
                 };
-                if !room || queue.front_key().is_none_or(|front| front > now) {
+                if queue.front_key().is_none_or(|front| front > now) {
+                    break;
+                }
+                if !room {
+                    ripened = Ripened::NoRoom;
                     break;
                 }
                 if let Some(horizon) = queue.horizon.filter(|_| queue.is_blind()) {
-                    return Some(self.gap(destination, Window::Waiting, horizon));
+                    return Ripened::Gap(self.gap(destination, Window::Waiting, horizon));
                 }
                 let Some((_, entry)) = queue.map.pop_first() else {
                     break;
@@ -400,7 +416,7 @@ impl Heads {
                 self.insert_into(window, entry);
             }
         }
-        None
+        ripened
     }
 
     /// The next batch of a lane among the destinations that are served.

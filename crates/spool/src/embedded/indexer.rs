@@ -51,7 +51,11 @@ pub fn run(shared: &Arc<Shared>, mut index: Index) {
         if !changes.is_empty() {
             apply(shared, &mut index, &changes);
         }
-        *shared.usage.lock().unwrap_or_else(PoisonError::into_inner) = index.segments.clone();
+        let mut usage = shared.usage.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = changes.last() {
+            usage.0 = last.resume.generation;
+        }
+        usage.1 = index.segments.clone();
     }
 }
 

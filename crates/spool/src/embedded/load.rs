@@ -12,7 +12,7 @@ use super::codec::Malformed;
 use super::content;
 use super::disk;
 use super::entry::{Entry, MessagePlace};
-use super::index;
+use super::lookup;
 use super::shared::Shared;
 use crate::{Batch, Error, Head};
 
@@ -25,7 +25,7 @@ pub fn place(shared: &Shared, message: MessageId) -> Result<Option<MessagePlace>
     if let Some(place) = shared.state().place(message) {
         return Ok(Some(place));
     }
-    shared.read(|index| index::message(index, message))
+    shared.read(|index| lookup::message(index, message))
 }
 
 /// The head of a message.
@@ -135,7 +135,7 @@ fn describe(shared: &Shared, place: &MessagePlace) -> String {
         Err(error) => lines.push(format!("head unreadable: {error}")),
     }
     let indexed = shared
-        .read(|index| index::batches_of(index, place.id))
+        .read(|index| lookup::batches_of(index, place.id))
         .unwrap_or_default();
     let state = shared.state();
     let mut entries = state.unindexed_of(place.id);

@@ -3,6 +3,7 @@
 //! A call to `accept` or `settle` becomes a job of the single writer, which gathers jobs into groups. Claims are served from
 //! memory; what is not there is read from the index. Three threads: writer, indexer, sweeper.
 
+mod apply;
 mod carry;
 mod change;
 mod claiming;
@@ -18,6 +19,7 @@ mod indexer;
 mod job;
 mod journal;
 mod load;
+mod lookup;
 mod prepare;
 mod record;
 mod recover;

@@ -121,7 +121,7 @@ pub fn recover(mut options: Options, disk: Arc<dyn Disk>) -> Result<Recovered, E
     );
     let journal = Journal::new(segments.clone(), options.segment_bytes, secret, end)
         .map_err(failed(&journal_folder))?;
-    let usage = index.segments.clone();
+    let usage = (end.generation, index.segments.clone());
     let for_writer = index::connect(&index_path).map_err(sql)?;
     let checkpoints = index::connect(&index_path).map_err(sql)?;
     let shared = Arc::new(Shared::new(Parts {
@@ -289,6 +289,10 @@ fn catch_up(
     let sql = |error| index_error(index_path, error);
     let mut numbers = index.numbers().map_err(sql)?;
     let from = index.position().map_err(sql)?;
+    let rebuilding = from.generation == 0;
+    if rebuilding {
+        index.begin_rebuild();
+    }
     let mut reader = Reader::default();
     let mut waiting: Vec<Changes> = Vec::new();
     let mut count = 0;
@@ -330,6 +334,9 @@ fn catch_up(
     index
         .apply(&waiting, &|number| numbers.name(number).cloned())
         .map_err(sql)?;
+    if rebuilding {
+        index.end_rebuild().map_err(sql)?;
+    }
     // Segments that were taken out of use just before a crash.
     let live = replay.segments.live();
     let gone: Vec<u64> = index

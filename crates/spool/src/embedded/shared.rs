@@ -53,8 +53,8 @@ pub struct Shared {
     pub index_jobs: Queue<IndexJob>,
     /// For the sweeper: that there is something to do.
     pub sweeps: Queue<()>,
-    /// What segments are needed for, as the index knew last.
-    pub usage: Mutex<BTreeMap<u64, Usage>>,
+    /// What segments are needed for, as the index knew last, and the segment that it had read up to.
+    pub usage: Mutex<(u64, BTreeMap<u64, Usage>)>,
     /// Something was accepted, settled, or read.
     pub news: Notify,
     state: Mutex<State>,
@@ -83,8 +83,8 @@ pub struct Parts {
     pub corrupt: PathBuf,
     /// The state as recovered.
     pub state: State,
-    /// What segments are needed for.
-    pub usage: BTreeMap<u64, Usage>,
+    /// What segments are needed for, and the segment that the index has read up to.
+    pub usage: (u64, BTreeMap<u64, Usage>),
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -63,6 +63,8 @@ pub struct Count {
     pub leased: u64,
     /// The oldest arrival, when it is known.
     pub oldest: Option<u64>,
+    /// How often it changed.
+    pub changes: u64,
 }
 
 /// A new state of a batch with its content.
@@ -135,6 +137,12 @@ impl State {
     /// Whether the index has an older state of this batch.
     pub fn is_unindexed(&self, batch: BatchId) -> bool {
         self.batches.contains_key(&batch)
+    }
+
+    /// Whether this batch is done and the index does not know.
+    pub fn is_done(&self, batch: BatchId) -> bool {
+        let unindexed = self.batches.get(&batch);
+        unindexed.is_some_and(|unindexed| unindexed.entry.is_none())
     }
 
     /// Whether what the index says of this batch holds and nobody has it.
@@ -312,23 +320,22 @@ impl State {
         self.news += 1;
     }
 
-    /// A batch was written again elsewhere.
+    /// A batch was written again elsewhere; it counts as before.
     pub fn moved(&mut self, sequence: u64, old: &Entry, new: Entry) {
+        self.put(
+            new.id,
+            Unindexed {
+                sequence,
+                entry: Some(new.clone()),
+                content: None,
+            },
+        );
         if let Some(leased) = self.leases.get_mut(&old.id) {
-            leased.entry = new.clone();
-            self.put(
-                new.id,
-                Unindexed {
-                    sequence,
-                    entry: Some(new),
-                    content: None,
-                },
-            );
-            return;
+            leased.entry = new;
+        } else {
+            self.heads.remove(old);
+            self.heads.insert(new);
         }
-        self.heads.remove(old);
-        self.subtract(old);
-        self.add(sequence, new, None);
     }
 
     /// A message was written again elsewhere.
@@ -349,6 +356,7 @@ impl State {
     fn add(&mut self, sequence: u64, entry: Entry, content: Option<Arc<Batch>>) {
         let count = self.count(&entry);
         let first = count.batches == 0;
+        count.changes += 1;
         count.batches += 1;
         count.recipients += u64::from(entry.recipients);
         count.oldest = match count.oldest {
@@ -370,6 +378,7 @@ impl State {
 
     fn subtract(&mut self, entry: &Entry) {
         let count = self.count(entry);
+        count.changes += 1;
         count.batches -= 1;
         count.recipients -= u64::from(entry.recipients);
         if count.oldest == Some(entry.arrival) {

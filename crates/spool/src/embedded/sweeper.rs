@@ -2,7 +2,7 @@
 //! carries the small remainder of old ones forward, keeps a free segment ready. A background thread, paced; it never holds
 //! the writer up for longer than one small group.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,8 @@ use rusqlite::Connection;
 
 use super::carry;
 use super::entry::Position;
-use super::index::{self, Usage};
+use super::index::Usage;
+use super::lookup;
 use super::shared::{IndexJob, Shared};
 
 /// It looks at least so often.
@@ -68,14 +69,14 @@ impl Sweeper {
     /// Makes what the index has read durable, when a segment could be released by it or its log is long.
     fn checkpoint(&mut self) {
         let shared = &self.shared;
-        let behind = index::position(&self.connection)
+        let behind = lookup::position(&self.connection)
             .is_ok_and(|position| position.generation > self.durable.generation);
         let log = shared.index_path.with_extension("sqlite-wal");
         let long = std::fs::metadata(log).is_ok_and(|log| log.len() > LOG_BYTES_MAX);
         if !behind && !long {
             return;
         }
-        let checkpointed = index::position(&self.connection).and_then(|position| {
+        let checkpointed = lookup::position(&self.connection).and_then(|position| {
             self.connection
                 .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
                     Ok((
@@ -109,32 +110,40 @@ impl Sweeper {
             .usage
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
+        // Of what lies behind either, not all that is needed may be counted.
+        let before = self.durable.generation.min(usage.0);
         self.shared
             .segments
             .live()
             .into_iter()
-            .filter(|(generation, _)| *generation < self.durable.generation)
+            .filter(|(generation, _)| *generation < before)
             .map(|(generation, length)| {
-                let usage = usage.get(&generation).cloned().unwrap_or_default();
+                let usage = usage.1.get(&generation).cloned().unwrap_or_default();
                 (generation, length, usage)
             })
             .collect()
     }
 
-    /// Whether a segment still says something that matters apart from messages and batches.
+    fn any_live(&self, generation: u64, of: &BTreeSet<u64>) -> bool {
+        let mut others = of.iter().filter(|other| **other != generation);
+        others.any(|other| self.shared.segments.is_live(*other))
+    }
+
+    /// Whether a segment still says something that matters apart from messages and batches, and can be carried forward.
     fn remembers(&self, generation: u64, usage: &Usage) -> bool {
-        let depends = usage
-            .depends
-            .iter()
-            .any(|on| *on != generation && self.shared.segments.is_live(*on));
-        depends || usage.idents_time > self.shared.idents_since()
+        self.any_live(generation, &usage.depends) || usage.idents_time > self.shared.idents_since()
     }
 
     /// Takes out of use what is not needed.
     fn release(&self) -> bool {
         let mut released = Vec::new();
         for (generation, _, usage) in self.usage() {
-            if usage.messages > 0 || usage.states > 0 || self.remembers(generation, &usage) {
+            let needed = usage.messages > 0
+                || usage.states > 0
+                || self.remembers(generation, &usage)
+                // The old copies go first; they are let go of at their next round.
+                || self.any_live(generation, &usage.supersedes);
+            if needed {
                 continue;
             }
             match self.shared.segments.release(generation) {

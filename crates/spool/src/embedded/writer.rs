@@ -12,9 +12,9 @@ use rusqlite::Connection;
 use super::change::{self, Change, Changes};
 use super::entry::{Entry, MessagePlace, Position};
 use super::group::{Draft, HEADER};
-use super::index;
 use super::job::{AcceptJob, Answer, Carry, Job, Packed};
 use super::journal::{AppendError, Journal};
+use super::lookup;
 use super::record::{BodyPlace, IdentKey, Stretch};
 use super::settling::Settling;
 use super::shared::{IndexJob, Shared};
@@ -312,7 +312,7 @@ impl Writer {
         if group_idents.contains(key) || self.shared.state().has_ident(key) {
             return Ok(true);
         }
-        index::has_ident(&self.index, key, self.shared.idents_since())
+        lookup::has_ident(&self.index, key, self.shared.idents_since())
     }
 
     fn stage_carry(&self, items: Vec<Carry>, draft: &mut Draft) -> Vec<StagedCarry> {

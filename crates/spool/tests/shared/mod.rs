@@ -136,17 +136,17 @@ pub fn deferred(lease: &Lease, until: Timestamp) -> Outcome {
     }
 }
 
-/// Bytes of all files below a folder.
+/// Bytes of all files below a folder; files may come and go.
 pub fn folder_bytes(path: &std::path::Path) -> u64 {
     std::fs::read_dir(path)
         .unwrap()
-        .map(|entry| {
-            let entry = entry.unwrap();
-            let data = entry.metadata().unwrap();
-            match data.is_dir() {
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let data = entry.metadata().ok()?;
+            Some(match data.is_dir() {
                 true => folder_bytes(&entry.path()),
                 false => data.len(),
-            }
+            })
         })
         .sum()
 }

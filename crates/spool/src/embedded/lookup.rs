@@ -1,0 +1,179 @@
+//! What is read from the index. Every query runs on a bounded number of rows.
+
+use std::collections::BTreeSet;
+
+use mail::MessageId;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::entry::{Entry, MessagePlace, Position, Span, Track};
+use super::record::IdentKey;
+use crate::BatchId;
+
+const ENTRY: &str =
+    "id, message, destination, track, arrival, due, recipients, generation, offset, length";
+
+/// Stored so that their order is the numbers' order.
+pub fn blob(id: u128) -> [u8; 16] {
+    id.to_be_bytes()
+}
+
+/// An id in a column.
+pub fn id(row: &Row<'_>, column: usize) -> rusqlite::Result<u128> {
+    Ok(u128::from_be_bytes(row.get(column)?))
+}
+
+/// A number in a column.
+pub fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    Ok(row.get::<_, i64>(column)? as u64)
+}
+
+/// A set of generations in a column.
+pub fn generations(row: &Row<'_>, column: usize) -> rusqlite::Result<BTreeSet<u64>> {
+    let packed: Vec<u8> = row.get(column)?;
+    let chunks = packed.as_chunks::<8>().0.iter();
+    Ok(chunks.map(|bytes| u64::from_le_bytes(*bytes)).collect())
+}
+
+/// A track in a column.
+pub fn track(row: &Row<'_>, column: usize) -> rusqlite::Result<Track> {
+    let number: u8 = row.get(column)?;
+    Track::from_number(number).ok_or(rusqlite::Error::IntegralValueOutOfRange(
+        column,
+        i64::from(number),
+    ))
+}
+
+/// An entry, its columns as in `ENTRY`.
+pub fn read_entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
+    Ok(Entry {
+        id: BatchId(id(row, 0)?),
+        message: MessageId(id(row, 1)?),
+        destination: row.get(2)?,
+        track: track(row, 3)?,
+        arrival: number(row, 4)?,
+        due: number(row, 5)?,
+        recipients: row.get(6)?,
+        span: Span {
+            generation: number(row, 7)?,
+            offset: row.get(8)?,
+            length: row.get(9)?,
+        },
+    })
+}
+
+/// The position stored.
+pub fn position(connection: &Connection) -> rusqlite::Result<Position> {
+    connection
+        .prepare_cached("SELECT generation, offset, sequence FROM meta")?
+        .query_row([], |row| {
+            Ok(Position {
+                generation: number(row, 0)?,
+                offset: number(row, 1)?,
+                sequence: number(row, 2)?,
+            })
+        })
+}
+
+/// A batch.
+pub fn entry(connection: &Connection, batch: BatchId) -> rusqlite::Result<Option<Entry>> {
+    connection
+        .prepare_cached(&format!("SELECT {ENTRY} FROM batches WHERE id = ?1"))?
+        .query_row([blob(batch.0)], read_entry)
+        .optional()
+}
+
+/// A message.
+pub fn message(connection: &Connection, id: MessageId) -> rusqlite::Result<Option<MessagePlace>> {
+    connection
+        .prepare_cached(
+            "SELECT generation, head_offset, head_length, body_offset, body_length, checksum
+             FROM messages WHERE id = ?1",
+        )?
+        .query_row([blob(id.0)], |row| {
+            Ok(MessagePlace {
+                id,
+                head: Span {
+                    generation: number(row, 0)?,
+                    offset: row.get(1)?,
+                    length: row.get(2)?,
+                },
+                body_offset: number(row, 3)?,
+                body_length: number(row, 4)?,
+                checksum: row.get(5)?,
+            })
+        })
+        .optional()
+}
+
+/// The batches of a message: their ids share its upper half.
+pub fn batches_of(connection: &Connection, id: MessageId) -> rusqlite::Result<Vec<Entry>> {
+    let low = id.0 >> 64 << 64;
+    let high = low | u128::from(u64::MAX);
+    connection
+        .prepare_cached(&format!(
+            "SELECT {ENTRY} FROM batches WHERE id BETWEEN ?1 AND ?2 AND message = ?3"
+        ))?
+        .query_map(params![blob(low), blob(high), blob(id.0)], read_entry)?
+        .collect()
+}
+
+/// Whether an ident is remembered since `since` or later.
+pub fn has_ident(connection: &Connection, key: &IdentKey, since: u64) -> rusqlite::Result<bool> {
+    let time: Option<i64> = connection
+        .prepare_cached("SELECT time FROM idents WHERE key = ?1")?
+        .query_row([key], |row| row.get(0))
+        .optional()?;
+    Ok(time.is_some_and(|time| time as u64 >= since))
+}
+
+/// The next `limit` batches of a track behind `after`, with keys below `below`.
+pub fn following(
+    connection: &Connection,
+    destination: u32,
+    track: Track,
+    after: (u64, BatchId),
+    below: u64,
+    limit: usize,
+) -> rusqlite::Result<Vec<Entry>> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT {ENTRY} FROM batches
+             WHERE destination = ?1 AND track = ?2 AND (key, id) > (?3, ?4) AND key < ?5
+             ORDER BY key, id LIMIT ?6"
+        ))?
+        .query_map(
+            params![
+                destination,
+                track as u8,
+                after.0 as i64,
+                blob(after.1.0),
+                i64::try_from(below).unwrap_or(i64::MAX),
+                limit as i64
+            ],
+            read_entry,
+        )?
+        .collect()
+}
+
+/// The oldest arrival in a track of those that `counts`; for [`Track::Ripe`] the order itself tells it.
+pub fn oldest(
+    connection: &Connection,
+    destination: u32,
+    track: Track,
+    mut counts: impl FnMut(BatchId) -> bool,
+) -> rusqlite::Result<Option<u64>> {
+    let order = match track {
+        Track::Ripe => "ORDER BY key, id",
+        _ => "AND track <> 1 ORDER BY arrival",
+    };
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT id, arrival FROM batches WHERE destination = ?1 AND track = ?2 {order}"
+    ))?;
+    let mut rows = statement.query(params![destination, track as u8])?;
+    while let Some(row) = rows.next()? {
+        if counts(BatchId(id(row, 0)?)) {
+            return Ok(Some(number(row, 1)?));
+        }
+    }
+    Ok(None)
+}
