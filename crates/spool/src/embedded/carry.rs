@@ -14,6 +14,7 @@ use super::lookup;
 use super::record::{IdentKey, Record};
 use super::replay::{Group, Replay, ReplayError};
 use super::shared::Shared;
+use super::state::State;
 use crate::{BatchId, Error};
 
 /// So much is written again in one group.
@@ -122,20 +123,24 @@ fn submit(shared: &Shared, items: Vec<Carry>) -> Result<usize, Error> {
     answered.blocking_recv().map_err(|_| Error::Closed)?
 }
 
-/// What the index says of something, together with the promise that a later change takes it off `carrying`.
+/// What the index says of something and memory does not contradict, together with the promise that a later change takes its
+/// message off `carrying`. Both are looked at while the index stands still: what it takes over leaves memory.
 fn watch<T>(
     shared: &Shared,
     messages: &[MessageId],
-    read: impl Fn(&rusqlite::Connection) -> rusqlite::Result<T>,
-) -> Result<T, Error> {
+    read: impl Fn(&rusqlite::Connection) -> rusqlite::Result<Vec<T>>,
+    holds: impl Fn(&State, &T) -> bool,
+) -> Result<Vec<T>, Error> {
     loop {
         let before = {
             let mut state = shared.state();
             state.carrying = messages.iter().copied().collect::<HashSet<_>>();
             state.commits
         };
-        let found = shared.read(&read)?;
-        if shared.state().commits == before {
+        let mut found = shared.read(&read)?;
+        let state = shared.state();
+        if state.commits == before {
+            found.retain(|one| holds(&state, one));
             return Ok(found);
         }
     }
@@ -144,7 +149,7 @@ fn watch<T>(
 fn carry_messages(shared: &Shared, generation: u64, messages: &[MessageId]) -> Result<bool, Error> {
     let mut moved = 0;
     for some in messages.chunks(64) {
-        let found: Vec<(MessagePlace, Vec<Entry>)> = watch(shared, some, |connection| {
+        let read = |connection: &rusqlite::Connection| {
             let mut found = Vec::new();
             for message in some {
                 if let Some(place) = lookup::message(connection, *message)?
@@ -154,17 +159,13 @@ fn carry_messages(shared: &Shared, generation: u64, messages: &[MessageId]) -> R
                 }
             }
             Ok(found)
-        })?;
+        };
+        let holds = |state: &State, found: &(MessagePlace, Vec<Entry>)| {
+            state.place(found.0.id).is_none() && found.1.iter().all(|entry| state.is_idle(entry.id))
+        };
         let mut items = Vec::new();
         let mut size = 0;
-        for (place, entries) in found {
-            let idle = {
-                let state = shared.state();
-                entries.iter().all(|entry| state.is_idle(entry.id))
-            };
-            if !idle {
-                continue;
-            }
+        for (place, entries) in watch(shared, some, read, holds)? {
             match message(shared, place, entries) {
                 Ok(item) => items.push(item),
                 // It stays where it is, and with it the segment; whoever wants it is told.
@@ -222,19 +223,17 @@ fn carry_states(
     let mut moved = 0;
     for some in states.chunks(256) {
         let messages: Vec<_> = some.iter().map(|(_, message)| *message).collect();
-        let found: Vec<Entry> = watch(shared, &messages, |connection| {
+        let read = |connection: &rusqlite::Connection| {
             let mut found = Vec::new();
             for (batch, _) in some {
                 let entry = lookup::entry(connection, *batch)?;
                 found.extend(entry.filter(|entry| entry.span.generation == generation));
             }
             Ok(found)
-        })?;
+        };
+        let holds = |state: &State, entry: &Entry| state.is_idle(entry.id);
         let mut items = Vec::new();
-        for old in found {
-            if !shared.state().is_idle(old.id) {
-                continue;
-            }
+        for old in watch(shared, &messages, read, holds)? {
             match load::batch(shared, &old) {
                 Ok(batch) => items.push(Carry::State {
                     bytes: super::content::encode_batch(&batch),

@@ -309,7 +309,10 @@ impl Heads {
         wanted: impl Fn(&Entry) -> bool,
     ) {
         let key = (gap.destination, gap.window);
-        if self.queues.get(&key).and_then(|queue| queue.horizon) != Some(gap.after) {
+        let horizon = self.queues.get(&key).and_then(|queue| queue.horizon);
+        let border_moved = gap.window == Window::Backlog && gap.below != self.young_from;
+        if horizon != Some(gap.after) || border_moved {
+            // Something else was quicker; whoever wants it asks again.
             return;
         }
         let horizon = (rows.len() >= limit)

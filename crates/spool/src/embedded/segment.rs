@@ -16,6 +16,9 @@ const OPEN_MAX: usize = 64;
 /// Free segments kept for use again; more are removed.
 pub const FREE_MAX: usize = 4;
 
+/// What the name of a free one starts with that was never used: not a number, so it is never a released one's.
+const NEW: &str = "new-";
+
 /// All segments.
 #[derive(Debug)]
 pub struct Segments {
@@ -54,7 +57,11 @@ impl Segments {
                 ("free", _) if disk.open(&path)?.length()? != segment_bytes => {
                     disk.remove(&path)?
                 }
-                ("free", _) => table.free.push(path),
+                ("free", _) => {
+                    let number = stem.strip_prefix(NEW).and_then(|rest| rest.parse().ok());
+                    table.made = table.made.max(number.unwrap_or(0));
+                    table.free.push(path);
+                }
                 _ => {}
             }
         }
@@ -141,8 +148,7 @@ impl Segments {
             table.made += 1;
             table.made
         };
-        // Not a number: it cannot collide with a released one's name.
-        let path = self.folder.join(format!("new-{number}.free"));
+        let path = self.folder.join(format!("{NEW}{number}.free"));
         let made = self.disk.open(&path).and_then(|file| file.allocate(length));
         if let Err(error) = made {
             // What could not be made whole takes room for nothing.
