@@ -6,9 +6,12 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use crate::program::Configuration;
+use crate::log::LogSettings;
+use crate::trouble::Complaint;
 
 pub mod bytes;
 pub mod duration;
@@ -17,6 +20,18 @@ mod place;
 mod sample;
 
 pub use sample::compare_sample;
+
+/// What a configuration can say of itself.
+pub trait Configuration:
+    Clone + Default + Serialize + DeserializeOwned + Send + Sync + 'static
+{
+    /// What serde cannot know: ranges, files that must exist, keys that exclude each other. Each error names its key.
+    fn check(&self) -> Vec<Complaint>;
+    /// Where the control socket and the HTTP listener are.
+    fn control(&self) -> &crate::control::Settings;
+    /// How to log.
+    fn log(&self) -> &LogSettings;
+}
 
 /// A configuration is written by hand: whatever is larger is another file.
 const FILE_BYTES_MAX: u64 = 16 << 20;

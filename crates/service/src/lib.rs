@@ -11,3 +11,4 @@ pub mod metrics;
 pub mod program;
 pub mod shutdown;
 pub mod tls;
+pub mod trouble;

@@ -15,8 +15,8 @@ use tokio::time::Instant;
 
 use overload::{Starvation, Watermark};
 
-use crate::program::StartError;
 use crate::shutdown::Shutdown;
+use crate::trouble::StartError;
 
 /// Connections the kernel keeps for us while all permits are out (its own `somaxconn` may be lower).
 const BACKLOG_MAX: u32 = 1024;

@@ -8,13 +8,12 @@ mod daemon;
 use std::io::Write;
 use std::process::ExitCode;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
+pub use crate::config::Configuration;
 use crate::control::{Readiness, Request};
-use crate::log::LogSettings;
 use crate::shutdown::Shutdown;
+pub use crate::trouble::{Complaint, StartError};
 
 /// One of the house's daemons. `main` is `service::program::main::<Edge>()` and nothing else.
 pub trait Program: 'static {
@@ -35,31 +34,6 @@ pub trait Program: 'static {
         config: Self::Config,
         daemon: Daemon<Self::Config>,
     ) -> impl Future<Output = Result<(), StartError>> + Send;
-}
-
-/// What a configuration can say of itself.
-pub trait Configuration:
-    Clone + Default + Serialize + DeserializeOwned + Send + Sync + 'static
-{
-    /// What serde cannot know: ranges, files that must exist, keys that exclude each other. Each error names its key.
-    fn check(&self) -> Vec<Complaint>;
-    /// Where the control socket and the HTTP listener are.
-    fn control(&self) -> &crate::control::Settings;
-    /// How to log.
-    fn log(&self) -> &LogSettings;
-}
-
-/// Something wrong with a configuration; printed as `file:line: what, why, what to do`.
-#[derive(Clone, Debug)]
-pub struct Complaint {
-    /// `spool.path`: the dotted key it is about; its line is looked up in the file.
-    pub key: String,
-    /// `relative path "spool"`.
-    pub what: String,
-    /// `a daemon's working directory is not fixed`.
-    pub why: String,
-    /// `give an absolute path`.
-    pub remedy: String,
 }
 
 /// What a command turns into.
@@ -87,18 +61,6 @@ pub struct Daemon<C> {
     pub metrics: prometheus::Registry,
     /// Adds the program's own routes to the control socket (once, before serving), its listeners and its certificates.
     pub control: crate::control::Control,
-}
-
-/// Why a program could not start or had to end.
-#[derive(Debug, thiserror::Error)]
-#[error("{what}: {why}; {remedy}")]
-pub struct StartError {
-    /// What could not be done.
-    pub what: String,
-    /// Why.
-    pub why: String,
-    /// What to do.
-    pub remedy: String,
 }
 
 /// Parses the command line, reads and checks the configuration (exit 78 when it is wrong), runs a command, or the daemon until

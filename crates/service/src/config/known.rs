@@ -10,7 +10,7 @@ use serde::forward_to_deserialize_any;
 use toml::de::Error;
 use toml::{Table, Value};
 
-use crate::program::Configuration;
+use crate::config::Configuration;
 
 /// Dotted keys that the configuration would read in the sections that the table has, and that the table does not name.
 /// Sections read through a tagged enum or a flattened struct are not seen.

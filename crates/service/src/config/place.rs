@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::program::Configuration;
+use crate::config::Configuration;
 
 /// A text read as TOML, every key with its place.
 pub(super) struct Places<'t>(Spanned<DeTable<'t>>);

@@ -4,7 +4,8 @@ use toml::{Table, Value};
 
 use super::place::Places;
 use super::{known, table};
-use crate::program::{Complaint, Configuration};
+use crate::config::Configuration;
+use crate::trouble::Complaint;
 
 /// Lines that one commented value (an array over several lines) may take.
 const VALUE_LINES_MAX: usize = 100;

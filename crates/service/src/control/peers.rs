@@ -12,9 +12,9 @@ use tokio_rustls::TlsAcceptor;
 
 use super::http::{connection, limited};
 use crate::listener::Listener;
-use crate::program::StartError;
 use crate::shutdown::Shutdown;
 use crate::tls::{Identity, Role, names};
+use crate::trouble::StartError;
 
 /// Peers at once; a site has some tens of hosts.
 const SESSIONS_MAX: usize = 512;

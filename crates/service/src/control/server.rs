@@ -21,8 +21,8 @@ use super::socket::Socket;
 use super::{Control, Readiness, Settings};
 use crate::listener::Listener;
 use crate::metrics::ServiceMetrics;
-use crate::program::StartError;
 use crate::shutdown::Shutdown;
+use crate::trouble::StartError;
 
 /// Commands and scrapes at once, on each of the two.
 const SESSIONS_MAX: usize = 64;

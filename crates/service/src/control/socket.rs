@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Mode;
 use tokio::net::UnixListener;
 
-use crate::program::StartError;
+use crate::trouble::StartError;
 
 /// A Unix socket's address is this long at most, in bytes (`sun_path` without its final zero).
 const PATH_BYTES_MAX: usize = 107;
