@@ -48,7 +48,7 @@ pub fn spamd(folder: &Path, log: &Path, children: usize) -> Result<(Process, Pat
         )?;
     }
     let socket = run.join("spamd.sock");
-    let mut command = Command::new("spamd");
+    let mut command = Command::new(program("spamd"));
     command.args([
         "--local",
         "--nouser-config",
@@ -99,11 +99,21 @@ pub fn clamd(folder: &Path, log: &Path) -> Result<(Process, PathBuf), String> {
             socket.display(),
         ),
     )?;
-    let mut command = Command::new("clamd");
+    let mut command = Command::new(program("clamd"));
     command.arg("-c").arg(&config);
     let mut process = Process::start("clamd", command, log)?;
     answers(&mut process, &socket, b"zPING\0", "PONG")?;
     Ok((process, socket))
+}
+
+/// Debian keeps daemons where a person's PATH does not always look.
+fn program(name: &str) -> PathBuf {
+    let packaged = Path::new("/usr/sbin").join(name);
+    if packaged.exists() {
+        packaged
+    } else {
+        name.into()
+    }
 }
 
 /// A database that knows EICAR, as a file and inside others. The strings are split, so that this source trips no scanner.
