@@ -125,7 +125,7 @@ impl Watch {
         let mut lines = Vec::new();
         for ident in due {
             match self.mails.get_mut(&ident) {
-                Some(mail) if !mail.from_is_known() => self.due.push(ident),
+                Some(mail) if !mail.has_passed_the_door() => self.due.push(ident),
                 Some(mail) => lines.extend(mail.end.take().map(|end| mail.line(&end))),
                 None => {}
             }
@@ -179,7 +179,7 @@ impl Watch {
 }
 
 impl Mail {
-    fn from_is_known(&self) -> bool {
+    fn has_passed_the_door(&self) -> bool {
         !self.from.is_empty()
     }
 
