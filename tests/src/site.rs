@@ -32,7 +32,7 @@ pub fn settings() -> Options {
         scanning: Scanning::Real { children: 2 },
         tls: true,
         json_logs: false,
-        overrides: BTreeMap::new(),
+        overrides: Vec::new(),
         sink: Vec::new(),
     }
 }
@@ -52,7 +52,7 @@ pub fn hurried(mut options: Options) -> Options {
         ("balancer", balancer),
         ("listserv", listserv),
     ] {
-        options.overrides.insert(program.into(), text.into());
+        options.overrides.push((program.into(), text.into()));
     }
     options
 }

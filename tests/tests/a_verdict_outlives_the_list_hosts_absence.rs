@@ -10,8 +10,9 @@ const MAILS: usize = 5;
 fn a_verdict_outlives_the_list_hosts_absence() {
     let mut options = hurried(settings());
     // Canaries scan too; with none due in this test, every scan that the stubs count is a message.
-    let scanner = options.overrides.entry("scanner".into()).or_default();
-    *scanner = scanner.replace("canary_interval = '1s'", "canary_interval = '1h'");
+    options
+        .overrides
+        .push(("scanner".into(), "[scan]\ncanary_interval = '1h'\n".into()));
     let mut harness = Harness::stubbed(options);
     let before = scans(&harness);
 

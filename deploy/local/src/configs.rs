@@ -21,15 +21,12 @@ pub fn render(site: &Site, name: &str) -> Result<String, String> {
     } else {
         name
     };
-    for key in [program, name] {
-        if let Some(text) = site.options().overrides.get(key) {
+    for (key, text) in &site.options().overrides {
+        if key == program || key == name {
             let over: toml::Table = text
                 .parse()
                 .map_err(|error| format!("override of {key}: {error}"))?;
             lay_over(&mut config, over);
-        }
-        if program == name {
-            break;
         }
     }
     toml::to_string(&config).map_err(|error| format!("{name}: {error}"))

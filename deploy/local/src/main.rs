@@ -66,7 +66,7 @@ fn start() -> Result<Site, String> {
             scanning: Scanning::Real { children: 2 },
             tls: true,
             json_logs: true,
-            overrides: Default::default(),
+            overrides: Vec::new(),
             sink: Vec::new(),
         },
     )?;

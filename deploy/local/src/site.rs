@@ -57,8 +57,8 @@ pub struct Options {
     pub tls: bool,
     /// Logs as JSON instead of text.
     pub json_logs: bool,
-    /// For a program's name (`scanner` is for all of them): TOML that is laid over its configuration.
-    pub overrides: BTreeMap<String, String>,
+    /// For a program's name (`scanner` is for all of them): TOML that is laid over its configuration, in this order.
+    pub overrides: Vec<(String, String)>,
     /// Arguments of the sink that follow `mailload sink`; by default it writes Maildirs.
     pub sink: Vec<String>,
 }
@@ -207,6 +207,13 @@ impl Site {
         let process = Process::start(name, command, &self.log_file(name))?;
         self.processes.insert(name.to_owned(), process);
         Ok(())
+    }
+
+    /// Lays more keys over a program's configuration, from its next start on.
+    pub fn lay_over(&mut self, program: &str, text: &str) {
+        self.options
+            .overrides
+            .push((program.to_owned(), text.to_owned()));
     }
 
     /// Waits until `/readyz` of a program says yes.
