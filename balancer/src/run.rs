@@ -26,7 +26,7 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
         why: error.to_string(),
         remedy: "two metrics have one name: report it".into(),
     })?;
-    let identity = identity(&config)?;
+    let identity = Identity::inside(config.inside.as_ref())?;
     let shared = Shared::new(daemon.config.clone(), metrics);
 
     let listener = Listener::bind(config.listen).await?;
@@ -98,16 +98,4 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
     serving.abort();
     registering.begin();
     Ok(())
-}
-
-fn identity(config: &Config) -> Result<Option<Identity>, StartError> {
-    let Some(files) = &config.inside else {
-        return Ok(None);
-    };
-    let identity = Identity::load(files).map_err(|why| StartError {
-        what: "load the certificate of [inside]".into(),
-        why,
-        remedy: "make it with `balancer ca node`".into(),
-    })?;
-    Ok(Some(identity))
 }

@@ -54,7 +54,7 @@ struct Stores {
 pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartError> {
     let hostname = config.hostname().map_err(|why| wrong("hostname", why))?;
     let metrics = Metrics::new(&daemon.metrics)?;
-    let identity = identity(&config)?;
+    let identity = Identity::inside(config.inside.as_ref())?;
     let stores = open(&config).await?;
     let (secrets_sender, secrets) =
         watch::channel(Secrets::read(&config).map_err(|why| wrong("secrets", why))?);
@@ -206,20 +206,6 @@ fn wrong(what: &str, why: String) -> StartError {
         why,
         remedy: "mend it and start again".into(),
     }
-}
-
-fn identity(config: &Config) -> Result<Option<Identity>, StartError> {
-    config
-        .inside
-        .as_ref()
-        .map(|files| {
-            Identity::load(files).map_err(|why| StartError {
-                what: "load the certificate of [inside]".into(),
-                why,
-                remedy: "make it with `listserv ca node`".into(),
-            })
-        })
-        .transpose()
 }
 
 /// Opens what is kept on disk. A directory that is missing beside a spool was lost, and is not made anew.

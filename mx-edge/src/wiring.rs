@@ -79,8 +79,8 @@ pub struct Certificates {
 impl Certificates {
     /// Reads them.
     pub fn load(config: &Config) -> Result<Self, StartError> {
-        let error = |section: &str, why: String| StartError {
-            what: format!("[{section}]"),
+        let error = |why: String| StartError {
+            what: "load the certificate of [tls]".into(),
             why,
             remedy: "name a certificate and its key in PEM".into(),
         };
@@ -88,10 +88,9 @@ impl Certificates {
         let public = public
             .map(|public| Identity::load_public(&public.files()))
             .transpose();
-        let inside = config.inside.as_ref().map(Identity::load).transpose();
         Ok(Self {
-            public: public.map_err(|why| error("tls", why))?,
-            inside: inside.map_err(|why| error("inside", why))?,
+            public: public.map_err(error)?,
+            inside: Identity::inside(config.inside.as_ref())?,
         })
     }
 

@@ -36,7 +36,7 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
         why: error.to_string(),
         remedy: "two metrics have one name: report it".into(),
     })?;
-    let identity = identity(&config)?;
+    let identity = Identity::inside(config.inside.as_ref())?;
     let (sender, keys) = watch::channel(keys(&config)?);
     let health = Arc::new(Health::new(metrics.clone()));
     let standing = Arc::new(Standing::default());
@@ -130,18 +130,6 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
     let _ = tokio::time::timeout(FAREWELL, farewell).await;
     closing.begin();
     Ok(())
-}
-
-fn identity(config: &Config) -> Result<Option<Identity>, StartError> {
-    let Some(files) = &config.inside else {
-        return Ok(None);
-    };
-    let identity = Identity::load(files).map_err(|why| StartError {
-        what: "load the certificate of [inside]".into(),
-        why,
-        remedy: "make it with `scanner ca node`".into(),
-    })?;
-    Ok(Some(identity))
 }
 
 /// The site's secrets; without any, one that this process makes up: its tokens mean nothing to anybody else.

@@ -21,6 +21,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::verify::{Clients, Servers};
 use super::{Files, in_file, provider};
+use crate::trouble::StartError;
 
 /// A node's own certificate and the CA it trusts. `reload` reads the files anew and keeps the old ones when the new are bad.
 #[derive(Clone)]
@@ -64,7 +65,17 @@ impl Identity {
         Self::read(files)
     }
 
-    /// The same for a public server: `authority` may be absent, then clients are not asked for certificates, and
+    /// The certificate of `[inside]`, where a configuration has one.
+    pub fn inside(files: Option<&Files>) -> Result<Option<Self>, StartError> {
+        let error = |why| StartError {
+            what: "load the certificate of [inside]".into(),
+            why,
+            remedy: "make it with the command `ca node`".into(),
+        };
+        files.map(Self::load).transpose().map_err(error)
+    }
+
+    /// [`Identity::load`] for a public server: `authority` may be absent, then clients are not asked for certificates, and
     /// [`Identity::client`] believes nobody.
     pub fn load_public(files: &Files) -> Result<Self, String> {
         Self::read(&Files {
