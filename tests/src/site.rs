@@ -33,6 +33,7 @@ pub fn settings() -> Options {
         tls: true,
         json_logs: false,
         overrides: Vec::new(),
+        by_dns: false,
         sink: Vec::new(),
     }
 }

@@ -122,13 +122,22 @@ fn scanner_node(site: &Site, name: &str) -> String {
 
 fn listserv(site: &Site) -> String {
     let root = site.root().display();
+    let sink = site.address("sink");
+    let delivery = if site.options().by_dns {
+        format!(
+            "[delivery]\ndns = ['{}']\nport = {}\n",
+            site.address("dns"),
+            sink.port()
+        )
+    } else {
+        format!("[delivery]\ndefault_route = 'sink'\n[delivery.routes.sink]\nhosts = ['{sink}']\n")
+    };
     format!(
         "hostname = 'lists.example'\nstate = '{root}/state/listserv'\npostmaster = ['postmaster@admin.example']\n\
          verdict_key_files = ['{root}/ca/verdict.key']\ncookie_key_files = ['{root}/ca/cookie.key']\n\
          directory_key_file = '{root}/ca/directory.key'\n[lmtp]\nlisten = '{}'\n[publish]\nlisten = '{}'\n\
-         [spool]\nfree_bytes_min = '64MiB'\n[delivery]\ndefault_route = 'sink'\n[delivery.routes.sink]\nhosts = ['{}']\n",
+         [spool]\nfree_bytes_min = '64MiB'\n{delivery}",
         site.address("listserv"),
         site.address("directory"),
-        site.address("sink"),
     )
 }

@@ -1,6 +1,7 @@
 //! The real spamd and clamd, started offline with rules from the package and a small signature database of our own.
 
 use std::fs;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -114,6 +115,57 @@ fn program(name: &str) -> PathBuf {
     } else {
         name.into()
     }
+}
+
+/// Starts unbound as the name server of zones of our own: everything but `records` (lines of its `local-data`) does not exist.
+/// Ready when it answers; the address must be free for UDP.
+pub fn unbound(
+    folder: &Path,
+    log: &Path,
+    address: SocketAddr,
+    records: &[String],
+) -> Result<Process, String> {
+    make(folder)?;
+    let mut config = format!(
+        "server:\n interface: {}@{}\n access-control: 127.0.0.0/8 allow\n chroot: \"\"\n username: \"\"\n directory: \"{}\"\n \
+         pidfile: \"\"\n do-daemonize: no\n use-syslog: no\n do-not-query-localhost: no\n module-config: \"iterator\"\n \
+         local-zone: \".\" static\n",
+        address.ip(),
+        address.port(),
+        folder.display()
+    );
+    for record in records {
+        config.push_str(&format!(" local-data: \"{record}\"\n"));
+    }
+    let path = folder.join("unbound.conf");
+    write(&path, &config)?;
+    let mut command = Command::new(program("unbound"));
+    command.arg("-d").arg("-c").arg(&path);
+    let mut process = Process::start("unbound", command, log)?;
+    let ready = wait_for(START, || {
+        if !process.running() {
+            return Some(false);
+        }
+        dns_answers(address).then_some(true)
+    });
+    match ready {
+        Some(true) => Ok(process),
+        _ => Err(format!("unbound does not answer:\n{}", process.log())),
+    }
+}
+
+/// Asks for the root's SOA; any answer will do.
+fn dns_answers(address: SocketAddr) -> bool {
+    let question = b"\x00\x07\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x06\x00\x01";
+    let ask = || {
+        let socket = UdpSocket::bind((address.ip(), 0)).ok()?;
+        socket
+            .set_read_timeout(Some(Duration::from_millis(200)))
+            .ok()?;
+        socket.send_to(question, address).ok()?;
+        socket.recv(&mut [0; 512]).ok()
+    };
+    ask().is_some()
 }
 
 /// A database that knows EICAR, as a file and inside others. The strings are split, so that this source trips no scanner.

@@ -67,6 +67,7 @@ fn start() -> Result<Site, String> {
             tls: true,
             json_logs: true,
             overrides: Vec::new(),
+            by_dns: false,
             sink: Vec::new(),
         },
     )?;

@@ -59,6 +59,8 @@ pub struct Options {
     pub json_logs: bool,
     /// For a program's name (`scanner` is for all of them): TOML that is laid over its configuration, in this order.
     pub overrides: Vec<(String, String)>,
+    /// Members' hosts are found by DNS, asked at the site's address `dns`, instead of by the pinned route to the sink.
+    pub by_dns: bool,
     /// Arguments of the sink that follow `mailload sink`; by default it writes Maildirs.
     pub sink: Vec<String>,
 }
@@ -387,6 +389,7 @@ impl Site {
                     ("directory", 10028),
                     ("listserv.control", 9127),
                     ("sink", 2600),
+                    ("dns", 5300),
                 ];
                 for (name, port) in ports {
                     self.addresses
@@ -404,6 +407,7 @@ impl Site {
                     "directory",
                     "listserv.control",
                     "sink",
+                    "dns",
                 ];
                 let host = own_loopback();
                 for name in names {
