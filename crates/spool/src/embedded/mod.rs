@@ -22,11 +22,14 @@ mod load;
 mod lookup;
 mod prepare;
 mod record;
+#[cfg(test)]
+mod record_tests;
 mod recover;
 mod replay;
 mod segment;
 mod settling;
 mod shared;
+mod staged;
 mod state;
 mod sweeper;
 mod writer;

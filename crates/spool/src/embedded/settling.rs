@@ -8,8 +8,9 @@ use super::entry::Position;
 use super::group::Draft;
 use super::job::{Answer, Packed, SettleItem, SettleJob};
 use super::record::Stretch;
+use super::staged::{Written, present};
 use super::state::{Present, State};
-use super::writer::{Written, answer, present};
+use super::writer::answer;
 use crate::Error;
 
 /// A settlement above this many bytes is written in parts of about this size.

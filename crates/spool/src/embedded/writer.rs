@@ -6,20 +6,20 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mail::Timestamp;
 use rusqlite::Connection;
 
-use super::change::{self, Change, Changes};
-use super::entry::{Entry, MessagePlace, Position};
+use super::change::Changes;
 use super::group::{Draft, HEADER};
-use super::job::{AcceptJob, Answer, Carry, Job, Packed};
+use super::job::{AcceptJob, Answer, Job};
 use super::journal::{AppendError, Journal};
 use super::lookup;
-use super::record::{BodyPlace, IdentKey, Stretch};
+use super::record::{BodyPlace, IdentKey};
 use super::settling::Settling;
 use super::shared::{IndexJob, Shared};
-use super::state::Present;
-use crate::{Accepted, Batch, Error, Path};
+use super::staged::{
+    Staged, StagedMessage, Written, commit_carry, commit_message, leave_out, stage_carry,
+};
+use crate::{Accepted, Error, Path};
 
 /// A group takes no further job once it has so many bytes.
 const GROUP_BYTES_MAX: u64 = 8 * 1024 * 1024;
@@ -35,56 +35,6 @@ pub struct Writer {
     /// Settlements too large for one group.
     large: Vec<Settling>,
     transactions: u64,
-}
-
-/// A group's place and time.
-#[derive(Clone, Copy, Debug)]
-pub struct Written {
-    /// Where it starts.
-    pub start: Position,
-    /// Where its bodies start.
-    pub bodies_at: u64,
-    /// When.
-    pub now: Timestamp,
-}
-
-impl Written {
-    /// A stretch of its records as a span.
-    pub fn span(&self, at: Stretch) -> super::entry::Span {
-        change::span(self.start.generation, self.start.offset + HEADER as u64, at)
-    }
-}
-
-/// A message that stands in the group.
-#[derive(Debug)]
-struct StagedMessage {
-    job: AcceptJob,
-    head_at: Stretch,
-    body: BodyPlace,
-    batches_at: Vec<Stretch>,
-    accepted: Accepted,
-}
-
-/// What is answered once the group is durable.
-#[derive(Debug)]
-enum Staged {
-    Message(Box<StagedMessage>),
-    /// Every path was accepted before.
-    Again(Accepted, Answer<Accepted>),
-    Settling(Box<Settling>),
-    Carry(Vec<StagedCarry>, Answer<usize>),
-}
-
-#[derive(Debug)]
-enum StagedCarry {
-    Message {
-        old: MessagePlace,
-        head_at: Stretch,
-        body: BodyPlace,
-        batches: Vec<(Entry, Stretch)>,
-    },
-    State(Entry, Stretch),
-    Other(Change),
 }
 
 impl Writer {
@@ -168,7 +118,7 @@ impl Writer {
                     }
                 }
                 Job::Carry(items, answer) => {
-                    let carried = self.stage_carry(items, &mut draft);
+                    let carried = stage_carry(&self.shared, items, &mut draft);
                     staged.push(Staged::Carry(carried, answer));
                 }
             }
@@ -315,70 +265,6 @@ impl Writer {
         lookup::has_ident(&self.index, key, self.shared.idents_since())
     }
 
-    fn stage_carry(&self, items: Vec<Carry>, draft: &mut Draft) -> Vec<StagedCarry> {
-        let mut staged = Vec::new();
-        for item in items {
-            match item {
-                Carry::Message {
-                    old,
-                    head,
-                    body,
-                    batches,
-                } => {
-                    let state = self.shared.state();
-                    let unchanged = state.carrying.contains(&old.id)
-                        && !state.is_leased(old.id)
-                        && batches.iter().all(|(entry, _)| state.is_idle(entry.id));
-                    drop(state);
-                    if !unchanged {
-                        continue;
-                    }
-                    let body = BodyPlace {
-                        offset: draft.body(&[body]),
-                        length: old.body_length,
-                        checksum: old.checksum,
-                    };
-                    let (entries, packed): (Vec<_>, Vec<_>) = batches.into_iter().unzip();
-                    let (head_at, at) = draft.records.message(&head, body, &packed, &[]);
-                    staged.push(StagedCarry::Message {
-                        old,
-                        head_at,
-                        body,
-                        batches: entries.into_iter().zip(at).collect(),
-                    });
-                }
-                Carry::State { old, bytes } => {
-                    let state = self.shared.state();
-                    if state.carrying.contains(&old.message) && state.is_idle(old.id) {
-                        drop(state);
-                        let arrival = Timestamp(old.arrival);
-                        let at = draft.records.state(None, old.message, arrival, &bytes);
-                        staged.push(StagedCarry::State(old, at));
-                    }
-                }
-                Carry::Finished(all) => {
-                    for (message, batch, generation) in all {
-                        draft.records.finished(None, message, batch, generation);
-                        staged.push(StagedCarry::Other(Change::Finished {
-                            message,
-                            batch,
-                            generation,
-                        }));
-                    }
-                }
-                Carry::Idents(idents) => {
-                    draft.records.idents(&idents);
-                    staged.push(StagedCarry::Other(Change::Idents(idents)));
-                }
-                Carry::Done(generation) => {
-                    draft.records.carried(generation);
-                    staged.push(StagedCarry::Other(Change::Carried(generation)));
-                }
-            }
-        }
-        staged
-    }
-
     // === The group is durable ===
 
     fn commit(&mut self, written: Written, staged: Vec<Staged>) {
@@ -432,129 +318,6 @@ impl Writer {
         }
         self.shared.news.notify_waiters();
     }
-}
-
-fn commit_message(
-    message: StagedMessage,
-    written: Written,
-    state: &mut super::state::State,
-) -> (Change, Box<dyn FnOnce() + Send>) {
-    let job = message.job;
-    let place = MessagePlace {
-        id: job.head.id,
-        head: written.span(message.head_at),
-        body_offset: written.bodies_at + message.body.offset,
-        body_length: message.body.length,
-        checksum: message.body.checksum,
-    };
-    let presents: Vec<Present> = job
-        .batches
-        .iter()
-        .zip(&message.batches_at)
-        .map(|(packed, at)| {
-            present(
-                &packed.batch,
-                &job.head.id,
-                job.head.arrival,
-                written,
-                *at,
-                state,
-            )
-        })
-        .collect();
-    let entries = presents.iter().map(|(entry, _)| entry.clone()).collect();
-    let sequence = written.start.sequence;
-    state.accepted(sequence, place, job.head, presents, &job.idents);
-    let change = Change::Message {
-        place,
-        entries,
-        idents: job.idents,
-    };
-    let accepted = message.accepted;
-    let to = job.answer;
-    (change, Box::new(move || answer(to, Ok(accepted))))
-}
-
-fn commit_carry(carried: StagedCarry, written: Written, state: &mut super::state::State) -> Change {
-    let sequence = written.start.sequence;
-    let again = |old: &Entry, at: Stretch, state: &mut super::state::State| {
-        let mut new = Entry {
-            span: written.span(at),
-            ..old.clone()
-        };
-        if new.track == super::entry::Track::Waiting && new.due <= written.now.0 {
-            new.track = super::entry::Track::Ripe;
-        }
-        state.moved(sequence, old, new.clone());
-        new
-    };
-    match carried {
-        StagedCarry::Message {
-            old,
-            head_at,
-            body,
-            batches,
-        } => {
-            let place = MessagePlace {
-                head: written.span(head_at),
-                body_offset: written.bodies_at + body.offset,
-                ..old
-            };
-            state.message_moved(sequence, place);
-            let entries = batches
-                .iter()
-                .map(|(old, at)| again(old, *at, state))
-                .collect();
-            Change::Message {
-                place,
-                entries,
-                idents: Vec::new(),
-            }
-        }
-        StagedCarry::State(old, at) => Change::State(again(&old, at, state)),
-        StagedCarry::Other(change) => change,
-    }
-}
-
-/// The entry of a batch that was just written.
-pub fn present(
-    batch: &Arc<Batch>,
-    message: &mail::MessageId,
-    arrival: Timestamp,
-    written: Written,
-    at: Stretch,
-    state: &mut super::state::State,
-) -> Present {
-    let number = state.numbers.number(&batch.destination);
-    let span = written.span(at);
-    let entry = change::entry(batch, *message, arrival, number, span, written.now);
-    (entry, batch.clone())
-}
-
-/// Leaves out of the batches whom an ident was accepted for before.
-fn leave_out(job: &mut AcceptJob, paths: &[Path]) {
-    if paths.iter().all(|path| *path == Path::New) {
-        return;
-    }
-    let mut rest = paths.iter();
-    for packed in &mut job.batches {
-        let mut batch = Batch::clone(&packed.batch);
-        let before = batch.recipients.len();
-        batch
-            .recipients
-            .retain(|_| rest.next().is_some_and(|path| *path == Path::New));
-        if batch.recipients.len() != before {
-            *packed = Packed {
-                bytes: super::content::encode_batch(&batch),
-                batch: Arc::new(batch),
-            };
-        }
-    }
-    job.batches
-        .retain(|packed| !packed.batch.recipients.is_empty());
-    let mut rest = paths.iter();
-    job.idents
-        .retain(|_| rest.next().is_some_and(|path| *path == Path::New));
 }
 
 fn refuse(job: Job, error: &Error) {

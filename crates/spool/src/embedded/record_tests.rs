@@ -1,0 +1,244 @@
+//! Tables of the formats: every record comes back as it was written; cut anywhere or of a later version it is an error.
+
+use bytes::Bytes;
+use mail::envelope::{Notify, OriginalRecipient, Ret};
+use mail::{Address, Body, Domain, MailParameters, MessageId, Recipient, ReversePath, Timestamp};
+
+use super::codec::Malformed;
+use super::content::{decode_batch, decode_head, encode_batch, encode_head};
+use super::group::{Draft, Header};
+use super::record::{BodyPlace, Record, Records, read_all};
+use crate::{Batch, BatchId, Class, Destination, Head};
+
+fn recipient(text: &str) -> Recipient {
+    Address::parse(text).unwrap().into()
+}
+
+fn heads() -> Vec<Head> {
+    let plain = Head {
+        id: MessageId(1),
+        arrival: Timestamp(2),
+        accepted: Timestamp(3),
+        reverse_path: ReversePath::Null,
+        parameters: MailParameters::default(),
+        facts: Bytes::new(),
+        body_bytes: 0,
+    };
+    let full = Head {
+        id: MessageId(u128::MAX),
+        arrival: Timestamp(u64::MAX),
+        accepted: Timestamp(1 << 40),
+        reverse_path: ReversePath::parse("\"a b\"@xn--hxajbheg2az3al.xn--jxalpdlp").unwrap(),
+        parameters: MailParameters {
+            body: Body::EightBitMime,
+            smtputf8: true,
+            ret: Some(Ret::Headers),
+            envid: Some("some envid".into()),
+        },
+        facts: vec![0xff; 5000].into(),
+        body_bytes: 1 << 33,
+    };
+    vec![plain, full]
+}
+
+fn batches() -> Vec<Batch> {
+    let mut with_parameters = recipient("δοκιμή@example.org");
+    with_parameters.parameters.notify = Some(Notify {
+        success: false,
+        failure: true,
+        delay: true,
+    });
+    with_parameters.parameters.orcpt = Some(OriginalRecipient {
+        kind: "utf-8".into(),
+        address: "Δοκιμή@example.org".into(),
+    });
+    let plain = Batch {
+        id: BatchId(9),
+        destination: Destination::Expand,
+        class: Class::Ordinary,
+        due: Timestamp(0),
+        attempts: 0,
+        recipients: vec![recipient("a@[192.0.2.1]")],
+        template: Bytes::new(),
+        note: Bytes::new(),
+        reply: "".into(),
+    };
+    let destinations = [
+        Destination::Inside,
+        Destination::Route("smart host".into()),
+        Destination::Domain(Domain::parse("example.org").unwrap()),
+    ];
+    let full = destinations.map(|destination| Batch {
+        destination,
+        class: Class::Urgent,
+        due: Timestamp(u64::MAX),
+        attempts: u32::MAX,
+        recipients: vec![
+            recipient("a@example.org"),
+            with_parameters.clone(),
+            recipient("b@example.net"),
+            recipient("c@example.net"),
+        ],
+        template: vec![1; 300].into(),
+        note: vec![2; 300].into(),
+        reply: "451 4.4.1 später".into(),
+        ..plain.clone()
+    });
+    std::iter::once(plain).chain(full).collect()
+}
+
+/// A packed piece comes back, is refused when cut or flipped, and of a later version tells that.
+fn check<T: PartialEq + std::fmt::Debug>(
+    value: &T,
+    packed: &[u8],
+    decode: impl Fn(&[u8]) -> Result<T, Malformed>,
+) {
+    assert_eq!(decode(packed).as_ref(), Ok(value));
+    for cut in 0..packed.len() {
+        assert!(decode(&packed[..cut]).is_err(), "cut at {cut}");
+    }
+    for at in 0..packed.len() {
+        let mut flipped = packed.to_vec();
+        flipped[at] ^= 0x10;
+        assert!(decode(&flipped).is_err(), "flipped at {at}");
+    }
+    let mut later = packed[..packed.len() - 4].to_vec();
+    later[0] += 1;
+    super::codec::seal(&mut later, 0);
+    assert!(matches!(decode(&later), Err(Malformed::Version { .. })));
+}
+
+#[test]
+fn heads_come_back() {
+    for head in heads() {
+        check(&head, &encode_head(&head), decode_head);
+    }
+}
+
+#[test]
+fn batches_come_back() {
+    for batch in batches() {
+        check(&batch, &encode_batch(&batch), decode_batch);
+    }
+}
+
+#[test]
+fn a_repeated_domain_costs_nothing() {
+    let mut batch = batches().pop().unwrap();
+    batch.recipients = vec![recipient("someone@example.org"); 100];
+    let with_hundred = encode_batch(&batch).len();
+    batch.recipients.truncate(50);
+    assert_eq!(with_hundred - encode_batch(&batch).len(), 50 * 9);
+}
+
+fn all_kinds() -> Records {
+    let mut records = Records::default();
+    let packed: Vec<_> = batches().iter().map(encode_batch).collect();
+    let body = BodyPlace {
+        offset: 7,
+        length: 1 << 33,
+        checksum: 5,
+    };
+    records.message(
+        &encode_head(&heads()[1]),
+        body,
+        &packed,
+        &[[1; 16], [2; 16]],
+    );
+    records.state(None, MessageId(1), Timestamp(2), &packed[1]);
+    records.state(Some(77), MessageId(1), Timestamp(2), &packed[0]);
+    records.finished(Some(77), MessageId(1), BatchId(2), 3);
+    records.finished(None, MessageId(1), BatchId(2), u64::MAX);
+    records.idents(&[([3; 16], Timestamp(4))]);
+    records.carried(12);
+    records.commit(77, 2);
+    records
+}
+
+#[test]
+fn records_come_back_and_name_their_places() {
+    let records = all_kinds();
+    let bytes = records.bytes();
+    let read = read_all(bytes).unwrap();
+    assert_eq!(read.len(), 8);
+    let Record::Message {
+        head,
+        head_at,
+        batches: found,
+        idents,
+        ..
+    } = &read[0]
+    else {
+        panic!("{:?}", read[0]);
+    };
+    let piece = |at: &super::record::Stretch| &bytes[at.offset..at.offset + at.length];
+    assert_eq!(decode_head(piece(head_at)).as_ref(), Ok(&**head));
+    for (batch, at) in found {
+        assert_eq!(decode_batch(piece(at)).as_ref(), Ok(batch));
+    }
+    assert_eq!(idents, &[[1; 16], [2; 16]]);
+    let Record::Part {
+        transaction: 77,
+        record,
+    } = &read[2]
+    else {
+        panic!("{:?}", read[2]);
+    };
+    let Record::State { batch, at, .. } = &**record else {
+        panic!("{record:?}");
+    };
+    assert_eq!(decode_batch(piece(at)).as_ref(), Ok(&**batch));
+}
+
+#[test]
+fn cut_records_are_refused() {
+    let records = all_kinds();
+    let bytes = records.bytes();
+    let mut whole = 0;
+    for cut in 0..bytes.len() {
+        whole += usize::from(read_all(&bytes[..cut]).is_ok());
+    }
+    // Between two records a cut cannot be seen here: the group's checksum sees it.
+    assert_eq!(whole, 8);
+}
+
+#[test]
+fn unknown_kinds_and_versions_are_refused() {
+    // Rows: bytes, whether a newer program is asked for.
+    for (bytes, newer) in [
+        (&[99, 1, 0][..], false),
+        (&[0, 1, 0], false),
+        (&[5, 2, 1, 0], true),
+        (&[5, 0, 1, 0], false),
+        (&[5, 1, 2, 0, 0], false),
+        (&[6, 1, 14, 0, 0, 0, 0, 0, 0, 0, 0, 6, 1, 4, 0, 0, 0], false),
+    ] {
+        let error = read_all(bytes).unwrap_err();
+        assert_eq!(
+            matches!(error, Malformed::Version { .. }),
+            newer,
+            "{bytes:?}: {error}"
+        );
+    }
+}
+
+#[test]
+fn a_group_is_its_own_spools_and_its_own_uses() {
+    let mut draft = Draft::default();
+    draft.records.carried(1);
+    draft.body(&[Bytes::from_static(b"body")]);
+    let bytes = draft.encode(11, 22, 33, Timestamp(44));
+    assert_eq!(bytes.len(), 4096);
+    let header = Header::decode(&bytes, 11, 22).unwrap().unwrap();
+    assert_eq!((header.sequence, header.time), (33, Timestamp(44)));
+    assert_eq!(&bytes[header.bodies_at() as usize..][..4], b"body");
+    // Rows: secret, generation.
+    for (secret, generation) in [(12, 22), (11, 23)] {
+        assert_eq!(Header::decode(&bytes, secret, generation), Ok(None));
+    }
+    for at in 0..64 {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 1;
+        assert_eq!(Header::decode(&flipped, 11, 22), Ok(None), "byte {at}");
+    }
+}
