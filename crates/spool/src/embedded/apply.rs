@@ -105,29 +105,50 @@ impl Applying<'_> {
     }
 
     fn message(&mut self, place: &MessagePlace, entries: &[Entry]) -> rusqlite::Result<()> {
-        if let Some(old) = message(self.transaction, place.id)? {
-            if (old.head.generation, old.head.offset) >= (place.head.generation, place.head.offset)
-            {
-                return Ok(());
-            }
-            // Carried forward: the copy names exactly what is left.
-            let kept: BTreeSet<_> = entries.iter().map(|entry| entry.id).collect();
-            for gone in batches_of(self.transaction, place.id)? {
-                if !kept.contains(&gone.id) {
-                    self.remove(&gone, place.id)?;
-                }
-            }
-            self.weigh(&old, -1);
-            self.usage(place.generation())
-                .supersedes
-                .insert(old.generation());
+        let new = self
+            .transaction
+            .prepare_cached(
+                "INSERT INTO messages VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING",
+            )?
+            .execute(params![
+                blob(place.id.0),
+                place.head.generation as i64,
+                place.head.offset,
+                place.head.length,
+                place.body_offset as i64,
+                place.body_length as i64,
+                place.checksum,
+                entries.len() as i64
+            ])?;
+        if new == 0 {
+            return self.message_again(place, entries);
         }
+        // Without its message no batch of it can be there.
         self.weigh(place, 1);
+        for entry in entries {
+            self.count(entry, 1);
+            self.write(entry)?;
+        }
+        Ok(())
+    }
+
+    /// A message that is known: read again, or carried forward.
+    fn message_again(&mut self, place: &MessagePlace, entries: &[Entry]) -> rusqlite::Result<()> {
+        let Some(old) = message(self.transaction, place.id)? else {
+            return Ok(());
+        };
+        if (old.head.generation, old.head.offset) >= (place.head.generation, place.head.offset) {
+            return Ok(());
+        }
+        self.weigh(&old, -1);
+        self.weigh(place, 1);
+        self.usage(place.generation())
+            .supersedes
+            .insert(old.generation());
         self.transaction
             .prepare_cached(
-                "INSERT INTO messages VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0)
-                 ON CONFLICT (id) DO UPDATE SET generation = ?2, head_offset = ?3, head_length = ?4,
-                     body_offset = ?5, body_length = ?6, checksum = ?7",
+                "UPDATE messages SET generation = ?2, head_offset = ?3, head_length = ?4,
+                     body_offset = ?5, body_length = ?6, checksum = ?7 WHERE id = ?1",
             )?
             .execute(params![
                 blob(place.id.0),
@@ -140,6 +161,13 @@ impl Applying<'_> {
             ])?;
         for entry in entries {
             self.state(entry)?;
+        }
+        // Carried forward: the copy names exactly what is left.
+        let kept: BTreeSet<_> = entries.iter().map(|entry| entry.id).collect();
+        for gone in batches_of(self.transaction, place.id)? {
+            if !kept.contains(&gone.id) {
+                self.remove(&gone, place.id)?;
+            }
         }
         Ok(())
     }
@@ -172,6 +200,10 @@ impl Applying<'_> {
             }
         }
         self.count(new, 1);
+        self.write(new)
+    }
+
+    fn write(&self, new: &Entry) -> rusqlite::Result<()> {
         self.transaction
             .prepare_cached(
                 "REPLACE INTO batches VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",

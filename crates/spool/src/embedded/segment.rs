@@ -13,8 +13,8 @@ use super::entry::Span;
 
 /// Open files at most; the rest are opened when read.
 const OPEN_MAX: usize = 64;
-/// Free segments kept for use again; more are removed.
-pub const FREE_MAX: usize = 4;
+/// Free segments kept for use again; more are removed. Under full load half a dozen come free at once.
+pub const FREE_MAX: usize = 8;
 
 /// What the name of a free one starts with that was never used: not a number, so it is never a released one's.
 const NEW: &str = "new-";
