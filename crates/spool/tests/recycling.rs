@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use mail::Timestamp;
 use shared::*;
 use spool::embedded::{Embedded, Options};
-use spool::{Destination, NewMessage, Path, Spool};
+use spool::{Destination, Destinations, NewMessage, Path, Spool};
 
 const SEGMENT_BYTES: u64 = 64 * 1024;
 const BODY_BYTES: usize = 10_000;
@@ -169,4 +169,75 @@ async fn large_bodies_come_back() {
     }
     finish(&spool, &leases).await;
     shrinks_to(folder.path(), 12 * SEGMENT_BYTES).await;
+}
+
+/// Accepts and finishes so many large messages for [`Destination::Expand`].
+async fn traffic(spool: &dyn Spool, count: usize) {
+    for _ in 0..count {
+        spool
+            .accept(large_message("filler@x.org"), None)
+            .await
+            .unwrap();
+        let mut wanted = everything();
+        wanted.destinations = Destinations::Only(vec![Destination::Expand]);
+        let leases = spool.claim("here", &wanted).await.unwrap();
+        finish(spool, &leases).await;
+    }
+}
+
+/// In how many segments a text stands.
+fn copies(folder: &std::path::Path, text: &str) -> usize {
+    let has = |path: &std::path::PathBuf| {
+        let bytes = std::fs::read(path).unwrap_or_default();
+        bytes
+            .windows(text.len())
+            .any(|window| window == text.as_bytes())
+    };
+    segments(folder).iter().filter(|path| has(path)).count()
+}
+
+/// A message was carried forward and is done, its new place may be used again; but its old one is still there, held by another
+/// message. With the index lost, the old copy must not count.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_copy_does_not_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = Embedded::open(small(folder.path())).unwrap();
+    let now = Timestamp::now();
+    for (to, destination) in [
+        ("held@x.org", Destination::Inside),
+        ("moved@x.org", domain("x.org")),
+    ] {
+        let batches = vec![batch(destination, now, &[to])];
+        let body = format!("this is the body for {to}");
+        spool
+            .accept(message(now, &body, batches), None)
+            .await
+            .unwrap();
+    }
+    let claim = async |destination| {
+        let mut wanted = everything();
+        wanted.destinations = Destinations::Only(vec![destination]);
+        spool.claim("here", &wanted).await.unwrap()
+    };
+    // What is borrowed is not carried forward.
+    assert_eq!(claim(Destination::Inside).await.len(), 1);
+    let start = Instant::now();
+    while copies(folder.path(), "body for moved@x.org") < 2 {
+        assert!(
+            start.elapsed() < Duration::from_secs(30),
+            "never carried forward"
+        );
+        traffic(&spool, 3).await;
+    }
+    let leases = claim(domain("x.org")).await;
+    assert_eq!(names(&leases), ["moved@x.org"]);
+    finish(&spool, &leases).await;
+    traffic(&spool, 60).await;
+    shrinks_to(folder.path(), 12 * SEGMENT_BYTES).await;
+    assert!(copies(folder.path(), "body for held@x.org") > 0);
+    spool.close().await;
+    lose_index(folder.path());
+    let spool = Embedded::open(small(folder.path())).unwrap();
+    let found = contents(&spool).await;
+    assert_eq!(found.keys().collect::<Vec<_>>(), ["held@x.org"]);
 }
