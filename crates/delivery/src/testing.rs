@@ -46,8 +46,10 @@ pub(crate) struct Memory {
     changed: Notify,
     next: AtomicU64,
     pub(crate) claims: AtomicUsize,
-    /// Every settle is refused while true.
+    /// Every claim and every settle is refused while true.
     pub(crate) refuses: AtomicBool,
+    /// Takes no more, and is unhealthy while true; what it has can be worked off.
+    pub(crate) full: AtomicBool,
     /// Settlements in each commit.
     pub(crate) groups: Mutex<Vec<usize>>,
 }
@@ -69,6 +71,7 @@ impl Memory {
             next: AtomicU64::new(1),
             claims: AtomicUsize::new(0),
             refuses: AtomicBool::new(false),
+            full: AtomicBool::new(false),
             groups: Mutex::default(),
         })
     }
@@ -152,6 +155,9 @@ impl Spool for Memory {
     }
 
     async fn claim(&self, _host: &str, wanted: &Wanted) -> Result<Vec<Lease>, Error> {
+        if self.refuses.load(Ordering::Relaxed) {
+            return Err(Error::Poisoned("told to".into()));
+        }
         self.claims.fetch_add(1, Ordering::Relaxed);
         let now = (self.clock)();
         let mut state = self.state.lock().unwrap();
@@ -273,8 +279,9 @@ impl Spool for Memory {
     }
 
     fn unhealthy(&self) -> Option<String> {
-        let refuses = self.refuses.load(Ordering::Relaxed);
-        refuses.then(|| "told to".to_owned())
+        let told = [(&self.refuses, "told to"), (&self.full, "full")];
+        let why = told.iter().find(|(is, _)| is.load(Ordering::Relaxed));
+        why.map(|(_, why)| (*why).to_owned())
     }
 
     fn guarantees(&self) -> Guarantees {

@@ -34,7 +34,8 @@ pub trait Spool: Send + Sync + 'static {
     async fn accept(&self, message: NewMessage, ident: Option<&str>) -> Result<Accepted, Error>;
 
     /// Borrows batches that are due: by lane; first attempts of ordinary mail (live, backlog) by arrival, oldest first, all
-    /// others by due time. Returns at once, with nothing when nothing is due. `host` names who claims.
+    /// others by due time. Returns at once, with nothing when nothing is due. `host` names who claims. A poisoned spool gives
+    /// none; a full one does, since working it off is what makes room.
     async fn claim(&self, host: &str, wanted: &Wanted) -> Result<Vec<Lease>, Error>;
 
     /// Resolves when a claim may find more than it could when this last resolved for the same `seen`: something was accepted,
@@ -51,7 +52,7 @@ pub trait Spool: Send + Sync + 'static {
     /// What waits, by destination and class; costs the same however much waits.
     async fn tally(&self) -> Result<Vec<Tally>, Error>;
 
-    /// Why nothing is acknowledged any more, if so; cheap, for readiness.
+    /// Why nothing is accepted any more, or soon will not be; cheap, for readiness. Only a poisoned spool refuses claims too.
     fn unhealthy(&self) -> Option<String>;
 
     /// What this engine promises.

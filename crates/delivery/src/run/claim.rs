@@ -45,14 +45,9 @@ impl Run {
             return;
         };
         wanted.lanes = lanes;
-        let claimed = match self.parts.spool.unhealthy() {
-            Some(why) => Err(spool::Error::Poisoned(why.into())),
-            None => {
-                let host = &self.parts.settings.host;
-                self.parts.spool.claim(host, wanted).await
-            }
-        };
-        match claimed {
+        // Not asked whether it is healthy: a full spool takes no more, and must all the same be worked off to have room again.
+        let host = &self.parts.settings.host;
+        match self.parts.spool.claim(host, wanted).await {
             Ok(leases) => self.claimed(lanes, leases),
             Err(error) => self.claims.refused(&error),
         }

@@ -51,6 +51,10 @@ impl Drop for Taken {
 /// Borrows what is wanted and due.
 pub async fn claim(shared: &Arc<Shared>, wanted: &Wanted) -> Result<Vec<Lease>, Error> {
     shared.check_open()?;
+    // What is done with a lease could not be settled, and would be done again after the restart.
+    if let Some(refusal) = shared.refusal() {
+        return Err(refusal);
+    }
     let mut taken = Taken {
         shared: shared.clone(),
         leased: Vec::new(),

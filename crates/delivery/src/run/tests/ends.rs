@@ -109,6 +109,15 @@ async fn a_spool_that_refuses_stops_the_engine_and_costs_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_full_spool_is_worked_off() {
+    let bench = Bench::new(World::kind(), Clerk::default(), 10).start();
+    bench.spool.full.store(true, Ordering::Relaxed);
+    bench.spool.add(domain("a.example"), &["one@a.example"]);
+    bench.drained().await;
+    assert_eq!(bench.world.recipients(), ["one@a.example"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_crash_before_the_settlement_repeats_what_was_not_settled_and_no_more() {
     let clock = clock();
     let spool = Memory::new(clock.clone());
@@ -124,7 +133,7 @@ async fn a_crash_before_the_settlement_repeats_what_was_not_settled_and_no_more(
     first.drained().await;
     spool.refuses.store(true, Ordering::Relaxed);
     spool.add(domain("a.example"), &["window@a.example"]);
-    // Claims are refused too while the spool is unhealthy: claim as the engine did a moment before.
+    // Claims are refused too: claim as the engine did a moment before.
     spool.refuses.store(false, Ordering::Relaxed);
     first.pass(Duration::from_millis(6)).await;
     first.running.as_ref().unwrap().abort();
