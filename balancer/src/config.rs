@@ -239,6 +239,11 @@ impl Configuration for Config {
             );
         }
         self.check_names(&mut complain);
+        let inside = self
+            .inside
+            .iter()
+            .flat_map(|files| files.check("inside", true));
+        complaints.extend(inside);
         complaints
     }
 
@@ -305,6 +310,15 @@ mod tests {
         assert!(keys(|c| c.nodes = vec![node("a"), node("b")]).is_empty());
         assert_eq!(keys(|c| c.nodes = vec![node("a"), node("a")]), ["nodes"]);
         assert_eq!(keys(|c| c.nodes = vec![node("a/b")]), ["nodes"]);
+        let files = Files {
+            certificate: "/nonexistent/b.pem".into(),
+            key: "/nonexistent/b.key".into(),
+            authority: Some("/nonexistent/ca.pem".into()),
+        };
+        assert_eq!(
+            keys(|c| c.inside = Some(files.clone())),
+            ["inside.certificate"]
+        );
     }
 
     #[test]

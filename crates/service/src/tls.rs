@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 pub use identity::Identity;
 
+use crate::program::Complaint;
+
 /// `[inside]` / `[tls]`: files in PEM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -24,6 +26,56 @@ pub struct Files {
     /// The site's CA; needed for mutual TLS, absent on a public MX certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority: Option<PathBuf>,
+}
+
+impl Files {
+    /// What a configuration complains of, where these are `[section]`: paths that are relative, files that cannot be read or do
+    /// not fit each other, and, for mutual TLS, a CA that is not named. The same would keep the program from starting.
+    pub fn check(&self, section: &str, mutual: bool) -> Vec<Complaint> {
+        let complaint = |key: &str, what: String, why: &str, remedy: &str| Complaint {
+            key: format!("{section}.{key}"),
+            what,
+            why: why.into(),
+            remedy: remedy.into(),
+        };
+        let authority = self.authority.as_ref();
+        if mutual && authority.is_none() {
+            return vec![complaint(
+                "authority",
+                "missing".into(),
+                "without the site's CA nobody inside can be recognised",
+                "give the path of ca.pem",
+            )];
+        }
+        let named = [("certificate", &self.certificate), ("key", &self.key)];
+        let named = named
+            .into_iter()
+            .chain(authority.map(|path| ("authority", path)));
+        let relative: Vec<Complaint> = named
+            .filter(|(_, path)| path.is_relative())
+            .map(|(key, path)| {
+                let what = format!("relative path {path:?}");
+                let why = "a daemon's working directory is not fixed";
+                complaint(key, what, why, "give an absolute path")
+            })
+            .collect();
+        if !relative.is_empty() {
+            return relative;
+        }
+        let loaded = match mutual {
+            true => Identity::load(self),
+            false => Identity::load_public(self),
+        };
+        let wrong = loaded.err().map(|what| {
+            let why = "no connection could be encrypted with it";
+            let remedy = match mutual {
+                true => "make it with the command `ca node`, readable by this user",
+                false => "name a certificate and its key in PEM, readable by this user",
+            };
+            complaint("certificate", what, why, remedy)
+        });
+        wrong.into_iter().collect()
+    }
 }
 
 /// What a node's certificate says it is: a DNS name of its subject alternative names.

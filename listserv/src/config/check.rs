@@ -27,6 +27,7 @@ impl Configuration for Config {
         self.check_listeners(&mut complaints);
         self.check_bounds(&mut complaints);
         self.check_routes(&mut complaints);
+        self.check_files(&mut complaints);
         complaints
     }
 
@@ -109,16 +110,6 @@ impl Config {
                 );
             }
         }
-        if let Some(inside) = &self.inside
-            && inside.authority.is_none()
-        {
-            say(
-                "inside.authority",
-                "missing".into(),
-                "peers are trusted by a certificate of the site's CA",
-                "name the CA's certificate",
-            );
-        }
     }
 
     fn check_bounds(&self, complaints: &mut Vec<Complaint>) {
@@ -149,6 +140,22 @@ impl Config {
                 remedy: "make it a multiple of lmtp.message_bytes_max".into(),
             });
         }
+    }
+
+    fn check_files(&self, complaints: &mut Vec<Complaint>) {
+        let directory: Vec<_> = self.directory_key_file.iter().cloned().collect();
+        for (key, files) in [
+            ("verdict_key_files", &self.verdict_key_files),
+            ("cookie_key_files", &self.cookie_key_files),
+            ("directory_key_file", &directory),
+        ] {
+            complaints.extend(service::config::check_secrets(key, files));
+        }
+        let inside = self
+            .inside
+            .iter()
+            .flat_map(|files| files.check("inside", true));
+        complaints.extend(inside);
     }
 
     fn check_routes(&self, complaints: &mut Vec<Complaint>) {
@@ -238,6 +245,19 @@ mod tests {
             (
                 "[inside]\ncertificate = \"/c\"\nkey = \"/k\"",
                 "inside.authority",
+            ),
+            (
+                "[inside]\ncertificate = \"/nonexistent/c\"\nkey = \"/nonexistent/k\"\nauthority = \"/nonexistent/a\"",
+                "inside.certificate",
+            ),
+            ("verdict_key_files = [\"verdict.key\"]", "verdict_key_files"),
+            (
+                "cookie_key_files = [\"/nonexistent/key\"]",
+                "cookie_key_files",
+            ),
+            (
+                "directory_key_file = \"/nonexistent/key\"",
+                "directory_key_file",
             ),
         ];
         for (text, key) in table {

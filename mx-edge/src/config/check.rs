@@ -16,6 +16,7 @@ impl Configuration for Config {
         self.check_limits(&mut complaints);
         self.check_times(&mut complaints);
         self.check_inside(&mut complaints);
+        self.check_files(&mut complaints);
         complaints.0
     }
 
@@ -222,14 +223,19 @@ impl Config {
             "every recipient would be unknown",
             "name list hosts, recipients.files or recipients.postfix_maps",
         );
-        complaints.unless(
-            self.inside
-                .as_ref()
-                .is_none_or(|files| files.authority.is_some()),
-            "inside.authority",
-            "missing".into(),
-            "without the site's CA nobody inside can be recognised",
-            "give the path of ca.pem",
-        );
+    }
+
+    fn check_files(&self, complaints: &mut Complaints) {
+        let inside = self
+            .inside
+            .iter()
+            .flat_map(|files| files.check("inside", true));
+        complaints.0.extend(inside);
+        let public = self.tls.iter().map(|public| public.files());
+        let public = public.flat_map(|files| files.check("tls", false));
+        complaints.0.extend(public);
+        let key_files = &self.directory.key_files;
+        let secrets = service::config::check_secrets("directory.key_files", key_files);
+        complaints.0.extend(secrets);
     }
 }

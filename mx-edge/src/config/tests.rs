@@ -76,6 +76,22 @@ fn what_cannot_work_is_complained_of() {
             authority: None,
         });
     });
+    check("inside.certificate", |config| {
+        config.inside = Some(Files {
+            certificate: "/nonexistent/a.pem".into(),
+            key: "/nonexistent/a.key".into(),
+            authority: Some("/nonexistent/ca.pem".into()),
+        });
+    });
+    check("tls.key", |config| {
+        config.tls = Some(PublicCertificate {
+            certificate: "/nonexistent/a.pem".into(),
+            key: "a.key".into(),
+        });
+    });
+    check("directory.key_files", |config| {
+        config.directory.key_files.push("/nonexistent/key".into())
+    });
 }
 
 #[test]

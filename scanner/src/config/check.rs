@@ -28,6 +28,13 @@ impl Configuration for Config {
         self.check_policy(&mut complain);
         self.check_names(&mut complain);
         self.check_inside(&mut complain);
+        let key_files = &self.token.key_files;
+        complaints.extend(service::config::check_secrets("token.key_files", key_files));
+        let inside = self
+            .inside
+            .iter()
+            .flat_map(|files| files.check("inside", true));
+        complaints.extend(inside);
         complaints
     }
 
@@ -102,7 +109,7 @@ impl Config {
         }
     }
 
-    /// Levels and keys.
+    /// Levels.
     fn check_policy(&self, complain: &mut impl FnMut(&str, String, &str, &str)) {
         let levels = [self.levels.tag, self.levels.kill];
         if !levels.iter().all(|level| level.is_finite()) || self.levels.tag > self.levels.kill {
@@ -113,16 +120,6 @@ impl Config {
                 "mail is marked before it is refused",
                 "give kill at least tag",
             );
-        }
-        for file in &self.token.key_files {
-            if let Err(error) = service::config::secret(file) {
-                complain(
-                    "token.key_files",
-                    error,
-                    "verdicts are signed by it",
-                    "make it with `scanner ca init`",
-                );
-            }
         }
     }
 
@@ -229,6 +226,15 @@ mod tests {
         assert_eq!(
             keys(|c| c.token.key_files.push("/nonexistent".into())),
             ["token.key_files"]
+        );
+        let files = service::tls::Files {
+            certificate: "scan.pem".into(),
+            key: "/nonexistent/scan.key".into(),
+            authority: Some("/nonexistent/ca.pem".into()),
+        };
+        assert_eq!(
+            keys(|c| c.inside = Some(files.clone())),
+            ["inside.certificate"]
         );
     }
 

@@ -51,6 +51,43 @@ fn handshake(
 }
 
 #[test]
+fn a_configuration_complains_of_files_that_would_not_load() {
+    let dir = site(&[Role::Scanner]);
+    authority::node(dir.path(), "other", &[Role::Scanner], &[]).unwrap();
+    let good = files(dir.path(), "n");
+    let check = |change: &dyn Fn(&mut Files), mutual: bool, wanted: &[&str]| {
+        let mut files = good.clone();
+        change(&mut files);
+        let complaints = files.check("inside", mutual);
+        let keys: Vec<_> = complaints.iter().map(|one| one.key.as_str()).collect();
+        assert_eq!(keys, wanted, "{complaints:?}");
+    };
+    check(&|_| {}, true, &[]);
+    check(&|files| files.authority = None, true, &["inside.authority"]);
+    check(&|files| files.authority = None, false, &[]);
+    check(
+        &|files| {
+            files.key = "n.key".into();
+            files.authority = Some("ca.pem".into());
+        },
+        true,
+        &["inside.key", "inside.authority"],
+    );
+    let missing = dir.path().join("missing.pem");
+    check(
+        &|files| files.authority = Some(missing.clone()),
+        true,
+        &["inside.certificate"],
+    );
+    let others = dir.path().join("other.key");
+    check(
+        &|files| files.key = others.clone(),
+        true,
+        &["inside.certificate"],
+    );
+}
+
+#[test]
 fn peers_of_one_site_know_each_others_roles() {
     let dir = site(&[Role::Scanner, Role::MxEdge]);
     let identity = Identity::load(&files(dir.path(), "n")).unwrap();
