@@ -23,8 +23,11 @@ fn make_run_leaves_no_process_behind() {
     let mut command = Command::new(settings().binaries.join("mailflow-local"));
     command.arg(&root).stdin(Stdio::null());
     let mut run = Process::start("make run", command, &log).expect("it starts");
-    wait_for(PATIENCE, || run.log().contains("\nready\n").then_some(()))
-        .unwrap_or_else(|| panic!("not ready:\n{}", run.log()));
+    let ready = wait_for(PATIENCE, || match run.log().contains("\nready\n") {
+        true => Some(true),
+        false => (!run.running()).then_some(false),
+    });
+    assert_eq!(ready, Some(true), "not ready:\n{}", run.log());
 
     // The command that it prints, word for word.
     let shown = run.log();
