@@ -5,10 +5,11 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use serde_json::{Value, json};
-use service::control::Request;
+use service::control::{Peer, Request};
 use service::program::Invocation;
+use service::tls::Role;
 
 use crate::pool::{Refusal, Registration, is_name};
 use crate::shared::Shared;
@@ -120,12 +121,24 @@ pub fn registration(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
+/// Whether a peer with a certificate of these names may register a node of that name; without any it is on plain loopback. A
+/// role's name is in many certificates and no node's own.
+fn may_be_called(name: &str, names: &[String]) -> bool {
+    let is_role = Role::ALL.iter().any(|role| role.name() == name);
+    names.is_empty() || !is_role && names.iter().any(|own| own == name)
+}
+
 async fn register(
     State(shared): State<Arc<Shared>>,
+    Extension(peer): Extension<Peer>,
     Json(registration): Json<Registration>,
 ) -> (StatusCode, Json<Value>) {
     let outcomes = &shared.metrics.registrations;
-    match shared.register(&registration) {
+    let registered = match may_be_called(&registration.name, &peer.names) {
+        true => shared.register(&registration),
+        false => Err(Refusal::Foreign),
+    };
+    match registered {
         Ok(()) => {
             outcomes.with_label_values(&["taken"]).inc();
             let lease_seconds = shared.config().registration.lease.as_secs_f64();
@@ -139,10 +152,29 @@ async fn register(
             tracing::warn!(event = "registration", node = registration.name, refusal = %refusal);
             let code = match refusal {
                 Refusal::BadName => StatusCode::BAD_REQUEST,
+                Refusal::Foreign => StatusCode::FORBIDDEN,
                 Refusal::Static | Refusal::Held(_) => StatusCode::CONFLICT,
                 Refusal::Full => StatusCode::SERVICE_UNAVAILABLE,
             };
             (code, Json(json!({ "error": refusal.to_string() })))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_goes_by_its_certificates_name() {
+        let shown = ["scan-1".to_owned(), "scanner".to_owned()];
+        for (name, names, expected) in [
+            ("scan-1", &shown[..], true),
+            ("scan-2", &shown[..], false),
+            ("scanner", &shown[..], false),
+            ("anything", &[], true),
+        ] {
+            assert_eq!(may_be_called(name, names), expected, "{name}");
         }
     }
 }

@@ -36,6 +36,11 @@ pub enum Refusal {
     /// Not a name.
     #[error("a name is 1 to 64 letters, digits, dots, hyphens or underscores")]
     BadName,
+    /// The certificate that was shown is another node's.
+    #[error(
+        "the certificate shown does not name this node; make one with `ca node DIR NAME --role scanner`"
+    )]
+    Foreign,
     /// The name is in the configuration.
     #[error("this name belongs to a static node")]
     Static,
