@@ -20,6 +20,18 @@ use crate::replies::{self, Plan};
 use crate::spf;
 use crate::through::Tried;
 
+/// The message below our field. One that does not begin with a field, nor with the blank line that ends a header, gets that line
+/// first: its text would read as a header, or go on with ours.
+fn below(received: String, message: Bytes) -> Vec<Bytes> {
+    let text = header::fields(&message).next().is_none();
+    let blank = if text && !message.starts_with(b"\r\n") && !message.is_empty() {
+        Bytes::from_static(b"\r\n")
+    } else {
+        Bytes::new()
+    };
+    vec![Bytes::from(received), blank, message]
+}
+
 /// One message being taken.
 pub struct Take<'a> {
     /// The edge.
@@ -97,7 +109,7 @@ impl Take<'_> {
             },
             arrival,
             envelope,
-            body: vec![Bytes::from(received), message],
+            body: below(received, message),
         }
     }
 
@@ -310,5 +322,24 @@ impl Take<'_> {
             way,
             reply = %reply
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_without_a_header_does_not_become_one() {
+        for (message, expected) in [
+            ("Subject: x\r\n\r\ny\r\n", "R: r\r\nSubject: x\r\n\r\ny\r\n"),
+            ("\r\ny\r\n", "R: r\r\n\r\ny\r\n"),
+            ("just text\r\n", "R: r\r\n\r\njust text\r\n"),
+            (" folded\r\n", "R: r\r\n\r\n folded\r\n"),
+            ("", "R: r\r\n"),
+        ] {
+            let parts = below("R: r\r\n".into(), Bytes::from_static(message.as_bytes()));
+            assert_eq!(parts.concat(), expected.as_bytes(), "{message:?}");
+        }
     }
 }
