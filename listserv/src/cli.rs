@@ -226,6 +226,7 @@ fn ask(command: Command) -> Ask {
 /// A line an entry; a message in full.
 fn print(answer: &Value) -> String {
     match answer {
+        Value::Array(entries) if entries.is_empty() => "none".into(),
         Value::Array(entries) => entries.iter().map(line).collect::<Vec<_>>().join("\n"),
         Value::Object(fields) => fields
             .iter()
@@ -308,7 +309,7 @@ mod tests {
                 "address=a@b owners=x,y",
             ),
             (json!({"members": 3}), "members: 3"),
-            (json!([]), ""),
+            (json!([]), "none"),
         ];
         for (answer, expected) in table {
             assert_eq!(print(&answer), expected);
