@@ -411,7 +411,8 @@ impl Site {
                 ];
                 let host = own_loopback();
                 for name in names {
-                    self.addresses.insert(name.into(), free_port(host)?);
+                    let address = self.free_address(host)?;
+                    self.addresses.insert(name.into(), address);
                 }
             }
         }
@@ -429,12 +430,24 @@ impl Site {
         for (suffix, port) in documented {
             let address = match self.options.layout {
                 Layout::Documented => SocketAddr::new(host, port + offset),
-                Layout::Any => free_port(host)?,
+                Layout::Any => self.free_address(host)?,
             };
             self.addresses
                 .insert(format!("scanner-{number}{suffix}"), address);
         }
         Ok(())
+    }
+
+    /// An address that the system has free, and that none of the site's programs will want.
+    fn free_address(&self, host: IpAddr) -> Result<SocketAddr, String> {
+        loop {
+            let listener = TcpListener::bind((host, 0));
+            let address = listener.and_then(|listener| listener.local_addr());
+            let address = address.map_err(|error| format!("no free port on {host}: {error}"))?;
+            if !self.addresses.values().any(|taken| *taken == address) {
+                return Ok(address);
+            }
+        }
     }
 
     fn add_scanner_addresses(&mut self, name: &str) -> Result<(), String> {
@@ -467,10 +480,4 @@ fn program_of(name: &str) -> &str {
 fn own_loopback() -> IpAddr {
     let [.., high, middle, low] = std::process::id().to_be_bytes();
     IpAddr::V4(Ipv4Addr::new(127, 64 | high, middle, low.clamp(1, 254)))
-}
-
-fn free_port(host: IpAddr) -> Result<SocketAddr, String> {
-    let listener =
-        TcpListener::bind((host, 0)).map_err(|error| format!("no free port on {host}: {error}"))?;
-    listener.local_addr().map_err(|error| error.to_string())
 }
