@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::directory::{Directory, Names};
+use crate::directory::{Directory, Names, hex};
 use crate::metrics::{Metrics, count};
 use crate::secrets::Secrets;
 
@@ -116,8 +116,7 @@ fn document(names: &Names, domains: &[String], keys: Option<&Keys>) -> Value {
     document["version"] = version.into();
     if let Some(keys) = keys {
         let tag = keys.sign(&[version.as_bytes(), rest.to_string().as_bytes()]);
-        let hex: String = tag.iter().map(|byte| format!("{byte:02x}")).collect();
-        document["signature"] = hex.into();
+        document["signature"] = hex(&tag).into();
     }
     document
 }

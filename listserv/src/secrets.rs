@@ -8,6 +8,7 @@ use mail::verdict::Keys;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::config::Config;
+use crate::directory::hex;
 
 /// Bytes of a secret that we make.
 const SECRET_BYTES: usize = 32;
@@ -63,7 +64,7 @@ fn own(path: &Path) -> Result<PathBuf, String> {
     SystemRandom::new()
         .fill(&mut secret)
         .map_err(|_| "no randomness".to_owned())?;
-    let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = hex(&secret);
     let made = path.with_extension("new");
     let mut file = std::fs::OpenOptions::new()
         .write(true)

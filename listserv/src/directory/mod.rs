@@ -18,7 +18,7 @@ use mail::Address;
 use tokio::sync::watch;
 
 pub use members::Joined;
-pub use names::{Names, Target, is_role};
+pub use names::{Names, Target, hex, is_role};
 pub use schema::Store;
 
 /// How long a statement waits for another process that holds the file.

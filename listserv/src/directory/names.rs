@@ -147,7 +147,7 @@ fn sorted(names: &HashMap<String, Address>) -> Vec<String> {
 }
 
 /// Lower-case hexadecimal.
-fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
