@@ -1,7 +1,7 @@
 //! What an operator does with held mail: release it inwards again, or drop it. Works through the spool's own interface.
 
 use mail::{Recipient, Timestamp};
-use spool::{Class, Destination, Destinations, Lease, NewBatch, Outcome, Settlement, Wanted};
+use spool::{Class, Destination, Destinations, Ends, Lease, NewBatch, Outcome, Settlement, Wanted};
 use tracing::info;
 
 use crate::ended::{Ended, Kind, Line};
@@ -56,6 +56,7 @@ fn settlement(lease: &Lease, kind: Kind, now: Timestamp) -> Settlement {
         batch: lease.batch.id,
         token: lease.token,
         outcome,
+        ends: Ends::default(),
     }
 }
 

@@ -110,6 +110,7 @@ impl Memory {
             template: Bytes::new(),
             note: Bytes::new(),
             reply: Box::default(),
+            held: None,
         };
         let mut state = self.state.lock().unwrap();
         state.heads.insert(id, (Arc::new(head), body));
@@ -230,6 +231,7 @@ impl Spool for Memory {
             batch,
             token,
             outcome,
+            ends: _,
         } in settlements
         {
             let Some((_, held, fence)) = state.batches.get_mut(&batch) else {
@@ -276,6 +278,22 @@ impl Spool for Memory {
 
     async fn tally(&self) -> Result<Vec<Tally>, Error> {
         Ok(Vec::new())
+    }
+
+    async fn select(&self, _: &Predicate, _: Action) -> Result<Selected, Error> {
+        Err(Error::Closed)
+    }
+
+    async fn find(&self, _: &Predicate, _: After, _: usize) -> Result<Vec<Found>, Error> {
+        Err(Error::Closed)
+    }
+
+    async fn ledger(&self) -> Result<Ledger, Error> {
+        Err(Error::Closed)
+    }
+
+    fn vitals(&self) -> Vitals {
+        Vitals::default()
     }
 
     fn unhealthy(&self) -> Option<String> {

@@ -13,7 +13,7 @@ use mail::{Address, MailParameters, ReversePath, Timestamp};
 use spool::embedded::disk::{Disk, File, Free, System, write_all_at};
 use spool::embedded::{Embedded, Options};
 use spool::{
-    Class, Destination, Destinations, NewBatch, NewMessage, Outcome, Seen, Settlement, Spool,
+    Class, Destination, Destinations, Ends, NewBatch, NewMessage, Outcome, Seen, Settlement, Spool,
     Wanted,
 };
 use tokio::sync::oneshot;
@@ -92,6 +92,7 @@ async fn consume(spool: Arc<Embedded>) {
             batch: lease.batch.id,
             token: lease.token,
             outcome: Outcome::Finished,
+            ends: Ends::default(),
         });
         if spool.settle(finished.collect()).await.is_err() {
             return;

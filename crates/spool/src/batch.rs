@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use mail::{Domain, Recipient, Timestamp};
 
+use crate::HoldId;
+
 /// Something to be done with a message for some recipients, about a hundred at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewBatch {
@@ -61,6 +63,8 @@ pub struct Batch {
     pub note: Bytes,
     /// The last reply, in one line; empty before the first attempt.
     pub reply: Box<str>,
+    /// The hold by which it is kept from being attempted.
+    pub held: Option<HoldId>,
 }
 
 /// A batch's name.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mail::{Recipient, Timestamp};
 
-use crate::{Batch, BatchId, Destination, Head, NewBatch};
+use crate::{Batch, BatchId, Destination, Ends, Head, NewBatch};
 
 /// Which batches are wanted, and how many from each lane at most (in the order of [`Lane::ALL`]).
 #[derive(Clone, Debug)]
@@ -46,6 +46,8 @@ pub struct Settlement {
     pub token: u64,
     /// What came of it.
     pub outcome: Outcome,
+    /// How those of its recipients ended who are not left; none for a batch that is replaced.
+    pub ends: Ends,
 }
 
 /// What came of a batch: its full new state.

@@ -10,17 +10,23 @@ pub mod embedded;
 mod error;
 mod lane;
 mod lease;
+mod ledger;
 pub mod memory;
 mod message;
+mod select;
 mod tally;
+mod vitals;
 
 pub use batch::{Batch, BatchId, Class, Destination, NewBatch};
 pub use clock::Clock;
 pub use error::{Error, Guarantees};
 pub use lane::Lane;
 pub use lease::{Destinations, Lease, Outcome, Seen, Settlement, Wanted};
+pub use ledger::{Ends, Ledger};
 pub use message::{Accepted, Head, NewMessage, Path};
+pub use select::{Action, After, Condition, Found, HoldId, Matcher, Pattern, Predicate, Selected};
 pub use tally::Tally;
+pub use vitals::Vitals;
 
 use bytes::Bytes;
 use mail::MessageId;
@@ -51,6 +57,25 @@ pub trait Spool: Send + Sync + 'static {
 
     /// What waits, by destination and class; costs the same however much waits.
     async fn tally(&self) -> Result<Vec<Tally>, Error>;
+
+    /// Does something to all that is meant, durably and in steps, while the spool works on: a crash leaves some of it done, and
+    /// doing it again does the rest. Recipients of a batch that are not meant go on in a batch of their own. What is being
+    /// attempted is left to its attempt; what that leaves is treated like the others.
+    async fn select(&self, predicate: &Predicate, action: Action) -> Result<Selected, Error>;
+
+    /// At most `limit` of what is meant, by id, behind `after`.
+    async fn find(
+        &self,
+        predicate: &Predicate,
+        after: After,
+        limit: usize,
+    ) -> Result<Vec<Found>, Error>;
+
+    /// How every recipient ended, or that it waits; costs the same however much waits.
+    async fn ledger(&self) -> Result<Ledger, Error>;
+
+    /// How it is.
+    fn vitals(&self) -> Vitals;
 
     /// Why nothing is accepted any more, or soon will not be; cheap, for readiness. Only a poisoned spool refuses claims too.
     fn unhealthy(&self) -> Option<String>;

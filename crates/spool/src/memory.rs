@@ -11,8 +11,9 @@ use mail::{MessageId, Timestamp};
 use tokio::sync::Notify;
 
 use crate::{
-    Accepted, Batch, BatchId, Clock, Destination, Destinations, Error, Guarantees, Head, Lane,
-    Lease, NewBatch, NewMessage, Outcome, Path, Seen, Settlement, Spool, Tally, Wanted,
+    Accepted, Action, After, Batch, BatchId, Clock, Destination, Destinations, Error, Found,
+    Guarantees, Head, Lane, Lease, Ledger, NewBatch, NewMessage, Outcome, Path, Predicate, Seen,
+    Selected, Settlement, Spool, Tally, Vitals, Wanted,
 };
 
 /// The engine.
@@ -86,6 +87,7 @@ impl Inner {
             template: new.template,
             note: Bytes::new(),
             reply: "".into(),
+            held: None,
         };
         if !batch.recipients.is_empty() {
             let held = Held {
@@ -303,6 +305,7 @@ impl Spool for Memory {
                     batches: 0,
                     recipients: 0,
                     leased: 0,
+                    held: 0,
                     oldest: Timestamp(u64::MAX),
                     next_due: Timestamp(u64::MAX),
                 });
@@ -313,6 +316,22 @@ impl Spool for Memory {
             line.next_due = line.next_due.min(due);
         }
         Ok(lines.into_values().collect())
+    }
+
+    async fn select(&self, _: &Predicate, _: Action) -> Result<Selected, Error> {
+        Err(Error::Closed)
+    }
+
+    async fn find(&self, _: &Predicate, _: After, _: usize) -> Result<Vec<Found>, Error> {
+        Err(Error::Closed)
+    }
+
+    async fn ledger(&self) -> Result<Ledger, Error> {
+        Err(Error::Closed)
+    }
+
+    fn vitals(&self) -> Vitals {
+        Vitals::default()
     }
 
     fn unhealthy(&self) -> Option<String> {

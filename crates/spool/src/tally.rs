@@ -17,6 +17,8 @@ pub struct Tally {
     pub recipients: u64,
     /// Of the batches, those leased.
     pub leased: u64,
+    /// Of the batches, those held.
+    pub held: u64,
     /// Arrival of the oldest message among them.
     pub oldest: Timestamp,
     /// When the next one is due; the present when some are due or leased already.

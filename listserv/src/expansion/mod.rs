@@ -14,7 +14,8 @@ use mail::recipient::ListAddress;
 use mail::{Address, RcptParameters, Recipient, Reply, Timestamp};
 use service::shutdown::Shutdown;
 use spool::{
-    Class, Destination, Destinations, Lease, NewBatch, Outcome, Seen, Settlement, Spool, Wanted,
+    Class, Destination, Destinations, Ends, Lease, NewBatch, Outcome, Seen, Settlement, Spool,
+    Wanted,
 };
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -168,6 +169,7 @@ impl Expander {
             batch: lease.batch.id,
             token: lease.token,
             outcome,
+            ends: Ends::default(),
         };
         if let Err(error) = self.spool.settle(vec![settlement]).await {
             // Nothing is lost: it is expanded again, to the same batches under the same number.

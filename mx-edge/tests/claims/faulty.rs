@@ -71,6 +71,27 @@ impl Spool for Faulty {
         self.inner.tally().await
     }
 
+    async fn select(&self, predicate: &Predicate, action: Action) -> Result<Selected, Error> {
+        self.inner.select(predicate, action).await
+    }
+
+    async fn find(
+        &self,
+        predicate: &Predicate,
+        after: After,
+        limit: usize,
+    ) -> Result<Vec<Found>, Error> {
+        self.inner.find(predicate, after, limit).await
+    }
+
+    async fn ledger(&self) -> Result<Ledger, Error> {
+        self.inner.ledger().await
+    }
+
+    fn vitals(&self) -> Vitals {
+        self.inner.vitals()
+    }
+
     fn unhealthy(&self) -> Option<String> {
         (self.fault() == Fault::Poisoned).then(|| "spool poisoned: sync failed".into())
     }

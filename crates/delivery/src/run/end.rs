@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mail::Timestamp;
-use spool::{Lease, Outcome, Settlement};
+use spool::{Ends, Lease, Outcome, Settlement};
 use tokio::task::{Id, JoinError};
 use tokio::time::Instant;
 
@@ -138,6 +138,7 @@ impl Run {
             batch: lease.batch.id,
             token: lease.token,
             outcome,
+            ends: Ends::default(),
         });
     }
 

@@ -41,6 +41,7 @@ fn work(n: u128, host: &str, lane: Lane) -> Work {
         template: Bytes::new(),
         note: Bytes::new(),
         reply: Box::default(),
+        held: None,
     };
     Work {
         lease: Lease {

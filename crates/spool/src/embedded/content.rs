@@ -204,6 +204,7 @@ pub fn decode_batch(bytes: &[u8]) -> Result<Batch, Malformed> {
         template,
         note,
         reply,
+        held: None,
     })
 }
 

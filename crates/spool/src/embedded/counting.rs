@@ -69,6 +69,7 @@ fn count(shared: &Shared, line: Line, found: &HashMap<Line, u64>) -> Result<Opti
                         batches: count.batches,
                         recipients: count.recipients,
                         leased: count.leased,
+                        held: 0,
                         // Unknown only when it was settled this very moment.
                         oldest: Timestamp(oldest.unwrap_or(now.0)),
                         next_due: Timestamp(next.unwrap_or(now.0).max(now.0)),

@@ -44,7 +44,8 @@ use mail::MessageId;
 use tokio::sync::oneshot;
 
 use crate::{
-    Accepted, Clock, Error, Guarantees, Lease, NewMessage, Seen, Settlement, Spool, Tally, Wanted,
+    Accepted, Action, After, Clock, Error, Found, Guarantees, Lease, Ledger, NewMessage, Predicate,
+    Seen, Selected, Settlement, Spool, Tally, Vitals, Wanted,
 };
 use job::Job;
 use prepare::Prepare;
@@ -203,6 +204,22 @@ impl Spool for Embedded {
         self.shared.check_open()?;
         let shared = self.shared.clone();
         claiming::blocking(move || counting::tally(&shared)).await?
+    }
+
+    async fn select(&self, _: &Predicate, _: Action) -> Result<Selected, Error> {
+        Err(Error::Closed)
+    }
+
+    async fn find(&self, _: &Predicate, _: After, _: usize) -> Result<Vec<Found>, Error> {
+        Err(Error::Closed)
+    }
+
+    async fn ledger(&self) -> Result<Ledger, Error> {
+        Err(Error::Closed)
+    }
+
+    fn vitals(&self) -> Vitals {
+        Vitals::default()
     }
 
     fn unhealthy(&self) -> Option<String> {

@@ -133,6 +133,7 @@ fn pack(_message: MessageId, id: BatchId, new: NewBatch) -> Result<Packed, Error
         template: new.template,
         note: Bytes::new(),
         reply: "".into(),
+        held: None,
     }))
 }
 

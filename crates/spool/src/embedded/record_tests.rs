@@ -62,6 +62,7 @@ fn batches() -> Vec<Batch> {
         template: Bytes::new(),
         note: Bytes::new(),
         reply: "".into(),
+        held: None,
     };
     let destinations = [
         Destination::Inside,

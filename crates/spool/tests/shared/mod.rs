@@ -11,8 +11,8 @@ use bytes::Bytes;
 use mail::{Address, Domain, MailParameters, Recipient, ReversePath, Timestamp};
 use spool::embedded::{Embedded, Options};
 use spool::{
-    Class, Clock, Destination, Destinations, Lease, NewBatch, NewMessage, Outcome, Settlement,
-    Spool, Wanted,
+    Class, Clock, Destination, Destinations, Ends, Lease, NewBatch, NewMessage, Outcome,
+    Settlement, Spool, Wanted,
 };
 
 /// A clock that stands still until it is set.
@@ -115,6 +115,7 @@ pub fn settlement(lease: &Lease, outcome: Outcome) -> Settlement {
         batch: lease.batch.id,
         token: lease.token,
         outcome,
+        ends: Ends::default(),
     }
 }
 

@@ -1,0 +1,24 @@
+//! How an engine is: figures for readiness, metrics and alerts.
+
+use std::time::Duration;
+
+/// Cheap to ask for; as of the last moment that the engine looked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Vitals {
+    /// Free bytes where the spool is; none where that means nothing.
+    pub bytes_free: Option<u64>,
+    /// Free inodes likewise.
+    pub inodes_free: Option<u64>,
+    /// Bytes that the spool takes.
+    pub bytes_used: u64,
+    /// How long making something durable took lately (moving average).
+    pub sync: Duration,
+    /// The longest of the last minute.
+    pub sync_worst: Duration,
+    /// Bytes of messages that wait to be made durable.
+    pub waiting_bytes: u64,
+    /// Changes that the index has not read yet.
+    pub index_behind: u64,
+    /// Bodies and batches set aside as corrupt since the start.
+    pub set_aside: u64,
+}
