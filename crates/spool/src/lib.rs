@@ -74,6 +74,10 @@ pub trait Spool: Send + Sync + 'static {
     /// How every recipient ended, or that it waits; costs the same however much waits.
     async fn ledger(&self) -> Result<Ledger, Error>;
 
+    /// Makes a consistent copy of it, as of some moment during the call, in the folder `to`, which must not be there; mail goes on.
+    /// Returns the bytes copied.
+    async fn backup(&self, to: &std::path::Path) -> Result<u64, Error>;
+
     /// How it is.
     fn vitals(&self) -> Vitals;
 

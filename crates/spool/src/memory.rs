@@ -330,6 +330,13 @@ impl Spool for Memory {
         Err(Error::Closed)
     }
 
+    async fn backup(&self, to: &std::path::Path) -> Result<u64, Error> {
+        Err(Error::Io {
+            path: to.to_owned(),
+            source: Arc::new(std::io::ErrorKind::Unsupported.into()),
+        })
+    }
+
     fn vitals(&self) -> Vitals {
         Vitals::default()
     }

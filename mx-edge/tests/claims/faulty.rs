@@ -88,6 +88,10 @@ impl Spool for Faulty {
         self.inner.ledger().await
     }
 
+    async fn backup(&self, to: &std::path::Path) -> Result<u64, Error> {
+        self.inner.backup(to).await
+    }
+
     fn vitals(&self) -> Vitals {
         self.inner.vitals()
     }

@@ -43,6 +43,7 @@ pub fn forward(shared: &Arc<Shared>, generation: u64, remembers: bool) -> Result
         segments: &shared.segments,
         secret: shared.secret,
         corrupt: &shared.corrupt,
+        damage: Default::default(),
     };
     replay
         .segment(from, |group| {

@@ -64,6 +64,13 @@ impl Header {
         out
     }
 
+    /// The secret that a header of this use of the segment names, whatever spool's it is.
+    pub fn secret_of(bytes: &[u8], generation: u64) -> Option<u64> {
+        let secret = bytes.get(8..16)?.try_into().ok().map(u64::from_le_bytes)?;
+        let found = Self::decode(bytes, secret, generation);
+        found.ok().flatten().map(|header| header.secret)
+    }
+
     /// Reads a header of this spool and this use of the segment; `None` when there is none.
     pub fn decode(bytes: &[u8], secret: u64, generation: u64) -> Result<Option<Self>, Malformed> {
         let Some(content) = bytes

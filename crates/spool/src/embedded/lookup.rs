@@ -105,6 +105,35 @@ pub fn message(connection: &Connection, id: MessageId) -> rusqlite::Result<Optio
         .optional()
 }
 
+/// Messages, batches and recipients in all.
+pub fn totals(connection: &Connection) -> rusqlite::Result<(u64, u64, u64)> {
+    connection.query_row(
+        "SELECT (SELECT count(*) FROM messages), coalesce(sum(batches), 0), coalesce(sum(recipients), 0) FROM lines",
+        [],
+        |row| Ok((number(row, 0)?, number(row, 1)?, number(row, 2)?)),
+    )
+}
+
+/// The next `limit` messages behind `after`, by id.
+pub fn messages_after(
+    connection: &Connection,
+    after: Option<MessageId>,
+    limit: usize,
+) -> rusqlite::Result<Vec<MessagePlace>> {
+    let ids: Vec<MessageId> = connection
+        .prepare_cached("SELECT id FROM messages WHERE id > ?1 ORDER BY id LIMIT ?2")?
+        .query_map(
+            params![
+                after.map_or(Vec::new(), |id| blob(id.0).to_vec()),
+                limit as i64
+            ],
+            |row| Ok(MessageId(id(row, 0)?)),
+        )?
+        .collect::<rusqlite::Result<_>>()?;
+    let places = ids.into_iter().map(|id| message(connection, id));
+    places.filter_map(Result::transpose).collect()
+}
+
 /// The batches of a message: their ids share its upper half.
 pub fn batches_of(connection: &Connection, id: MessageId) -> rusqlite::Result<Vec<Entry>> {
     let low = id.0 >> 64 << 64;

@@ -4,6 +4,7 @@
 //! memory; what is not there is read from the index. Three threads: writer, indexer, sweeper.
 
 mod apply;
+pub mod backup;
 mod carry;
 mod change;
 mod claiming;
@@ -20,6 +21,7 @@ mod job;
 mod journal;
 mod load;
 mod lookup;
+pub mod offline;
 mod prepare;
 mod record;
 #[cfg(test)]
@@ -216,6 +218,12 @@ impl Spool for Embedded {
 
     async fn ledger(&self) -> Result<Ledger, Error> {
         Err(Error::Closed)
+    }
+
+    async fn backup(&self, to: &std::path::Path) -> Result<u64, Error> {
+        self.shared.check_open()?;
+        let (shared, to) = (self.shared.clone(), to.to_owned());
+        claiming::blocking(move || backup::backup(&shared, &to)).await?
     }
 
     fn vitals(&self) -> Vitals {

@@ -53,7 +53,7 @@ pub struct Recovered {
     pub lock: std::fs::File,
 }
 
-fn failed(path: &Path) -> impl Fn(io::Error) -> Error {
+pub(super) fn failed(path: &Path) -> impl Fn(io::Error) -> Error {
     let path = path.to_owned();
     move |error| Error::Io {
         path: path.clone(),
@@ -96,6 +96,7 @@ pub fn recover(mut options: Options, disk: Arc<dyn Disk>) -> Result<Recovered, E
         segments: &segments,
         secret,
         corrupt: &corrupt,
+        damage: Default::default(),
     };
     let (mut index, fresh) = open_index(disk.as_ref(), &index_path, secret, &segments)?;
     let (numbers, end) = match catch_up(&replay, &mut index, &index_path) {
@@ -111,7 +112,7 @@ pub fn recover(mut options: Options, disk: Arc<dyn Disk>) -> Result<Recovered, E
     let sql = |error| index_error(&index_path, error);
     let now = options.clock.now();
     let young_from = now.0.saturating_sub(LIVE_FOR.as_millis() as u64) + 1;
-    let state = State::new(
+    let mut state = State::new(
         Heads::new(options.window_max, young_from),
         numbers,
         index.lines().map_err(sql)?,
@@ -119,6 +120,7 @@ pub fn recover(mut options: Options, disk: Arc<dyn Disk>) -> Result<Recovered, E
         // Unlike any token of an earlier run.
         now.0 << 20,
     );
+    state.end = end;
     let journal = Journal::new(segments.clone(), options.segment_bytes, secret, end)
         .map_err(failed(&journal_folder))?;
     let usage = (end.generation, index.segments.clone());
@@ -180,18 +182,9 @@ fn random(path: &Path) -> Result<u64, Error> {
 /// Reads the file `format`, or makes it in a new spool.
 fn secret(disk: &dyn Disk, path: &Path, segments: &Segments) -> Result<u64, Error> {
     let format = path.join("format");
-    match disk.read(&format) {
-        Ok(bytes) => String::from_utf8_lossy(&bytes)
-            .strip_prefix(FORMAT)
-            .and_then(|rest| u64::from_str_radix(rest.trim(), 16).ok())
-            .ok_or_else(|| {
-                let what = format!(
-                    "not a spool that this program can read: {:?}, wanted {FORMAT:?} and a number",
-                    String::from_utf8_lossy(&bytes)
-                );
-                bad(&format, io::ErrorKind::InvalidData, what)
-            }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && segments.live().is_empty() => {
+    match read_secret(disk, &format)? {
+        Some(secret) => Ok(secret),
+        None if segments.live().is_empty() => {
             let secret = random(path)?;
             // Made whole under another name: half a number must never be read.
             let new = path.join("format.new");
@@ -201,12 +194,30 @@ fn secret(disk: &dyn Disk, path: &Path, segments: &Segments) -> Result<u64, Erro
                 .map_err(failed(&format))?;
             Ok(secret)
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(bad(
+        None => Err(bad(
             &format,
             io::ErrorKind::InvalidData,
             "missing, but there are segments: put it back from a copy of this spool".into(),
         )),
-        Err(error) => Err(failed(&format)(error)),
+    }
+}
+
+/// Reads the file `format`; `None` when it is not there.
+pub(super) fn read_secret(disk: &dyn Disk, format: &Path) -> Result<Option<u64>, Error> {
+    match disk.read(format) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes)
+            .strip_prefix(FORMAT)
+            .and_then(|rest| u64::from_str_radix(rest.trim(), 16).ok())
+            .map(Some)
+            .ok_or_else(|| {
+                let what = format!(
+                    "not a spool that this program can read: {:?}, wanted {FORMAT:?} and a number",
+                    String::from_utf8_lossy(&bytes)
+                );
+                bad(format, io::ErrorKind::InvalidData, what)
+            }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(format)(error)),
     }
 }
 
@@ -281,7 +292,7 @@ impl From<ReplayError> for Failure {
 }
 
 /// Brings the index up to the end of the journal, which it returns.
-fn catch_up(
+pub(super) fn catch_up(
     replay: &Replay<'_>,
     index: &mut Index,
     index_path: &Path,

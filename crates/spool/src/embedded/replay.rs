@@ -1,8 +1,9 @@
 //! Reads the journal on from a position: every good group once, in order. Knows a torn tail (the write that a crash cut:
 //! dropped, it was never acknowledged) from damage in the middle (set aside and told).
 
+use std::cell::RefCell;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::codec::Malformed;
@@ -69,6 +70,23 @@ pub struct Replay<'a> {
     pub secret: u64,
     /// Where damaged stretches are set aside.
     pub corrupt: &'a Path,
+    /// What was found damaged.
+    pub damage: RefCell<Vec<Damage>>,
+}
+
+/// A stretch of the journal in which acknowledged groups cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The use of the segment.
+    pub generation: u64,
+    /// Where the stretch starts in it.
+    pub offset: u64,
+    /// Its length, bytes.
+    pub length: u64,
+    /// Groups missing.
+    pub groups: u64,
+    /// Where a copy of the stretch was put.
+    pub set_aside: PathBuf,
 }
 
 /// What stands at a place.
@@ -241,6 +259,13 @@ impl Replay<'_> {
             saved = saved.is_ok(),
             "groups that were acknowledged cannot be read; look at the disk, and at what was set aside"
         );
+        self.damage.borrow_mut().push(Damage {
+            generation: header.generation,
+            offset: expected,
+            length,
+            groups: header.sequence.saturating_sub(last.sequence + 1),
+            set_aside: path,
+        });
     }
 
     fn bodies_are_whole(&self, group: &Group) -> io::Result<bool> {

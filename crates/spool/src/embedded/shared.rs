@@ -55,6 +55,8 @@ pub struct Shared {
     pub sweeps: Queue<()>,
     /// What segments are needed for, as the index knew last, and the segment that it had read up to.
     pub usage: Mutex<(u64, BTreeMap<u64, Usage>)>,
+    /// Held by whoever takes segments out of use, or needs them to stand.
+    pub sweeping: Mutex<()>,
     /// Something was accepted, settled, or read.
     pub news: Notify,
     state: Mutex<State>,
@@ -105,6 +107,7 @@ impl Shared {
             index_jobs: Queue::default(),
             sweeps: Queue::default(),
             usage: Mutex::new(parts.usage),
+            sweeping: Mutex::new(()),
             news: Notify::new(),
             state: Mutex::new(parts.state),
             poisoned: OnceLock::new(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use mail::MessageId;
 
 use super::change::{Change, Changes, Numbers};
-use super::entry::{Entry, MessagePlace, Track};
+use super::entry::{Entry, MessagePlace, Position, Track};
 use super::heads::Heads;
 use super::index::Line;
 use super::record::IdentKey;
@@ -83,6 +83,8 @@ pub struct State {
     pub news: u64,
     /// How often the index has caught up. What was read from it and from here at the same number fits together.
     pub commits: u64,
+    /// The journal's durable end.
+    pub end: Position,
     /// Messages being carried forward that nothing else has changed meanwhile.
     pub carrying: HashSet<MessageId>,
     batches: HashMap<BatchId, Unindexed>,
@@ -117,6 +119,7 @@ impl State {
             counts,
             news: 1,
             commits: 0,
+            end: Position::default(),
             carrying: HashSet::new(),
             batches: HashMap::new(),
             messages: HashMap::new(),

@@ -136,6 +136,10 @@ impl Sweeper {
 
     /// Takes out of use what is not needed.
     fn release(&self) -> bool {
+        // A copy is being made.
+        let Ok(_sweeping) = self.shared.sweeping.try_lock() else {
+            return false;
+        };
         let mut released = Vec::new();
         for (generation, _, usage) in self.usage() {
             let needed = usage.messages > 0

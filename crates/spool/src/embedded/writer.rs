@@ -302,6 +302,7 @@ impl Writer {
             }
         }
         let end = self.journal.end();
+        state.end = end;
         let open = self.large.iter().filter_map(Settling::start).min();
         let changes = Changes {
             generation: end.generation,
