@@ -40,6 +40,8 @@ const FORGET_INTERVAL: Duration = Duration::from_secs(3600);
 const ENDED_KEEP: Duration = Duration::from_secs(60 * 86_400);
 /// Refused recipients and unknown commands in one session. A scanner's connection carries many messages.
 const ERRORS_MAX: usize = 1000;
+/// Sites in the status: those that are shut, then those with most to do.
+const SITES_IN_STATUS: usize = 20;
 /// Peers that may fetch the directory.
 const READERS: &[Role] = &[Role::MxEdge];
 
@@ -296,10 +298,11 @@ async fn serve(
 }
 
 fn add_control(daemon: &Daemon<Config>, desk: Desk, secrets: watch::Sender<Secrets>) {
-    let (directory, spool, pause) = (
+    let (directory, spool, pause, engine) = (
         desk.directory.clone(),
         desk.spool.clone(),
         desk.pause.clone(),
+        desk.engine.clone(),
     );
     daemon.control.routes(control::routes(desk));
     daemon.control.status(move || {
@@ -312,6 +315,7 @@ fn add_control(daemon: &Daemon<Config>, desk: Desk, secrets: watch::Sender<Secre
             })),
             "paused": *pause.borrow(),
             "spool": spool.unhealthy(),
+            "sites": engine.sites().iter().take(SITES_IN_STATUS).collect::<Vec<_>>(),
         })
     });
     let config = daemon.config.clone();

@@ -199,7 +199,9 @@ impl<'a> Sorted<'a> {
         match &one.result {
             delivery::Result::Delivered(_) => self.delivered += 1,
             delivery::Result::Deferred(reply) => self.deferred.push(reply),
-            delivery::Result::Failed(reply) => self.failed.push((&one.recipient, reply)),
+            delivery::Result::Failed(reply) | delivery::Result::Expired(reply) => {
+                self.failed.push((&one.recipient, reply));
+            }
         }
     }
 }
@@ -221,6 +223,7 @@ fn log(lease: &Lease, facts: Option<&MessageFacts>, one: &Attempted) {
         delivery::Result::Delivered(reply) => ("passed", reply),
         delivery::Result::Deferred(reply) => ("deferred", reply),
         delivery::Result::Failed(reply) => ("refused", reply),
+        delivery::Result::Expired(reply) => ("expired", reply),
     };
     info!(
         event = "forward",

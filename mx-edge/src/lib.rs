@@ -154,7 +154,7 @@ async fn serve(
         ..
     } = daemon;
     readiness.set("recipients", edge.recipients.loaded());
-    let status = Status::new(edge);
+    let status = Status::new(edge, engine);
     let shown = status.clone();
     control.status(move || shown.json());
     control.routes(routes::router(controls.clone()));

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use delivery::Engine;
 use mail::Timestamp;
 use serde_json::{Value, json};
 use service::shutdown::Shutdown;
@@ -19,14 +20,16 @@ const INTERVAL: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 pub struct Status {
     edge: Arc<Edge>,
+    engine: Engine,
     tally: Arc<Mutex<Vec<Value>>>,
 }
 
 impl Status {
     /// Nothing tallied yet.
-    pub fn new(edge: &Arc<Edge>) -> Self {
+    pub fn new(edge: &Arc<Edge>, engine: &Engine) -> Self {
         Self {
             edge: Arc::clone(edge),
+            engine: engine.clone(),
             tally: Arc::default(),
         }
     }
@@ -40,6 +43,7 @@ impl Status {
             "draining": self.edge.is_draining(),
             "through_shut": self.edge.metrics.through_shut.get() == 1,
             "sources": sources,
+            "sites": *self.engine.sites(),
             "spool": *self.tally.lock().expect("no holder panics"),
         })
     }

@@ -40,8 +40,10 @@ pub enum Result {
     Delivered(Reply),
     /// 4xx, or no connection: try again.
     Deferred(Reply),
-    /// 5xx, or too old: given up.
+    /// 5xx: refused for good.
     Failed(Reply),
+    /// Too old to be tried once more; the reply quotes the last one.
+    Expired(Reply),
 }
 
 impl Result {
@@ -57,7 +59,10 @@ impl Result {
     /// The reply that decided.
     pub fn reply(&self) -> &Reply {
         match self {
-            Self::Delivered(reply) | Self::Deferred(reply) | Self::Failed(reply) => reply,
+            Self::Delivered(reply)
+            | Self::Deferred(reply)
+            | Self::Failed(reply)
+            | Self::Expired(reply) => reply,
         }
     }
 }

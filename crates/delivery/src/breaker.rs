@@ -243,6 +243,19 @@ impl Gate {
         !matches!(self.state, State::Flowing { .. })
     }
 
+    /// It was asked for less, or was shut, and has not come back to where a new one begins.
+    pub fn is_limited(&self) -> bool {
+        match self.state {
+            State::Flowing {
+                window, threshold, ..
+            } => {
+                let first = self.limits.start.clamp(1, self.ceiling);
+                window < self.ceiling && (threshold < self.ceiling || window < first)
+            }
+            State::Shut { .. } | State::Probing => true,
+        }
+    }
+
     /// How many attempts it lets through at once.
     pub fn window(&self) -> usize {
         match self.state {

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mail::Timestamp;
-use spool::{Batch, Destinations, Head, Lease, Spool};
+use spool::{Batch, Destination, Destinations, Head, Lease, Spool};
 use tokio::sync::Notify;
 
 use crate::attempt::{Attempted, Connections, Copy};
+use crate::board::{Board, SiteState};
 use crate::breaker::Limits;
 use crate::metrics::Metrics;
 use crate::retry::Schedule;
@@ -91,6 +92,7 @@ pub(crate) struct Parts {
     pub(crate) metrics: Metrics,
     pub(crate) clock: Clock,
     pub(crate) nudged: Arc<Notify>,
+    pub(crate) board: Arc<Board>,
 }
 
 impl Engine {
@@ -136,6 +138,7 @@ impl Engine {
                 metrics: Metrics::new(metrics),
                 clock,
                 nudged: Arc::default(),
+                board: Arc::default(),
             },
         }
     }
@@ -152,6 +155,18 @@ impl Engine {
     /// Runs.
     pub async fn run(self, shutdown: service::shutdown::Shutdown) {
         run::run(self.parts, shutdown).await;
+    }
+
+    /// The sites that it knows, at most a second old and at most [`crate::SITES_SHOWN_MAX`]: shut ones first, then those with most
+    /// to do.
+    pub fn sites(&self) -> Arc<Vec<SiteState>> {
+        self.parts.board.sites()
+    }
+
+    /// The site that a destination leads to, as [`SiteState::site`] names it; none for a domain whose exchangers were not looked
+    /// up since the start.
+    pub fn site_of(&self, destination: &Destination) -> Option<Arc<str>> {
+        self.parts.board.site_of(&self.parts.ways, destination)
     }
 
     /// Ends the waiting time of sites and lets every gate be probed at once.

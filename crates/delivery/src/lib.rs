@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod attempt;
+mod board;
 mod bodies;
 pub mod breaker;
 mod claims;
@@ -28,4 +29,5 @@ mod wanted;
 mod work;
 
 pub use attempt::{Attempted, Copy, Result};
+pub use board::{GateState, SITES_SHOWN_MAX, SiteState};
 pub use engine::{Engine, Owner};

@@ -40,7 +40,7 @@ impl Metrics {
         let metrics = Self {
             recipients: counters(
                 "delivery_recipients_total",
-                "Recipients attempted, by what came of it (delivered, deferred, failed)",
+                "Recipients attempted, by what came of it (delivered, deferred, failed, expired)",
                 "result",
             ),
             transactions: counters(
@@ -130,6 +130,7 @@ impl Metrics {
                 }
                 Result::Deferred(_) => "deferred",
                 Result::Failed(_) => "failed",
+                Result::Expired(_) => "expired",
             };
             self.recipients.with_label_values(&[label]).inc();
         }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use mail::{Recipient, Reply, Timestamp};
-use spool::{Batch, Lease, Outcome};
+use spool::{Batch, Ends, Lease, Outcome};
 
 use crate::attempt::{Attempted, Copy, Result};
 use crate::retry::Schedule;
@@ -13,6 +13,8 @@ pub(crate) struct Left {
     pub(crate) recipients: Vec<Recipient>,
     /// The last reply of one of them, in one line.
     pub(crate) reply: Box<str>,
+    /// How the others ended.
+    pub(crate) ends: Ends,
 }
 
 /// Gives up what is too old: a deferral of mail accepted here so long ago is a failure (RFC 3463 X.4.7).
@@ -27,7 +29,7 @@ pub(crate) fn give_up(
     }
     for one in attempted {
         if let Result::Deferred(last) = &one.result {
-            one.result = Result::Failed(too_old(last, schedule));
+            one.result = Result::Expired(too_old(last, schedule));
         }
     }
 }
@@ -46,14 +48,25 @@ fn too_old(last: &Reply, schedule: &Schedule) -> Reply {
 pub(crate) fn left(batch: &Batch, attempted: &[Attempted], concluded: bool) -> Left {
     let mut done = vec![false; batch.recipients.len()];
     let mut reply = None;
+    let mut ends = Ends::default();
     for one in attempted {
-        match &one.result {
-            Result::Delivered(_) => done[one.index] = true,
-            Result::Failed(_) if concluded => done[one.index] = true,
-            Result::Failed(last) | Result::Deferred(last) => reply = Some(last.to_string()),
+        let end = match &one.result {
+            Result::Delivered(_) => Some(&mut ends.delivered),
+            Result::Failed(_) if concluded => Some(&mut ends.bounced),
+            Result::Expired(_) if concluded => Some(&mut ends.expired),
+            Result::Failed(last) | Result::Expired(last) | Result::Deferred(last) => {
+                reply = Some(last.to_string());
+                None
+            }
+        };
+        if let Some(end) = end
+            && !std::mem::replace(&mut done[one.index], true)
+        {
+            *end += 1;
         }
     }
     Left {
+        ends,
         recipients: batch
             .recipients
             .iter()

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 
+use crate::board::Showing;
 use crate::bodies::Bodies;
 use crate::claims::Claims;
 use crate::engine::Parts;
@@ -62,6 +63,7 @@ struct Run {
     /// It is not made anew before.
     renew_at: Instant,
     claims: Claims,
+    showing: Showing,
 }
 
 impl Run {
@@ -94,6 +96,7 @@ impl Run {
             wanted: Some(wanted),
             renew_at: Instant::now(),
             claims: Claims::default(),
+            showing: Showing::new(Instant::now()),
             parts,
         }
     }
@@ -138,7 +141,8 @@ impl Run {
         let useful = !is_paused && !self.settler.is_busy() && self.hand.room() != [0; 4];
         let listens = useful && resting.is_none();
         // An hour: nothing is known to be due by time.
-        let wake_at = [resting.filter(|_| useful), self.hand.wake_at()]
+        let resting = resting.filter(|_| useful);
+        let wake_at = [resting, self.hand.wake_at(), self.showing.at()]
             .into_iter()
             .flatten()
             .min()
@@ -176,11 +180,17 @@ impl Run {
         self.claims.not_before = None;
     }
 
-    fn gauge(&self) {
+    fn gauge(&mut self) {
         let metrics = &self.parts.metrics;
         metrics.in_flight.set(self.attempts as i64);
         metrics.in_hand.set(self.hand.held() as i64);
         metrics.sites_shut.set(self.hand.shut() as i64);
+        let now = Instant::now();
+        if self.showing.changed(now) {
+            let wall = (self.parts.clock)();
+            let sites = self.hand.sites(now, wall);
+            self.parts.board.show(sites);
+        }
     }
 
     /// Nothing is begun any more: what waits is given back, what is under way ends or is cut.

@@ -8,10 +8,11 @@ use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mail::Domain;
+use mail::{Domain, Timestamp};
 use spool::Destination;
 use tokio::time::Instant;
 
+use crate::board::{SITES_SHOWN_MAX, SiteState};
 use crate::breaker::{Crossing, Limits, Signal};
 use crate::domains::{Domains, LOCATING_MAX};
 use crate::lane::{Shares, index};
@@ -260,6 +261,21 @@ impl Hand {
     /// When the next probe of a site may go, while it is shut.
     pub(crate) fn shut_until(&self, key: &Key) -> Option<Instant> {
         self.seats.get(key)?.gate.shut_until()
+    }
+
+    /// The sites as they stand, those first that are shut, then those with most to do; at most [`SITES_SHOWN_MAX`].
+    pub(crate) fn sites(&self, now: Instant, wall: Timestamp) -> Vec<SiteState> {
+        let weight = |seat: &Seat| (seat.gate.is_shut(), seat.running + seat.waits());
+        let mut all: Vec<_> = self
+            .seats
+            .iter()
+            .map(|(key, seat)| (weight(seat), key, seat))
+            .collect();
+        all.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(b.1)));
+        all.truncate(SITES_SHOWN_MAX);
+        all.into_iter()
+            .map(|(_, key, seat)| seat.shown(key, now, wall))
+            .collect()
     }
 
     /// When something changes by time alone.

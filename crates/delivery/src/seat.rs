@@ -3,9 +3,10 @@
 use std::collections::{HashSet, VecDeque};
 
 use mail::Timestamp;
-use spool::{Destination, Lane, Lease};
+use spool::{Destination, Ends, Lane, Lease};
 use tokio::time::Instant;
 
+use crate::board::{GateState, SiteState};
 use crate::breaker::{Gate, Limits};
 use crate::site::Site;
 
@@ -36,6 +37,8 @@ impl std::fmt::Display for Key {
 pub(crate) struct Work {
     pub(crate) lease: Lease,
     pub(crate) lane: Lane,
+    /// How recipients of the lease ended that are not in its batch any more, because it stayed in hand after an attempt.
+    pub(crate) ends: Ends,
 }
 
 impl Work {
@@ -44,6 +47,7 @@ impl Work {
         Self {
             lane: Lane::of(batch.class, lease.head.arrival, batch.attempts, now),
             lease,
+            ends: Ends::default(),
         }
     }
 }
@@ -100,6 +104,25 @@ impl Seat {
     /// The destinations that lead here, as far as they are remembered.
     pub(crate) fn destinations(&self) -> impl Iterator<Item = &Destination> {
         self.destinations.iter()
+    }
+
+    /// As it stands, for others.
+    pub(crate) fn shown(&self, key: &Key, now: Instant, wall: Timestamp) -> SiteState {
+        let until = self.gate.shut_until();
+        SiteState {
+            site: key.to_string().into(),
+            gate: match (self.gate.is_shut(), self.gate.is_limited()) {
+                (true, _) => GateState::Shut,
+                (false, true) => GateState::Limited,
+                (false, false) => GateState::Open,
+            },
+            window: self.gate.window(),
+            rate: None,
+            in_flight: self.running,
+            in_hand: self.waits(),
+            trouble: self.trouble.clone(),
+            probe: until.map(|until| wall.after(until.saturating_duration_since(now))),
+        }
     }
 
     /// Takes out all that waits but so many.

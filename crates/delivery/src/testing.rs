@@ -52,6 +52,9 @@ pub(crate) struct Memory {
     pub(crate) full: AtomicBool,
     /// Settlements in each commit.
     pub(crate) groups: Mutex<Vec<usize>>,
+    /// How recipients ended, and settlements whose account does not balance.
+    pub(crate) ends: Mutex<Ends>,
+    pub(crate) unbalanced: Mutex<Vec<String>>,
 }
 
 #[derive(Default)]
@@ -73,6 +76,8 @@ impl Memory {
             refuses: AtomicBool::new(false),
             full: AtomicBool::new(false),
             groups: Mutex::default(),
+            ends: Mutex::default(),
+            unbalanced: Mutex::default(),
         })
     }
 
@@ -231,7 +236,7 @@ impl Spool for Memory {
             batch,
             token,
             outcome,
-            ends: _,
+            ends,
         } in settlements
         {
             let Some((_, held, fence)) = state.batches.get_mut(&batch) else {
@@ -241,6 +246,16 @@ impl Spool for Memory {
                 continue;
             }
             took += 1;
+            let left = match &outcome {
+                Outcome::Deferred { recipients, .. } => recipients.len() as u64,
+                Outcome::Finished | Outcome::Replaced(_) => 0,
+            };
+            if held.recipients.len() as u64 != left + ends.sum() {
+                let before = held.recipients.len();
+                let line = format!("{before} before, {left} left, {ends:?}");
+                self.unbalanced.lock().unwrap().push(line);
+            }
+            *self.ends.lock().unwrap() += ends;
             match outcome {
                 Outcome::Finished => {
                     state.batches.remove(&batch);
@@ -487,6 +502,7 @@ impl Owner for Clerk {
                 Outcome_::Delivered(_) => "delivered",
                 Outcome_::Deferred(_) => "deferred",
                 Outcome_::Failed(_) => "failed",
+                Outcome_::Expired(_) => "expired",
             };
             let code = one.result.reply().code;
             told.push((lease.head.id, one.recipient.address.to_string(), kind, code));

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use mail::Reply;
 use service::shutdown::Shutdown;
 use smtp::client::Cause;
-use spool::Lease;
+use spool::{Ends, Lease};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -50,8 +50,8 @@ pub(crate) struct Done {
 /// What becomes of the batch.
 #[derive(Debug)]
 pub(crate) enum End {
-    /// Nobody is left, or the batch cannot be worked on by anybody.
-    Finished,
+    /// Nobody is left, or the batch cannot be worked on by anybody; how its recipients ended.
+    Finished(Ends),
     /// These are left.
     Left {
         left: Left,
@@ -88,18 +88,8 @@ pub(crate) struct Worker {
 
 impl Done {
     pub(crate) fn panicked(key: Option<Arc<Key>>, work: Arc<Work>) -> Self {
-        let left = outcome::Left {
-            recipients: work.lease.batch.recipients.clone(),
-            reply: Reply::new(451, (4, 3, 0), "internal error")
-                .to_string()
-                .into(),
-        };
         Self {
-            end: End::Left {
-                left,
-                note: work.lease.batch.note.clone(),
-                because: Because::Fault,
-            },
+            end: fault(&work.lease, "internal error"),
             work,
             key,
             signal: Signal::Nothing,
@@ -236,7 +226,7 @@ impl Worker {
         };
         let left = outcome::left(&lease.batch, &attempted, concluded);
         match left.recipients.is_empty() {
-            true => End::Finished,
+            true => End::Finished(left.ends),
             false => End::Left {
                 left,
                 note,
@@ -250,7 +240,7 @@ impl Worker {
         match error {
             // The spool has set the message aside with its envelope. It is not bounced: an operator may still mend it.
             spool::Error::Corrupt(_, aside) => {
-                let recipients = lease.batch.recipients.len();
+                let recipients = lease.batch.recipients.len() as u64;
                 tracing::error!(
                     event = "corrupt",
                     %message,
@@ -259,11 +249,14 @@ impl Worker {
                     "the body does not match its checksum; it was set aside and is not delivered, an operator must look"
                 );
                 self.metrics.corrupt.inc();
-                End::Finished
+                End::Finished(Ends {
+                    set_aside: recipients,
+                    ..Ends::default()
+                })
             }
             spool::Error::Unknown(_) => {
                 tracing::warn!(event = "gone", %message, "settled by somebody else meanwhile");
-                End::Finished
+                End::Finished(Ends::default())
             }
             error => {
                 tracing::warn!(event = "fault", %message, %error, "the body cannot be read; tried again later");
@@ -360,6 +353,7 @@ fn fault(lease: &Lease, what: &str) -> End {
         left: Left {
             recipients: lease.batch.recipients.clone(),
             reply: Reply::new(451, (4, 3, 0), what).to_string().into(),
+            ends: Ends::default(),
         },
         note: lease.batch.note.clone(),
         because: Because::Fault,

@@ -47,6 +47,7 @@ impl Deliverer {
             Attempt::Delivered(reply) => ("delivered", reply),
             Attempt::Deferred(reply) => ("deferred", reply),
             Attempt::Failed(reply) => ("failed", reply),
+            Attempt::Expired(reply) => ("expired", reply),
         };
         count(&self.notifier.metrics.delivered, event);
         info!(event, message = %lease.head.id, ident = facts.ident.as_deref().unwrap_or(""),
@@ -117,7 +118,7 @@ impl delivery::Owner for Deliverer {
         let mut failures = Vec::new();
         for one in attempted {
             self.log(lease, &facts, one);
-            if let Attempt::Failed(reply) = &one.result {
+            if let Attempt::Failed(reply) | Attempt::Expired(reply) = &one.result {
                 failures.push(Failure {
                     recipient: one.recipient.clone(),
                     reply: reply.clone(),

@@ -174,6 +174,7 @@ impl Run {
         let works = self.hand.located(&domain);
         match site {
             Ok(site) => {
+                self.parts.board.leads(&domain, &site.to_string());
                 let key = self.hand.remember(domain, site, Instant::now());
                 for work in works {
                     self.place(&key, work);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mail::Timestamp;
-use spool::{Ends, Lease, Outcome, Settlement};
+use spool::{Ends, Outcome, Settlement};
 use tokio::task::{Id, JoinError};
 use tokio::time::Instant;
 
@@ -53,7 +53,7 @@ impl Run {
             self.back(key, back);
         }
         match done.end {
-            End::Finished => self.settle(&done.work.lease, Outcome::Finished),
+            End::Finished(ends) => self.settle(&done.work, Outcome::Finished, ends),
             End::Left {
                 left,
                 note,
@@ -67,12 +67,14 @@ impl Run {
                     let mut work = Arc::unwrap_or_clone(done.work);
                     work.lease.batch.recipients = left.recipients;
                     work.lease.batch.reply = left.reply;
+                    work.ends += left.ends;
                     work.lease.batch.note = note;
                     return self.place(key, work);
                 }
                 let again = self.again(done.key.as_deref(), because, now);
                 let schedule = &self.parts.settings.schedule;
                 let wall = (self.parts.clock)();
+                let ends = left.ends;
                 let outcome = outcome::settled(
                     &done.work.lease,
                     left,
@@ -82,7 +84,7 @@ impl Run {
                     wall,
                     random(),
                 );
-                self.settle(&done.work.lease, outcome);
+                self.settle(&done.work, outcome, ends);
             }
         }
     }
@@ -118,7 +120,7 @@ impl Run {
 
     /// Not attempted, due again then.
     pub(super) fn give_back(&self, work: Work, until: Timestamp, trouble: &str) {
-        let Work { lease, .. } = work;
+        let lease = &work.lease;
         let reply = match trouble {
             "" => lease.batch.reply.clone(),
             trouble => trouble.into(),
@@ -130,15 +132,17 @@ impl Run {
             recipients: lease.batch.recipients.clone(),
             attempted: false,
         };
-        self.settle(&lease, outcome);
+        self.settle(&work, outcome, Ends::default());
     }
 
-    pub(super) fn settle(&self, lease: &Lease, outcome: Outcome) {
+    /// `ends`: of this attempt; those of earlier ones of the same lease are added.
+    pub(super) fn settle(&self, work: &Work, outcome: Outcome, mut ends: Ends) {
+        ends += work.ends;
         self.settler.settle(Settlement {
-            batch: lease.batch.id,
-            token: lease.token,
+            batch: work.lease.batch.id,
+            token: work.lease.token,
             outcome,
-            ends: Ends::default(),
+            ends,
         });
     }
 

@@ -121,6 +121,13 @@ impl Bench {
         self.running.take().unwrap().await.unwrap();
     }
 
+    /// Delivered, bounced, expired, set aside.
+    fn ends(&self) -> [u64; 4] {
+        let ends = *self.spool.ends.lock().unwrap();
+        assert_eq!(ends.dropped, 0, "only operators drop");
+        [ends.delivered, ends.bounced, ends.expired, ends.set_aside]
+    }
+
     fn metric(&self, name: &str) -> f64 {
         let families = self.metrics.gather();
         let family = families.iter().find(|f| f.name() == name).unwrap();
@@ -129,6 +136,16 @@ impl Bench {
             .iter()
             .map(|m| m.get_gauge().get_value() + m.get_counter().get_value())
             .sum()
+    }
+}
+
+/// Whatever a test is about: every settlement accounts for every recipient.
+impl Drop for Bench {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let unbalanced = self.spool.unbalanced.lock().unwrap().clone();
+            assert!(unbalanced.is_empty(), "{unbalanced:?}");
+        }
     }
 }
 

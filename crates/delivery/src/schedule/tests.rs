@@ -44,6 +44,7 @@ fn work(n: u128, host: &str, lane: Lane) -> Work {
         held: None,
     };
     Work {
+        ends: spool::Ends::default(),
         lease: Lease {
             head: Arc::new(head),
             batch,

@@ -37,6 +37,7 @@ async fn partial_results_leave_only_whom_they_concern() {
     assert_eq!(left[0].attempts, 1);
     assert_eq!(&*left[0].reply, "452 4.0.0 mailbox full");
     assert_eq!(&left[0].note[..], b"noted");
+    assert_eq!(bench.ends(), [1, 1, 0, 0]);
     // 300 s, up to a quarter of jitter off; then again and again, never a second 5xx.
     let wait = left[0].due.since(crate::testing::EPOCH);
     assert!(
@@ -168,6 +169,7 @@ async fn a_corrupt_body_is_set_aside_and_blocks_nobody() {
         "no silent bounce"
     );
     assert_eq!(bench.metric("delivery_corrupt_total"), 1.0);
+    assert_eq!(bench.ends(), [1, 0, 0, 1]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -194,12 +196,13 @@ async fn mail_is_given_up_five_days_after_acceptance_here_also_at_a_dead_site() 
     bench.pass(2 * 3600 * Duration::from_secs(1)).await;
     assert!(bench.spool.left().is_empty(), "{:?}", bench.spool.left());
     let told = bench.clerk.told.lock().unwrap().clone();
-    let failed: Vec<_> = told
+    let expired: Vec<_> = told
         .iter()
-        .filter(|(_, _, kind, _)| *kind == "failed")
+        .filter(|(_, _, kind, _)| *kind == "expired")
         .collect();
-    assert_eq!(failed.len(), 21);
-    assert!(failed.iter().all(|(.., code)| *code == 554));
+    assert_eq!(expired.len(), 21);
+    assert!(expired.iter().all(|(.., code)| *code == 554));
+    assert_eq!(bench.ends(), [0, 0, 21, 0]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -239,6 +242,7 @@ async fn a_fault_of_the_owner_loses_nothing_and_sends_nothing_twice() {
     bench.clerk.refuses.store(false, Ordering::Relaxed);
     bench.pass(10 * MINUTE).await;
     assert_eq!(bench.clerk.heard(), ["gone@a.example failed"]);
+    assert_eq!(bench.ends(), [1, 1, 0, 0]);
     assert_eq!(
         bench.world.recipients(),
         ["one@a.example", "gone@a.example", "gone@a.example"]

@@ -120,6 +120,7 @@ async fn shutdown_ends_what_is_under_way_and_gives_back_the_rest() {
     let left = bench.spool.left();
     let delivered = bench.world.recipients().len();
     let recipients: usize = left.iter().map(|b| b.recipients.len()).sum();
+    assert_eq!(bench.ends(), [delivered as u64, 0, 0, 0]);
     assert_eq!(
         delivered + recipients,
         20,

@@ -8,6 +8,7 @@ use spool::Destination;
 use tokio::time::Instant;
 
 use super::{Bench, DAY, MINUTE, domain};
+use crate::board::GateState;
 use crate::testing::{Clerk, World, accepted, reply};
 
 #[tokio::test(start_paused = true)]
@@ -28,6 +29,14 @@ async fn a_site_dead_for_a_day_flows_within_a_probe_of_its_return() {
     let tries = bench.world.tries.load(Ordering::Relaxed);
     assert!(tries <= 1440 + 20, "more than a probe a minute: {tries}");
     assert_eq!(bench.metric("delivery_sites_shut"), 1.0);
+    let shown = bench.engine.sites();
+    assert_eq!(shown.len(), 1);
+    assert_eq!(&*shown[0].site, "dead.example");
+    assert_eq!(shown[0].gate, GateState::Shut);
+    assert!(shown[0].trouble.contains("4.4.1"), "{shown:?}");
+    let leads = bench.engine.site_of(&domain("dead.example"));
+    assert_eq!(leads.as_deref(), Some("dead.example"));
+    assert_eq!(bench.engine.site_of(&domain("unknown.example")), None);
     bench.world.revive("dead.example");
     let back = Instant::now();
     let mut window = 0;
@@ -43,6 +52,10 @@ async fn a_site_dead_for_a_day_flows_within_a_probe_of_its_return() {
     assert!(window <= 20);
     assert_eq!(bench.metric("delivery_sites_shut"), 0.0);
     assert_eq!(bench.world.recipients().len(), 500);
+    bench.pass(2 * crate::board::SHOW_INTERVAL).await;
+    let shown = bench.engine.sites();
+    assert_eq!(shown[0].gate, GateState::Open, "{shown:?}");
+    assert_eq!((shown[0].in_hand, shown[0].in_flight), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
