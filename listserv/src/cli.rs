@@ -1,11 +1,14 @@
 //! The commands of `listserv`: each is one [`Ask`] to the running program.
 
 use clap::Subcommand;
+use delivery::safekeeping;
 use serde_json::Value;
 use service::control::Request;
 use service::program::Invocation;
 
 use crate::ask::{Ask, PATH};
+use crate::config::Config;
+use crate::deliver::copies;
 
 /// How many lines a listing shows.
 const LINES: u32 = 100;
@@ -34,6 +37,9 @@ pub enum Command {
     /// What was not let through: list, show, release, drop.
     #[command(subcommand)]
     Quarantine(Quarantine),
+    /// The spool's files: backup, restore, check, export.
+    #[command(subcommand)]
+    Spool(safekeeping::Command),
 }
 
 /// `listserv list`.
@@ -169,20 +175,32 @@ pub enum Quarantine {
     },
 }
 
-/// Turns a command into its request.
-pub fn invocation(command: Command) -> Invocation {
+/// Turns a command into its request, or into what is done with the spool of this configuration.
+pub fn invocation(command: Command, config: &Config) -> Invocation {
+    let ask = match command {
+        Command::Spool(command) => {
+            let hostname = config.hostname.clone();
+            let render: safekeeping::Render =
+                Box::new(move |head, batch, body| copies(&hostname, head, batch, body));
+            let spool = config.spool_folder();
+            return safekeeping::invocation(command, spool, &config.hostname, render);
+        }
+        command => ask(command),
+    };
     Invocation::Control {
         request: Request {
             method: "POST",
             path: PATH.into(),
-            body: serde_json::to_value(ask(command)).ok(),
+            body: serde_json::to_value(ask).ok(),
         },
         print,
     }
 }
 
-fn ask(command: Command) -> Ask {
-    match command {
+/// None for what is not asked of the running program.
+fn ask(command: Command) -> Option<Ask> {
+    Some(match command {
+        Command::Spool(_) => return None,
         Command::List(list) => match list {
             List::Create { list, owners } => Ask::ListCreate { list, owners },
             List::Show { list } => Ask::ListShow { list },
@@ -220,7 +238,7 @@ fn ask(command: Command) -> Ask {
             Quarantine::Release { id } => Ask::QuarantineRelease { id },
             Quarantine::Drop { id } => Ask::QuarantineDrop { id },
         },
-    }
+    })
 }
 
 /// A line an entry; a message in full.
@@ -292,7 +310,7 @@ mod tests {
         ];
         for (words, expected) in table {
             let line = Line::try_parse_from(std::iter::once("x").chain(words.split(' '))).unwrap();
-            let asked = ask(line.command);
+            let asked = ask(line.command).unwrap();
             let json = serde_json::to_value(&asked).unwrap();
             assert_eq!(json, expected, "{words}");
             assert_eq!(serde_json::from_value::<Ask>(json).unwrap(), asked);

@@ -202,6 +202,13 @@ fn route_connections_max() -> usize {
     10
 }
 
+impl Config {
+    /// Where the spool is.
+    pub fn spool_folder(&self) -> PathBuf {
+        self.state.join("spool")
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {

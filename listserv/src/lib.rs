@@ -36,8 +36,8 @@ impl Program for Listserv {
     type Config = config::Config;
     type Command = Command;
 
-    fn command(command: Self::Command, _config: &Self::Config) -> Invocation {
-        cli::invocation(command)
+    fn command(command: Self::Command, config: &Self::Config) -> Invocation {
+        cli::invocation(command, config)
     }
 
     async fn run(config: Self::Config, daemon: Daemon<Self::Config>) -> Result<(), StartError> {

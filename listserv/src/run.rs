@@ -215,7 +215,7 @@ async fn open(config: &Config) -> Result<Stores, StartError> {
     let config = config.clone();
     tokio::task::spawn_blocking(move || {
         let state = &config.state;
-        let may_create = !state.join("spool").exists();
+        let may_create = !config.spool_folder().exists();
         make_folder(state)?;
         make_folder(&state.join("quarantine"))?;
         let directory = Directory::new(state.join("directory.sqlite"), may_create);
@@ -227,7 +227,7 @@ async fn open(config: &Config) -> Result<Stores, StartError> {
             free_inodes_min: config.spool.free_inodes_min,
             ident_memory: config.spool.ident_memory,
             message_bytes_max: config.lmtp.message_bytes_max,
-            ..Options::new(state.join("spool"))
+            ..Options::new(config.spool_folder())
         })
         .map_err(|error| wrong("open the spool", error.to_string()))?;
         Ok(Stores {
@@ -304,7 +304,9 @@ fn add_control(daemon: &Daemon<Config>, desk: Desk, secrets: watch::Sender<Secre
         desk.pause.clone(),
         desk.engine.clone(),
     );
-    daemon.control.routes(control::routes(desk));
+    daemon
+        .control
+        .routes(control::routes(desk).merge(delivery::safekeeping::routes(spool.clone())));
     daemon.control.status(move || {
         let names = directory.names();
         json!({

@@ -1,9 +1,13 @@
 //! The commands of mx-edge and how their answers look to a person. Each is a request to the running daemon.
 
 use clap::Subcommand;
+use delivery::safekeeping;
 use serde_json::{Value, json};
 use service::control::Request;
 use service::program::Invocation;
+
+use crate::config::Config;
+use crate::forward::copies;
 
 /// `mx-edge COMMAND`.
 #[derive(Debug, Subcommand)]
@@ -24,6 +28,9 @@ pub enum Command {
         #[arg(long, default_value_t = 20)]
         count: usize,
     },
+    /// The spool's files: backup, restore, check, export
+    #[command(subcommand)]
+    Spool(safekeeping::Command),
 }
 
 /// `mx-edge queue ...`.
@@ -61,8 +68,8 @@ pub enum Recipients {
     },
 }
 
-/// The request that a command is.
-pub fn invocation(command: Command) -> Invocation {
+/// The request that a command is, or what is done with the spool of this configuration.
+pub fn invocation(command: Command, config: &Config) -> Invocation {
     let (request, print): (Request, fn(&Value) -> String) = match command {
         Command::Queue(queue) => match queue {
             Queue::Tally => (get("/queue/tally"), print_tally),
@@ -85,6 +92,13 @@ pub fn invocation(command: Command) -> Invocation {
         },
         Command::Drain => (post("/drain", Value::Null), print_plain),
         Command::Undrain => (post("/undrain", Value::Null), print_plain),
+        Command::Spool(command) => {
+            let trace = config.next_hop.trace;
+            let render: safekeeping::Render =
+                Box::new(move |head, batch, body| copies(trace, head, batch, body));
+            let spool = config.spool_folder();
+            return safekeeping::invocation(command, spool, &config.hostname, render);
+        }
         Command::Ended { count } => (get(&format!("/ended?count={count}")), print_ended),
     };
     Invocation::Control { request, print }

@@ -303,6 +303,11 @@ const fn seconds(seconds: u64) -> Duration {
 }
 
 impl Config {
+    /// Where the spool is.
+    pub fn spool_folder(&self) -> PathBuf {
+        self.state.join("spool")
+    }
+
     /// The host name; `check` has seen it.
     pub fn host(&self) -> Domain {
         Domain::parse(&self.hostname).expect("check refuses other configurations")

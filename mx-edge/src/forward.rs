@@ -48,33 +48,38 @@ pub struct Forward {
     trace: bool,
 }
 
+/// The copy in which a batch goes inside, with the trace field where the next hop is ours.
+pub fn copies(trace: bool, head: &Head, batch: &Batch, body: &Bytes) -> Result<Vec<Copy>, Reply> {
+    let facts = MessageFacts::from_bytes(&head.facts).map_err(|why| {
+        error!(event = "facts_unreadable", message = %head.id, reason = %why);
+        Reply::new(
+            554,
+            (5, 3, 0),
+            format!("the facts of this message cannot be read: {why}"),
+        )
+    })?;
+    let mut parts = Vec::with_capacity(2);
+    if trace {
+        let field = facts.trace(Custody::Spooled, head.arrival, token(batch));
+        parts.push(Bytes::from(field.header()));
+    }
+    parts.push(body.clone());
+    Ok(vec![Copy {
+        envelope: Envelope {
+            reverse_path: head.reverse_path.clone(),
+            parameters: head.parameters.clone(),
+            recipients: batch.recipients.clone(),
+        },
+        indices: (0..batch.recipients.len()).collect(),
+        parts,
+        xforward: Some(facts.xforward()),
+    }])
+}
+
 #[async_trait::async_trait]
 impl Owner for Forward {
     fn render(&self, head: &Head, batch: &Batch, body: &Bytes) -> Result<Vec<Copy>, Reply> {
-        let facts = MessageFacts::from_bytes(&head.facts).map_err(|why| {
-            error!(event = "facts_unreadable", message = %head.id, reason = %why);
-            Reply::new(
-                554,
-                (5, 3, 0),
-                format!("the facts of this message cannot be read: {why}"),
-            )
-        })?;
-        let mut parts = Vec::with_capacity(2);
-        if self.trace {
-            let trace = facts.trace(Custody::Spooled, head.arrival, token(batch));
-            parts.push(Bytes::from(trace.header()));
-        }
-        parts.push(body.clone());
-        Ok(vec![Copy {
-            envelope: Envelope {
-                reverse_path: head.reverse_path.clone(),
-                parameters: head.parameters.clone(),
-                recipients: batch.recipients.clone(),
-            },
-            indices: (0..batch.recipients.len()).collect(),
-            parts,
-            xforward: Some(facts.xforward()),
-        }])
+        copies(self.trace, head, batch, body)
     }
 
     async fn conclude(

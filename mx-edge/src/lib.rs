@@ -64,8 +64,8 @@ impl Program for MxEdge {
     type Config = Config;
     type Command = Command;
 
-    fn command(command: Command, _config: &Config) -> Invocation {
-        command::invocation(command)
+    fn command(command: Command, config: &Config) -> Invocation {
+        command::invocation(command, config)
     }
 
     async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartError> {
@@ -157,7 +157,8 @@ async fn serve(
     let status = Status::new(edge, engine);
     let shown = status.clone();
     control.status(move || shown.json());
-    control.routes(routes::router(controls.clone()));
+    let files = delivery::safekeeping::routes(controls.spool.clone());
+    control.routes(routes::router(controls.clone()).merge(files));
     certificates.publish(&control);
 
     let mut tasks = JoinSet::new();

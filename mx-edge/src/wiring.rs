@@ -112,7 +112,7 @@ pub async fn open_spool(config: &Config) -> Result<Arc<dyn Spool>, StartError> {
         free_inodes_min: config.spool.free_inodes_min,
         ident_memory: IDENT_MEMORY,
         message_bytes_max: SPOOL_MESSAGE_BYTES_MAX,
-        ..spool::embedded::Options::new(config.state.join("spool"))
+        ..spool::embedded::Options::new(config.spool_folder())
     };
     let path = options.path.clone();
     let error = |why: String| StartError {

@@ -18,6 +18,7 @@ mod outcome;
 mod pool;
 pub mod retry;
 mod run;
+pub mod safekeeping;
 mod schedule;
 mod seat;
 mod settle;

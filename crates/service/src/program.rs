@@ -47,6 +47,15 @@ pub enum Invocation {
     },
     /// Do it here; the string is printed, an error goes to stderr and exits 1.
     Here(Box<dyn FnOnce() -> Result<String, String> + Send>),
+    /// Look at something here; the finding is printed as JSON with `--json`, otherwise through `print`.
+    Report {
+        /// What to look at.
+        act: Box<dyn FnOnce() -> Result<serde_json::Value, String> + Send>,
+        /// How to show the finding to a person.
+        print: fn(&serde_json::Value) -> String,
+        /// Whether all is as it should be; otherwise it exits 1.
+        good: fn(&serde_json::Value) -> bool,
+    },
 }
 
 /// What a running program is given.

@@ -5,5 +5,5 @@ mod owner;
 mod render;
 mod settings;
 
-pub use owner::Deliverer;
+pub use owner::{Deliverer, copies};
 pub use settings::settings;

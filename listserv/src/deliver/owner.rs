@@ -18,29 +18,6 @@ pub struct Deliverer {
 }
 
 impl Deliverer {
-    fn received(&self, head: &Head) -> String {
-        let facts = Facts::read(&head.facts);
-        render::received(head, &facts, self.notifier.hostname.as_str())
-    }
-
-    fn post(
-        &self,
-        head: &Head,
-        batch: &Batch,
-        body: &Bytes,
-        list: &Address,
-        number: u64,
-    ) -> Vec<Copy> {
-        let parts = render::post_parts(list, &self.received(head), body);
-        let copy = |(index, recipient): (usize, &mail::Recipient)| Copy {
-            envelope: render::post_envelope(head, list, number, &recipient.address),
-            indices: vec![index],
-            parts: parts.clone(),
-            xforward: None,
-        };
-        batch.recipients.iter().enumerate().map(copy).collect()
-    }
-
     /// Logs and counts one recipient's result.
     fn log(&self, lease: &Lease, facts: &Facts, attempted: &Attempted) {
         let (event, reply) = match &attempted.result {
@@ -82,31 +59,48 @@ fn unreadable() -> Reply {
     Reply::new(554, (5, 3, 0), "the template of this batch cannot be read")
 }
 
+/// The copies in which a batch leaves a host of this name.
+pub fn copies(
+    hostname: &str,
+    head: &Head,
+    batch: &Batch,
+    body: &Bytes,
+) -> Result<Vec<Copy>, Reply> {
+    let all = |parts: Vec<Bytes>| Copy {
+        envelope: Envelope {
+            reverse_path: head.reverse_path.clone(),
+            parameters: head.parameters.clone(),
+            recipients: batch.recipients.clone(),
+        },
+        indices: (0..batch.recipients.len()).collect(),
+        parts,
+        xforward: None,
+    };
+    let received = || render::received(head, &Facts::read(&head.facts), hostname);
+    match Template::read(&batch.template).ok_or_else(unreadable)? {
+        Template::Post { list, number } => {
+            let list = Address::parse(&list).map_err(|_| unreadable())?;
+            let parts = render::post_parts(&list, &received(), body);
+            let copy = |(index, recipient): (usize, &mail::Recipient)| Copy {
+                envelope: render::post_envelope(head, &list, number, &recipient.address),
+                indices: vec![index],
+                parts: parts.clone(),
+                xforward: None,
+            };
+            Ok(batch.recipients.iter().enumerate().map(copy).collect())
+        }
+        Template::Forward { by } => {
+            let by = Address::parse(&by).map_err(|_| unreadable())?;
+            Ok(vec![all(render::forward_parts(&by, &received(), body))])
+        }
+        Template::Own => Ok(vec![all(vec![body.clone()])]),
+    }
+}
+
 #[async_trait::async_trait]
 impl delivery::Owner for Deliverer {
     fn render(&self, head: &Head, batch: &Batch, body: &Bytes) -> Result<Vec<Copy>, Reply> {
-        let all = |parts: Vec<Bytes>| Copy {
-            envelope: Envelope {
-                reverse_path: head.reverse_path.clone(),
-                parameters: head.parameters.clone(),
-                recipients: batch.recipients.clone(),
-            },
-            indices: (0..batch.recipients.len()).collect(),
-            parts,
-            xforward: None,
-        };
-        match Template::read(&batch.template).ok_or_else(unreadable)? {
-            Template::Post { list, number } => {
-                let list = Address::parse(&list).map_err(|_| unreadable())?;
-                Ok(self.post(head, batch, body, &list, number))
-            }
-            Template::Forward { by } => {
-                let by = Address::parse(&by).map_err(|_| unreadable())?;
-                let parts = render::forward_parts(&by, &self.received(head), body);
-                Ok(vec![all(parts)])
-            }
-            Template::Own => Ok(vec![all(vec![body.clone()])]),
-        }
+        copies(self.notifier.hostname.as_str(), head, batch, body)
     }
 
     async fn conclude(

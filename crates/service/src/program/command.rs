@@ -54,6 +54,17 @@ pub(super) fn dispatch<P: Program>(arguments: Arguments<P::Command>) -> Result<E
             checked?;
             say(&act().map_err(End::failed)?);
         }
+        Invocation::Report { act, print, good } => {
+            checked?;
+            let found = act().map_err(End::failed)?;
+            match options.json {
+                true => say(&found.to_string()),
+                false => say(&print(&found)),
+            }
+            if !good(&found) {
+                return Ok(ExitCode::from(EXIT_FAILED));
+            }
+        }
         Invocation::Control { request, print } => {
             let answer = answer(&config, &request)?;
             match serde_json::from_slice::<Value>(&answer) {
