@@ -16,6 +16,7 @@ use service::config::{bytes, duration};
 use service::log::LogSettings;
 use service::tls::Files;
 
+use crate::dnsbl::Codes;
 use crate::network::Network;
 
 /// The whole configuration.
@@ -48,6 +49,8 @@ pub struct Config {
     pub dns: Dns,
     /// `[spf]`.
     pub spf: Spf,
+    /// `[dnsbl]`.
+    pub dnsbl: Dnsbl,
     /// `[tls]`: the public certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<PublicCertificate>,
@@ -257,6 +260,86 @@ pub struct Dns {
     /// For one query.
     #[serde(with = "duration")]
     pub timeout: Duration,
+}
+
+/// `[dnsbl]`: lists of clients in the DNS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dnsbl {
+    /// What is done with a client that is listed.
+    pub action: Action,
+    /// Listed from this score on.
+    pub threshold: i32,
+    /// Vouched for from this score down; 0: nobody is.
+    pub allow_threshold: i32,
+    /// For all lists together.
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+    /// An answer is kept at least so long.
+    #[serde(with = "duration")]
+    pub ttl_min: Duration,
+    /// And at most so long.
+    #[serde(with = "duration")]
+    pub ttl_max: Duration,
+    /// So many answers are kept.
+    pub answers_max: u64,
+    /// Between two self-tests of a list.
+    #[serde(with = "duration")]
+    pub self_test_interval: Duration,
+    /// Clients that are not asked about, beside `mail.own_networks`.
+    pub skip_networks: Vec<Network>,
+    /// The lists.
+    pub lists: Vec<DnsList>,
+}
+
+/// `[[dnsbl.lists]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DnsList {
+    /// Its zone; with a customer's key in it, if it has one.
+    pub zone: String,
+    /// Its name in replies, logs and metrics; the zone when not given.
+    #[serde(default)]
+    pub name: String,
+    /// Which answers count.
+    #[serde(default)]
+    pub codes: Codes,
+    /// What one adds; negative for a list of good clients.
+    #[serde(default = "one")]
+    pub weight: i32,
+    /// Whether it has the entries that RFC 5782 5 asks for.
+    #[serde(default = "yes")]
+    pub self_test: bool,
+}
+
+impl DnsList {
+    /// The name that strangers may see.
+    pub fn shown(&self) -> &str {
+        match self.name.as_str() {
+            "" => &self.zone,
+            name => name,
+        }
+    }
+}
+
+fn one() -> i32 {
+    1
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Whether a rule is applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// It refuses.
+    Enforce,
+    /// It is logged and counted, and refuses nobody.
+    Warn,
+    /// It is not looked at.
+    Off,
 }
 
 /// `[tls]`: files in PEM. No CA, since strangers are not asked for certificates.

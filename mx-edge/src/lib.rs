@@ -8,6 +8,7 @@
 pub mod breaker;
 pub mod command;
 pub mod config;
+pub mod dnsbl;
 pub mod ended;
 pub mod facts;
 pub mod forward;
@@ -112,7 +113,7 @@ pub async fn start(
     let sources = Sources::open(&config, &certificates, &metrics)?;
     let next_hop = NextHop::new(&config, &certificates);
     let edge = Arc::new(Edge {
-        rules: reload::rules(&config)?.into(),
+        rules: reload::rules(&config, &metrics, None)?.into(),
         recipients: Arc::clone(&sources.recipients),
         idents: wiring::open_idents(&config)?,
         through: next_hop.through(&config, &metrics),

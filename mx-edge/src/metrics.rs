@@ -4,6 +4,7 @@
 
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
+use crate::dnsbl::ListMetrics;
 use crate::reason::Reason;
 
 /// All of them.
@@ -42,6 +43,8 @@ pub struct Metrics {
     pub sources: SourceMetrics,
     /// SPF results.
     pub spf: IntCounterVec,
+    /// Lists of clients in the DNS.
+    pub lists: ListMetrics,
 }
 
 /// What is counted of sources of recipients.
@@ -121,6 +124,7 @@ impl Metrics {
             )?,
             sources: SourceMetrics::new(&maker)?,
             spf: maker.counters("spf_total", "SPF checks by result", "result")?,
+            lists: maker.lists()?,
         };
         metrics.zero();
         Ok(metrics)
@@ -141,6 +145,7 @@ impl Metrics {
             (&self.taken, &["through", "spool"]),
             (&self.done, &["passed", "exempt", "ended"]),
             (&self.held, &["refused", "unreadable"]),
+            (&self.lists.clients, &["listed", "allowed", "neutral"]),
             (
                 &self.sources.polls,
                 &["applied", "unchanged", "blocked", "failed"],
@@ -195,6 +200,30 @@ impl Maker<'_> {
         let counters = IntCounterVec::new(options(name, help), &[label])?;
         self.0.register(Box::new(counters.clone()))?;
         Ok(counters)
+    }
+
+    fn lists(&self) -> Result<ListMetrics, prometheus::Error> {
+        let answers = IntCounterVec::new(
+            options(
+                "dnsbl_answers_total",
+                "Answers of lists: listed, unlisted, error (not to be believed), failed (none came), skipped (the list does not count)",
+            ),
+            &["list", "answer"],
+        )?;
+        self.0.register(Box::new(answers.clone()))?;
+        Ok(ListMetrics {
+            answers,
+            up: self.gauges(
+                "dnsbl_list_up",
+                "1 while a list counts; 0 before its self-test has passed, while that fails, and while it lists too many",
+                "list",
+            )?,
+            clients: self.counters(
+                "dnsbl_clients_total",
+                "Clients asked about, by what their listings add up to",
+                "outcome",
+            )?,
+        })
     }
 
     fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {

@@ -30,6 +30,11 @@ impl Network {
     }
 }
 
+/// Whether one of them contains the address.
+pub fn contains(networks: &[Network], address: IpAddr) -> bool {
+    networks.iter().any(|network| network.contains(address))
+}
+
 /// By what a client is counted: an IPv4 address, or the /64 of an IPv6 one, since a host there has a whole one to choose from.
 pub fn client_key(address: IpAddr) -> IpAddr {
     match address.to_canonical() {

@@ -12,6 +12,8 @@ pub enum Reason {
     RelayDenied,
     /// No directory has been loaded yet, so nobody can be called unknown.
     DirectoryNotLoaded,
+    /// The client is on lists of bad ones.
+    Listed,
     /// Scanned under another policy than the recipients before it.
     OtherPolicy,
     /// A notification for more recipients than one notification has.
@@ -41,10 +43,11 @@ struct Entry {
 
 impl Reason {
     /// All of them, for metrics that start at zero.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::UnknownRecipient,
         Self::RelayDenied,
         Self::DirectoryNotLoaded,
+        Self::Listed,
         Self::OtherPolicy,
         Self::NullSenderRecipients,
         Self::ClientSessions,
@@ -62,6 +65,7 @@ impl Reason {
             Self::UnknownRecipient => ("unknown_recipient", 550, (5, 1, 1), "no such recipient here"),
             Self::RelayDenied => ("relay_denied", 554, (5, 7, 1), "relay denied: not a domain of ours"),
             Self::DirectoryNotLoaded => ("directory_not_loaded", 451, (4, 3, 0), "recipients cannot be checked yet, try again later"),
+            Self::Listed => ("dnsbl", 554, (5, 7, 1), "your host is refused"),
             Self::OtherPolicy => ("other_policy", 452, (4, 5, 3), "send to this recipient in a transaction of its own"),
             Self::NullSenderRecipients => ("null_sender_recipients", 452, (4, 5, 3), "too many recipients for a notification"),
             Self::ClientSessions => ("client_sessions", 421, (4, 7, 0), "too many sessions from your network, try again later"),
@@ -82,13 +86,21 @@ impl Reason {
 
     /// The reply: what is wrong, the token by which an operator finds it in the logs, and where to ask.
     pub fn reply(self, token: &str, contact: &str) -> Reply {
+        self.reply_with("", token, contact)
+    }
+
+    /// The same with what was found: whoever is refused wrongly must be able to see by what.
+    pub fn reply_with(self, evidence: &str, token: &str, contact: &str) -> Reply {
         let Entry {
             code,
             enhanced,
             text,
             ..
         } = self.entry();
-        let mut line = format!("{text} [{token}]");
+        let mut line = match evidence {
+            "" => format!("{text} [{token}]"),
+            evidence => format!("{text}: {evidence} [{token}]"),
+        };
         if !contact.is_empty() {
             line.push(' ');
             line.push_str(contact);

@@ -17,12 +17,13 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tracing::info;
 
+use crate::dnsbl::{self, Dnsbl, Listing, Outcome};
 use crate::ended::Ended;
 use crate::ident::Idents;
 use crate::keep::Keeper;
 use crate::metrics::Metrics;
-use crate::network::{Network, client_key};
-use crate::policy::{self, Transaction};
+use crate::network::{Network, client_key, contains};
+use crate::policy::{self, Scanning, Transaction};
 use crate::reason::Reason;
 use crate::recipients::Recipients;
 use crate::spf::{self, Check, Checker};
@@ -65,6 +66,10 @@ pub struct Rules {
     pub spf_skip_networks: Vec<Network>,
     /// SPF; none when it is off.
     pub spf: Option<Checker>,
+    /// Lists of clients; none when none are configured, or they are off.
+    pub dnsbl: Option<Arc<Dnsbl>>,
+    /// Whether a listed client is refused, and not only told of in the log.
+    pub dnsbl_enforced: bool,
     /// See the configuration.
     pub sessions_per_client_max: usize,
     /// See the configuration.
@@ -135,6 +140,14 @@ pub struct Session {
     admitted: Option<Admitted>,
     transaction: Transaction,
     spf: Option<Check>,
+    listed: Listed,
+}
+
+/// How far asking the lists about the client has come.
+enum Listed {
+    NotAsked,
+    Asking(dnsbl::Check),
+    Known(Listing),
 }
 
 impl Session {
@@ -149,6 +162,7 @@ impl Session {
             admitted: None,
             transaction: Transaction::default(),
             spf: None,
+            listed: Listed::NotAsked,
         }
     }
 
@@ -188,6 +202,58 @@ impl Session {
             let checker = self.rules.spf.as_ref();
             self.spf = checker.map(|checker| checker.start(client, &facts.helo, reverse_path));
         }
+    }
+
+    /// Lists are first asked once somebody here is to get a message, and once a session: an unknown recipient costs no query.
+    fn start_listing(&mut self, facts: &Facts) {
+        let client = facts.client.ip();
+        if let (Listed::NotAsked, Some(lists)) = (&self.listed, &self.rules.dnsbl)
+            && lists.concerns(client)
+            && !self.is_own(client)
+        {
+            self.listed = Listed::Asking(lists.start(client, false));
+        }
+    }
+
+    /// What the lists say, when they were asked; waits for them.
+    async fn listing(&mut self) -> Option<&Listing> {
+        if let Listed::Asking(_) = &self.listed
+            && let Listed::Asking(check) = std::mem::replace(&mut self.listed, Listed::NotAsked)
+        {
+            self.listed = Listed::Known(check.result().await);
+        }
+        match &self.listed {
+            Listed::Known(listing) => Some(listing),
+            _ => None,
+        }
+    }
+
+    /// Refuses a listed client, for recipients that a block list may concern (never a role: RFC 5321 4.5.1).
+    async fn refused_by_lists(
+        &mut self,
+        facts: &Facts,
+        envelope: &Envelope,
+        recipient: &Recipient,
+    ) -> Option<Reply> {
+        self.start_listing(facts);
+        let enforced = self.rules.dnsbl_enforced;
+        let listing = self.listing().await?;
+        if listing.outcome != Outcome::Listed {
+            return None;
+        }
+        let evidence = listing.evidence();
+        info!(
+            event = "recipient",
+            session = %facts.session,
+            client = %facts.client.ip(),
+            helo = %facts.helo,
+            from = %envelope.reverse_path,
+            to = %recipient.address,
+            outcome = if enforced { "refused" } else { "warned" },
+            reason = Reason::Listed.label(),
+            evidence
+        );
+        enforced.then(|| Reason::Listed.reply_with(&evidence, &facts.session, &self.rules.contact))
     }
 
     async fn spf_result(&mut self) -> Spf {
@@ -256,6 +322,15 @@ impl Handler for Session {
         self.transaction.accepted = envelope.recipients.len();
         let most = self.rules.null_sender_recipients_max;
         let decision = policy::recipient(known, &self.transaction, most);
+        if decision == Ok(Scanning::Ordinary)
+            && let Some(reply) = self.refused_by_lists(facts, envelope, recipient).await
+        {
+            let recipients = &self.edge.metrics.recipients;
+            recipients
+                .with_label_values(&[Reason::Listed.label()])
+                .inc();
+            return Err(reply);
+        }
         let label = decision.map_or_else(Reason::label, |_| "accepted");
         self.edge
             .metrics
@@ -337,10 +412,6 @@ impl Doors {
             tasks.spawn(listener.run("session", Arc::clone(&sessions), shutdown.clone(), serve));
         }
     }
-}
-
-fn contains(networks: &[Network], client: IpAddr) -> bool {
-    networks.iter().any(|network| network.contains(client))
 }
 
 fn outcome(ending: Ending) -> &'static str {

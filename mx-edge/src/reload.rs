@@ -9,7 +9,9 @@ use smtp::server::{BareNewline, Settings, Timeouts};
 use tokio::sync::{Semaphore, watch};
 use tracing::{error, info, warn};
 
-use crate::config::{self, Config};
+use crate::config::{self, Action, Config};
+use crate::dnsbl::Dnsbl;
+use crate::metrics::Metrics;
 use crate::receive::{Edge, Rules};
 use crate::sources::guard;
 use crate::spf::Checker;
@@ -47,7 +49,8 @@ impl Reload {
     }
 
     fn apply(&mut self, config: Config) {
-        match rules(&config) {
+        let kept = self.edge.rules();
+        match rules(&config, &self.edge.metrics, Some((&self.config, &kept))) {
             Ok(rules) => *self.edge.rules.write().expect("no holder panics") = Arc::new(rules),
             Err(error) => error!(event = "reload", %error, "the old rules stay"),
         }
@@ -70,8 +73,12 @@ impl Reload {
     }
 }
 
-/// The rules for new sessions.
-pub fn rules(config: &Config) -> Result<Rules, StartError> {
+/// The rules for new sessions. What `kept` ones know of lists is kept when these have not changed.
+pub fn rules(
+    config: &Config,
+    metrics: &Metrics,
+    kept: Option<(&Config, &Rules)>,
+) -> Result<Rules, StartError> {
     let checker = || {
         Checker::new(
             &config.dns.servers,
@@ -91,10 +98,33 @@ pub fn rules(config: &Config) -> Result<Rules, StartError> {
         own_networks: config.mail.own_networks.clone(),
         spf_skip_networks: config.spf.skip_networks.clone(),
         spf,
+        dnsbl: lists(config, metrics, kept)?,
+        dnsbl_enforced: config.dnsbl.action == Action::Enforce,
         sessions_per_client_max: config.limits.sessions_per_client_max,
         null_sender_recipients_max: config.limits.null_sender_recipients_max,
         hops_max: config.limits.hops_max,
         contact: config.mail.contact.clone(),
+    })
+}
+
+fn lists(
+    config: &Config,
+    metrics: &Metrics,
+    kept: Option<(&Config, &Rules)>,
+) -> Result<Option<Arc<Dnsbl>>, StartError> {
+    if config.dnsbl.action == Action::Off {
+        return Ok(None);
+    }
+    if let Some((old, kept)) = kept
+        && kept.dnsbl.is_some()
+        && (&old.dnsbl, &old.dns) == (&config.dnsbl, &config.dns)
+    {
+        return Ok(kept.dnsbl.clone());
+    }
+    Dnsbl::new(&config.dnsbl, &config.dns, &metrics.lists).map_err(|why| StartError {
+        what: "[dns]".into(),
+        why,
+        remedy: "name resolvers in dns.servers, or set dnsbl.action = \"off\"".into(),
     })
 }
 

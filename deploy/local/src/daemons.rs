@@ -154,6 +154,42 @@ pub fn unbound(
     }
 }
 
+/// Starts rbldnsd as the name server of block lists: for each zone the lines of its `ip4set` file, read again within a second when the
+/// file in `folder` changes. Ready when it answers; the address must be free for UDP.
+pub fn rbldnsd(
+    folder: &Path,
+    log: &Path,
+    address: SocketAddr,
+    zones: &[(&str, &str)],
+) -> Result<Process, String> {
+    make(folder)?;
+    let mut command = Command::new(program("rbldnsd"));
+    let port = format!("{}/{}", address.ip(), address.port());
+    command.args(["-n", "-q", "-c", "1s", "-w"]).arg(folder);
+    command.args(["-b", &port]);
+    if rustix::process::getuid().is_root() {
+        // It refuses to serve as root.
+        command.args(["-u", "nobody"]);
+        let mode = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(folder, mode).map_err(|error| error.to_string())?;
+    }
+    for (zone, lines) in zones {
+        write(&folder.join(zone), lines)?;
+        command.arg(format!("{zone}:ip4set:{zone}"));
+    }
+    let mut process = Process::start("rbldnsd", command, log)?;
+    let ready = wait_for(START, || {
+        if !process.running() {
+            return Some(false);
+        }
+        dns_answers(address).then_some(true)
+    });
+    match ready {
+        Some(true) => Ok(process),
+        _ => Err(format!("rbldnsd does not answer:\n{}", process.log())),
+    }
+}
+
 /// Asks for the root's SOA; any answer will do.
 fn dns_answers(address: SocketAddr) -> bool {
     let question = b"\x00\x07\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x06\x00\x01";

@@ -15,6 +15,7 @@ impl Configuration for Config {
         self.check_names(&mut complaints);
         self.check_limits(&mut complaints);
         self.check_times(&mut complaints);
+        self.check_lists(&mut complaints);
         self.check_inside(&mut complaints);
         self.check_files(&mut complaints);
         complaints.0
@@ -83,6 +84,47 @@ impl Config {
             "one character parts a local part from its extension",
             "give one character, or \"\" for none",
         );
+    }
+
+    fn check_lists(&self, complaints: &mut Complaints) {
+        let dnsbl = &self.dnsbl;
+        complaints.unless(
+            dnsbl.threshold > 0,
+            "dnsbl.threshold",
+            dnsbl.threshold.to_string(),
+            "every client would be listed",
+            "give at least 1",
+        );
+        complaints.unless(
+            dnsbl.allow_threshold <= 0,
+            "dnsbl.allow_threshold",
+            dnsbl.allow_threshold.to_string(),
+            "lists of good clients have negative weights",
+            "give a negative number, or 0 for none",
+        );
+        complaints.unless(
+            dnsbl.ttl_min <= dnsbl.ttl_max,
+            "dnsbl.ttl_min",
+            format!("{:?} with ttl_max {:?}", dnsbl.ttl_min, dnsbl.ttl_max),
+            "the lower bound is above the upper one",
+            "give at most dnsbl.ttl_max",
+        );
+        for list in &dnsbl.lists {
+            complaints.unless(
+                Domain::parse(&list.zone).is_ok_and(|zone| !zone.is_literal()),
+                "dnsbl.lists.zone",
+                format!("{:?}", list.zone),
+                "it is no domain name",
+                "give the zone that the list's page names, zen.list.example",
+            );
+            complaints.unless(
+                list.weight != 0,
+                "dnsbl.lists.weight",
+                format!("0 of {}", list.shown()),
+                "it would be asked for nothing",
+                "give a positive number for bad clients, a negative one for good ones",
+            );
+        }
     }
 
     fn check_limits(&self, complaints: &mut Complaints) {

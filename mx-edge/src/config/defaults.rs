@@ -22,6 +22,7 @@ impl Default for Config {
             spool: Spool::default(),
             dns: Dns::default(),
             spf: Spf::default(),
+            dnsbl: Dnsbl::default(),
             tls: None,
             inside: None,
             control: service::control::Settings {
@@ -145,6 +146,41 @@ impl Default for Dns {
             timeout: seconds(2),
         }
     }
+}
+
+impl Default for Dnsbl {
+    fn default() -> Self {
+        Self {
+            action: Action::Enforce,
+            threshold: 1,
+            allow_threshold: 0,
+            timeout: seconds(10),
+            ttl_min: seconds(60),
+            ttl_max: seconds(3600),
+            answers_max: 100_000,
+            self_test_interval: seconds(1800),
+            skip_networks: unlistable(),
+            lists: Vec::new(),
+        }
+    }
+}
+
+/// Addresses that no public list can say anything about (RFC 1918, RFC 4193, RFC 6598, loopback, link-local).
+fn unlistable() -> Vec<Network> {
+    [
+        "127.0.0.0/8",
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "100.64.0.0/10",
+        "169.254.0.0/16",
+        "::1/128",
+        "fc00::/7",
+        "fe80::/10",
+    ]
+    .iter()
+    .map(|network| network.parse().expect("a network"))
+    .collect()
 }
 
 impl Default for Spf {

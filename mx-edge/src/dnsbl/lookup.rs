@@ -1,0 +1,120 @@
+//! Asking one list about one client (RFC 5782 2.1, 2.4). Answers are kept as long as the list says, within our bounds; it is asked
+//! through a resolver with a cache, never itself.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::{Name, RData, RecordType};
+
+/// Answers of one list about one client that are looked at; more is an error.
+const ANSWERS_MAX: usize = 100;
+
+/// Asks.
+pub struct Lookup {
+    resolver: TokioResolver,
+}
+
+/// How answers are kept, and how long one is waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// For one query of one server; it is asked twice.
+    pub timeout: Duration,
+    /// An answer is kept at least so long.
+    pub ttl_min: Duration,
+    /// And at most so long.
+    pub ttl_max: Duration,
+    /// So many answers are kept.
+    pub answers_max: u64,
+}
+
+impl Lookup {
+    /// Asks these servers; none: those of /etc/resolv.conf.
+    pub fn new(servers: &[SocketAddr], bounds: Bounds) -> Result<Self, String> {
+        let mut builder = if servers.is_empty() {
+            TokioResolver::builder_tokio().map_err(|error| format!("/etc/resolv.conf: {error}"))?
+        } else {
+            let servers = servers.iter().map(name_server).collect();
+            let config = ResolverConfig::from_parts(None, Vec::new(), servers);
+            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+        };
+        let options = builder.options_mut();
+        options.timeout = bounds.timeout;
+        options.cache_size = bounds.answers_max;
+        options.positive_min_ttl = Some(bounds.ttl_min);
+        options.positive_max_ttl = Some(bounds.ttl_max);
+        options.negative_min_ttl = Some(bounds.ttl_min);
+        options.negative_max_ttl = Some(bounds.ttl_max);
+        options.use_hosts_file = ResolveHosts::Never;
+        let resolver = builder.build().map_err(|error| error.to_string())?;
+        Ok(Self { resolver })
+    }
+
+    /// What a zone answers about a client; empty when it is not listed.
+    pub async fn ask(&self, zone: &str, client: IpAddr) -> Result<Vec<Ipv4Addr>, Box<str>> {
+        let name = Name::from_ascii(question(zone, client)).map_err(|error| error.to_string())?;
+        match self.resolver.lookup(name, RecordType::A).await {
+            Ok(answer) => {
+                let records = answer.answers().iter().take(ANSWERS_MAX);
+                let codes = records.filter_map(|record| match &record.data {
+                    RData::A(code) => Some(code.0),
+                    _ => None,
+                });
+                Ok(codes.collect())
+            }
+            Err(error) if error.is_nx_domain() || error.is_no_records_found() => Ok(Vec::new()),
+            Err(error) => Err(error.to_string().into()),
+        }
+    }
+}
+
+fn name_server(address: &SocketAddr) -> NameServerConfig {
+    let mut server = NameServerConfig::udp_and_tcp(address.ip());
+    for connection in &mut server.connections {
+        connection.port = address.port();
+    }
+    server
+}
+
+/// The name under which a zone is asked about a client: octets or nibbles, last first.
+fn question(zone: &str, client: IpAddr) -> String {
+    let mut name = String::with_capacity(64 + zone.len() + 2);
+    match client.to_canonical() {
+        IpAddr::V4(client) => {
+            for octet in client.octets().iter().rev() {
+                name.push_str(&format!("{octet}."));
+            }
+        }
+        IpAddr::V6(client) => {
+            for octet in client.octets().iter().rev() {
+                name.push_str(&format!("{:x}.{:x}.", octet & 15, octet >> 4));
+            }
+        }
+    }
+    name.push_str(zone);
+    // With its root dot a name is never completed by a search list.
+    name.push('.');
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_asked_about_last_octet_or_nibble_first() {
+        for (client, expected) in [
+            ("192.0.2.99", "99.2.0.192.bl.example."),
+            ("::ffff:192.0.2.99", "99.2.0.192.bl.example."),
+            // RFC 5782 2.4.
+            (
+                "2001:db8:1:2:3:4:567:89ab",
+                "b.a.9.8.7.6.5.0.4.0.0.0.3.0.0.0.2.0.0.0.1.0.0.0.8.b.d.0.1.0.0.2.bl.example.",
+            ),
+        ] {
+            assert_eq!(question("bl.example", client.parse().unwrap()), expected);
+        }
+    }
+}

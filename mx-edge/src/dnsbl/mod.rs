@@ -1,0 +1,320 @@
+//! Lists of clients in the DNS: which are asked, what their answers add up to, and whether they can be believed at present. Says what
+//! is known of a client; what is done about it is the session's.
+
+mod codes;
+mod health;
+mod lookup;
+mod score;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use prometheus::{IntCounterVec, IntGaugeVec};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{error, info, warn};
+
+use crate::config;
+use crate::network::{self, Network};
+
+pub use codes::Codes;
+use health::{Crossing, Down, Health};
+use lookup::{Bounds, Lookup};
+use score::{Answer, Rule, Scoring};
+pub use score::{Hit, Outcome};
+
+/// A list whose self-test failed is tested again after this.
+const TEST_AGAIN: Duration = Duration::from_secs(60);
+/// Listed by every list (RFC 5782 5).
+const TEST_LISTED: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+/// Listed by none.
+const TEST_UNLISTED: Ipv4Addr = Ipv4Addr::LOCALHOST;
+
+/// What is counted.
+#[derive(Clone)]
+pub struct ListMetrics {
+    /// Answers by list and what they were.
+    pub answers: IntCounterVec,
+    /// Whether a list counts.
+    pub up: IntGaugeVec,
+    /// Clients by what their listings added up to.
+    pub clients: IntCounterVec,
+}
+
+/// What is known of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// What it adds up to.
+    pub outcome: Outcome,
+    /// The lists that counted.
+    pub hits: Vec<Hit>,
+}
+
+impl Listing {
+    /// `listed by zen, other`: for the reply and the log. Names, never zones: these may hold a secret.
+    pub fn evidence(&self) -> String {
+        let names: Vec<&str> = self.hits.iter().map(|hit| &*hit.name).collect();
+        format!("listed by {}", names.join(", "))
+    }
+}
+
+/// The lists.
+pub struct Dnsbl {
+    zones: Vec<Zone>,
+    scoring: Scoring,
+    lookup: Lookup,
+    timeout: Duration,
+    skip: Vec<Network>,
+    test_interval: Duration,
+    metrics: ListMetrics,
+}
+
+struct Zone {
+    zone: Box<str>,
+    /// The name of its first list.
+    name: Box<str>,
+    tested: bool,
+    health: Mutex<Health>,
+}
+
+impl Zone {
+    fn health(&self) -> MutexGuard<'_, Health> {
+        // A panic elsewhere leaves counts at worst one short.
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A check under way; dropping it ends it.
+pub struct Check(AbortOnDropHandle<Listing>);
+
+impl Check {
+    /// What came of it, at the latest after the time-out.
+    pub async fn result(self) -> Listing {
+        self.0.await.unwrap_or(Listing {
+            outcome: Outcome::Neutral,
+            hits: Vec::new(),
+        })
+    }
+}
+
+impl Dnsbl {
+    /// As configured; none without lists. Its self-tests run as long as it is held.
+    pub fn new(
+        lists: &config::Dnsbl,
+        dns: &config::Dns,
+        metrics: &ListMetrics,
+    ) -> Result<Option<Arc<Self>>, String> {
+        if lists.lists.is_empty() {
+            return Ok(None);
+        }
+        let now = Instant::now();
+        let mut zones: Vec<Zone> = Vec::new();
+        let mut rules = Vec::new();
+        for list in &lists.lists {
+            let known = zones.iter().position(|zone| *zone.zone == *list.zone);
+            let zone = known.unwrap_or_else(|| {
+                zones.push(Zone {
+                    zone: list.zone.as_str().into(),
+                    name: list.shown().into(),
+                    tested: list.self_test,
+                    health: Mutex::new(Health::new(list.self_test, now)),
+                });
+                zones.len() - 1
+            });
+            rules.push(Rule {
+                zone,
+                codes: list.codes.clone(),
+                weight: list.weight,
+                name: list.shown().into(),
+            });
+        }
+        let bounds = Bounds {
+            timeout: dns.timeout,
+            ttl_min: lists.ttl_min,
+            ttl_max: lists.ttl_max,
+            answers_max: lists.answers_max,
+        };
+        let dnsbl = Arc::new(Self {
+            zones,
+            scoring: Scoring {
+                rules,
+                threshold: lists.threshold,
+                allow_threshold: (lists.allow_threshold < 0).then_some(lists.allow_threshold),
+            },
+            lookup: Lookup::new(&dns.servers, bounds)?,
+            timeout: lists.timeout,
+            skip: lists.skip_networks.clone(),
+            test_interval: lists.self_test_interval,
+            metrics: metrics.clone(),
+        });
+        for (at, zone) in dnsbl.zones.iter().enumerate() {
+            dnsbl
+                .metrics
+                .up
+                .with_label_values(&[&zone.name])
+                .set(i64::from(!zone.tested));
+            if zone.tested {
+                tokio::spawn(test(Arc::downgrade(&dnsbl), at));
+            }
+        }
+        Ok(Some(dnsbl))
+    }
+
+    /// Whether a client is asked about at all.
+    pub fn concerns(&self, client: IpAddr) -> bool {
+        !network::contains(&self.skip, client)
+    }
+
+    /// Asks all lists at once. `good`: the client has shown itself before, so a list that has it is more likely wrong.
+    pub fn start(self: &Arc<Self>, client: IpAddr, good: bool) -> Check {
+        let this = Arc::clone(self);
+        Check(AbortOnDropHandle::new(tokio::spawn(async move {
+            this.check(client, good).await
+        })))
+    }
+
+    async fn check(self: Arc<Self>, client: IpAddr, good: bool) -> Listing {
+        let now = Instant::now();
+        let mut answers = vec![Answer::Void; self.zones.len()];
+        let mut asked = JoinSet::new();
+        for (at, zone) in self.zones.iter().enumerate() {
+            if zone.health().down(now).is_some() {
+                self.count(zone, "skipped");
+                continue;
+            }
+            answers[at] = Answer::Pending;
+            let this = Arc::clone(&self);
+            asked.spawn(async move {
+                let zone = &this.zones[at];
+                (at, this.lookup.ask(&zone.zone, client).await)
+            });
+        }
+        let waiting = async {
+            while self.scoring.outcome(&answers).is_none() {
+                match asked.join_next().await {
+                    Some(Ok((at, answer))) => answers[at] = self.answered(at, answer, good),
+                    Some(Err(_)) => {}
+                    None => return,
+                }
+            }
+        };
+        // Those that have not answered add nothing.
+        let _ = timeout(self.timeout, waiting).await;
+        let outcome = self.scoring.decide(&answers);
+        let label = match outcome {
+            Outcome::Listed => "listed",
+            Outcome::Allowed => "allowed",
+            Outcome::Neutral => "neutral",
+        };
+        self.metrics.clients.with_label_values(&[label]).inc();
+        Listing {
+            outcome,
+            hits: self.scoring.hits(&answers),
+        }
+    }
+
+    fn answered(&self, at: usize, answer: Result<Vec<Ipv4Addr>, Box<str>>, good: bool) -> Answer {
+        let zone = &self.zones[at];
+        let codes = match answer {
+            Ok(codes) => codes,
+            Err(_) => {
+                self.count(zone, "failed");
+                return Answer::Void;
+            }
+        };
+        if codes.iter().any(|code| codes::is_error(*code)) {
+            self.count(zone, "error");
+            return Answer::Void;
+        }
+        let answer = Answer::Codes(codes);
+        let counts = |rule: &&Rule| rule.zone == at && rule.weight > 0;
+        let mut blocking = self.scoring.rules.iter().filter(counts).peekable();
+        // Only a list of bad clients can hit too many.
+        if blocking.peek().is_some() {
+            let hit = match &answer {
+                Answer::Codes(codes) => {
+                    blocking.any(|rule| codes.iter().any(|code| rule.codes.count(*code)))
+                }
+                _ => false,
+            };
+            let crossing = zone.health().answered(hit, good, Instant::now());
+            self.told(zone, crossing);
+        }
+        self.count(
+            zone,
+            if answer == Answer::Codes(Vec::new()) {
+                "unlisted"
+            } else {
+                "listed"
+            },
+        );
+        answer
+    }
+
+    fn count(&self, zone: &Zone, what: &str) {
+        self.metrics
+            .answers
+            .with_label_values(&[&zone.name, what])
+            .inc();
+    }
+
+    fn told(&self, zone: &Zone, crossing: Option<Crossing>) {
+        let Some(crossing) = crossing else { return };
+        let list = &zone.name;
+        self.metrics
+            .up
+            .with_label_values(&[list])
+            .set(i64::from(crossing == Crossing::Up));
+        match crossing {
+            Crossing::Up => info!(event = "dnsbl", list = %list, outcome = "counts"),
+            Crossing::Down(Down::Flood(why)) => error!(
+                event = "dnsbl", list = %list, outcome = "ignored", reason = "flood", why = %why,
+                "it does not count for ten minutes; look at the list's own page"
+            ),
+            Crossing::Down(Down::Test(why)) => error!(
+                event = "dnsbl", list = %list, outcome = "ignored", reason = "self_test", why = %why,
+                "it does not count until its self-test passes"
+            ),
+            Crossing::Down(Down::Untested) => {}
+        }
+    }
+
+    /// RFC 5782 5, on one list.
+    async fn test(&self, zone: &Zone) -> Result<(), Box<str>> {
+        let ask = |client: Ipv4Addr| self.lookup.ask(&zone.zone, client.into());
+        let listed = ask(TEST_LISTED).await?;
+        if let Some(code) = listed.iter().find(|code| codes::is_error(**code)) {
+            return Err(format!("answers {code}, which is an error: the list's page says which; often that the resolver is a public one").into());
+        }
+        if listed.is_empty() {
+            return Err(format!("{TEST_LISTED} is not listed: the list is empty or gone").into());
+        }
+        match ask(TEST_UNLISTED).await?.as_slice() {
+            [] => Ok(()),
+            [code, ..] => {
+                Err(format!("{TEST_UNLISTED} is listed ({code}): it lists the world").into())
+            }
+        }
+    }
+}
+
+/// Tests a list for as long as somebody uses it.
+async fn test(dnsbl: Weak<Dnsbl>, at: usize) {
+    while let Some(this) = dnsbl.upgrade() {
+        let zone = &this.zones[at];
+        let result = this.test(zone).await;
+        let pause = match &result {
+            Ok(()) => this.test_interval,
+            Err(_) => this.test_interval.min(TEST_AGAIN),
+        };
+        if let Err(why) = &result {
+            warn!(event = "dnsbl", list = %zone.name, outcome = "self_test_failed", why = %why);
+        }
+        let crossing = zone.health().tested(result, Instant::now());
+        this.told(zone, crossing);
+        drop(this);
+        sleep(pause).await;
+    }
+}
