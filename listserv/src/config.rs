@@ -171,6 +171,9 @@ pub struct Delivery {
     /// Given up after.
     #[serde(with = "duration")]
     pub give_up: Duration,
+    /// Own rules for providers' replies, and what sites allow, before those that come with the program.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider_rules_file: Option<PathBuf>,
     /// Domains that go to a route: `"one.example" = "sink"`.
     pub pinned: BTreeMap<String, String>,
     /// Routes by name.
@@ -307,6 +310,7 @@ impl Default for Delivery {
             retry_first: Duration::from_secs(300),
             retry_longest: Duration::from_secs(4000),
             give_up: Duration::from_secs(5 * 86_400),
+            provider_rules_file: None,
             pinned: BTreeMap::new(),
             routes: BTreeMap::new(),
         }

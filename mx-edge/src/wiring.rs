@@ -209,6 +209,7 @@ impl NextHop {
                 longest: config.forward.retry_longest,
                 give_up: None,
             },
+            rules: Arc::default(),
             paused,
         };
         Engine::new(settings, spool, owner, registry).with_limits(delivery::breaker::Limits {

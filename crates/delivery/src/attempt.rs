@@ -31,6 +31,9 @@ pub struct Attempted {
     pub result: Result,
     /// The host that said so, `mx.example.org[192.0.2.1]`; none when nobody was reached.
     pub remote: Option<Box<str>>,
+    /// A provider's rule says that this is about this host or the message: whatever came of it, nobody counts it against the
+    /// recipient.
+    pub policy: bool,
 }
 
 /// What a reply, or none, means for a recipient.
@@ -108,13 +111,6 @@ pub(crate) fn is_site_trouble(phase: Phase) -> bool {
         Phase::Connect | Phase::Greeting | Phase::Helo | Phase::Mail => true,
         Phase::Rcpt | Phase::Data | Phase::End | Phase::Rest => false,
     }
-}
-
-/// Whether a reply asks the whole of us for less: 421, or any 4.7.x (rate limits, reputation).
-pub(crate) fn is_push_back(reply: &Reply) -> bool {
-    reply.code == 421
-        || reply.severity() == Severity::Transient
-            && reply.enhanced.is_some_and(|e| (e.0, e.1) == (4, 7))
 }
 
 fn name(phase: Phase) -> &'static str {
@@ -205,21 +201,5 @@ mod tests {
             "5.4.4",
             "no address",
         );
-    }
-
-    #[test]
-    fn push_back_is_421_and_all_of_4_7() {
-        for (code, enhanced, expected) in [
-            (421, (4, 3, 2), true),
-            (450, (4, 7, 0), true),
-            (451, (4, 7, 28), true),
-            (450, (4, 2, 1), false),
-            (550, (5, 7, 1), false),
-            (250, (2, 0, 0), false),
-        ] {
-            let reply = Reply::new(code, enhanced, "x");
-            assert_eq!(is_push_back(&reply), expected, "{reply}");
-        }
-        assert!(is_push_back(&Reply::plain(421, "bye")));
     }
 }

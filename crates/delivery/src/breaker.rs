@@ -64,6 +64,8 @@ pub enum Crossing {
 pub struct Gate {
     limits: Limits,
     ceiling: usize,
+    /// By a provider's rule: at most so many at once until then.
+    capped: Option<(usize, Instant)>,
     state: State,
 }
 
@@ -94,6 +96,7 @@ impl Gate {
         Self {
             limits,
             ceiling,
+            capped: None,
             state: State::Flowing {
                 window,
                 threshold: ceiling,
@@ -107,7 +110,7 @@ impl Gate {
     /// Whether one more attempt may go, with `running` under way.
     pub fn admits(&self, now: Instant, running: usize) -> bool {
         match self.state {
-            State::Flowing { window, .. } => running < window,
+            State::Flowing { .. } => running < self.window(now),
             State::Shut { until } => now >= until,
             State::Probing => false,
         }
@@ -125,7 +128,7 @@ impl Gate {
         match signal {
             Signal::Reached => self.reached(),
             Signal::PushedBack => self.pushed_back(now),
-            Signal::TurnedAway if !self.is_shut() && self.window() > 1 => self.pushed_back(now),
+            Signal::TurnedAway if !self.is_shut() && self.window(now) > 1 => self.pushed_back(now),
             Signal::TurnedAway | Signal::Unreached => self.unreached(now),
             // A probe that told nothing leaves the question open: Probing => Shut, to be probed at once.
             Signal::Nothing => {
@@ -257,11 +260,26 @@ impl Gate {
     }
 
     /// How many attempts it lets through at once.
-    pub fn window(&self) -> usize {
+    pub fn window(&self, now: Instant) -> usize {
+        let capped = self.capped.filter(|(_, until)| *until > now);
         match self.state {
-            State::Flowing { window, .. } => window,
+            State::Flowing { window, .. } => window.min(capped.map_or(window, |(max, _)| max)),
             State::Shut { .. } | State::Probing => 1,
         }
+    }
+
+    /// A provider's rule: no more than so many at once until then.
+    pub fn cap(&mut self, max: usize, until: Instant) {
+        self.capped = Some((max.max(1), until));
+    }
+
+    /// A provider's rule: Flowing | Probing => Shut until then. One that is shut for longer stays so.
+    pub fn shut(&mut self, until: Instant) -> Option<Crossing> {
+        let before = self.is_shut();
+        if self.shut_until().is_none_or(|at| at < until) {
+            self.state = State::Shut { until };
+        }
+        (!before).then_some(Crossing::Shut)
     }
 }
 
@@ -294,7 +312,7 @@ mod tests {
                 gate.go();
             }
             assert_eq!(gate.ended(signal, now), crossing, "row {at}: {row:?}");
-            assert_eq!(gate.window(), window, "row {at}: {row:?}");
+            assert_eq!(gate.window(now), window, "row {at}: {row:?}");
             assert_eq!(gate.admits(now, 0), admits, "row {at}: {row:?}");
         }
     }
@@ -385,9 +403,24 @@ mod tests {
             for _ in 0..500 {
                 gate.ended(Reached, now);
             }
-            assert_eq!(gate.window(), ceiling.max(1));
+            assert_eq!(gate.window(now), ceiling.max(1));
             assert!(!gate.admits(now, ceiling.max(1)));
         }
+    }
+
+    #[test]
+    fn rules_cap_and_shut_for_a_time() {
+        let now = Instant::now();
+        let later = |seconds| now + Duration::from_secs(seconds);
+        let mut gate = Gate::new(limits(), 10);
+        gate.cap(1, later(60));
+        assert_eq!((gate.window(now), gate.window(later(60))), (1, 4));
+        assert!(gate.admits(now, 0) && !gate.admits(now, 1));
+        assert_eq!(gate.shut(later(7200)), Some(Crossing::Shut));
+        assert_eq!(gate.shut(later(60)), None);
+        assert_eq!(gate.shut_until(), Some(later(7200)), "the longer one holds");
+        assert!(!gate.admits(later(7199), 0));
+        assert!(gate.admits(later(7200), 0), "then it is probed");
     }
 
     #[test]

@@ -8,12 +8,15 @@ use bytes::Bytes;
 use mail::Timestamp;
 use spool::{Batch, Destination, Destinations, Head, Lease, Spool};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::attempt::{Attempted, Connections, Copy};
 use crate::board::{Board, SiteState};
 use crate::breaker::Limits;
 use crate::metrics::Metrics;
+use crate::pace::Pace;
 use crate::retry::Schedule;
+use crate::rules::Rules;
 use crate::run;
 use crate::site::Exchangers;
 use crate::transport::{Transport, Wire};
@@ -66,6 +69,8 @@ pub struct Settings {
     pub site_connections_max: usize,
     /// When to try again, and when to give up.
     pub schedule: Schedule,
+    /// What replies mean for a whole site, and what sites allow.
+    pub rules: Arc<Rules>,
     /// While true nothing is claimed; what is under way ends.
     pub paused: tokio::sync::watch::Receiver<bool>,
 }
@@ -93,6 +98,10 @@ pub(crate) struct Parts {
     pub(crate) clock: Clock,
     pub(crate) nudged: Arc<Notify>,
     pub(crate) board: Arc<Board>,
+    /// Recipients a second of backlog and retries.
+    pub(crate) drain: Arc<Pace>,
+    /// Told when that rate changes.
+    pub(crate) rated: Arc<Notify>,
 }
 
 impl Engine {
@@ -108,6 +117,7 @@ impl Engine {
             exchangers: settings.exchangers.clone(),
             options: settings.options.clone(),
             site_connections_max: settings.site_connections_max,
+            rules: settings.rules.clone(),
             pools: Mutex::default(),
         };
         let clock: Clock = Arc::new(Timestamp::now);
@@ -139,6 +149,8 @@ impl Engine {
                 clock,
                 nudged: Arc::default(),
                 board: Arc::default(),
+                drain: Arc::new(Pace::new(None, Instant::now())),
+                rated: Arc::default(),
             },
         }
     }
@@ -155,6 +167,19 @@ impl Engine {
     /// Runs.
     pub async fn run(self, shutdown: service::shutdown::Shutdown) {
         run::run(self.parts, shutdown).await;
+    }
+
+    /// Limits what is old (backlog and retries) to so many recipients a second, evenly; none: no limit. What people wait for
+    /// (urgent and live mail) is never held back by it. Takes effect at once.
+    pub fn set_rate(&self, recipients_per_second: Option<f64>) {
+        let rate = recipients_per_second.filter(|rate| rate.is_finite() && *rate > 0.0);
+        self.parts.drain.set(rate, Instant::now());
+        self.parts.rated.notify_one();
+    }
+
+    /// The limit of [`Self::set_rate`] in force.
+    pub fn rate(&self) -> Option<f64> {
+        self.parts.drain.rate(Instant::now())
     }
 
     /// The sites that it knows, at most a second old and at most [`crate::SITES_SHOWN_MAX`]: shut ones first, then those with most

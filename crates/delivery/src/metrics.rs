@@ -18,6 +18,7 @@ pub(crate) struct Metrics {
     pub(crate) in_hand: IntGauge,
     pub(crate) sites_shut: IntGauge,
     pub(crate) crossings: IntCounterVec,
+    pub(crate) rules: IntCounterVec,
     pub(crate) claims: IntCounterVec,
     pub(crate) settlements: IntCounter,
     pub(crate) settle_group: Histogram,
@@ -69,6 +70,11 @@ impl Metrics {
                 "Gates that changed, by to what (open, limited, shut)",
                 "state",
             ),
+            rules: counters(
+                "delivery_rules_total",
+                "Attempts answered with a reply that a provider rule takes for the whole site, by rule",
+                "rule",
+            ),
             claims: counters("delivery_claimed_total", "Batches claimed, by lane", "lane"),
             settlements: counter("delivery_settlements_total", "Batches settled"),
             settle_group: Histogram::with_opts(
@@ -95,7 +101,7 @@ impl Metrics {
     }
 
     fn register(&self, registry: &Registry) {
-        let all: [Box<dyn prometheus::core::Collector>; 14] = [
+        let all: [Box<dyn prometheus::core::Collector>; 15] = [
             Box::new(self.recipients.clone()),
             Box::new(self.transactions.clone()),
             Box::new(self.attempt_seconds.clone()),
@@ -104,6 +110,7 @@ impl Metrics {
             Box::new(self.in_hand.clone()),
             Box::new(self.sites_shut.clone()),
             Box::new(self.crossings.clone()),
+            Box::new(self.rules.clone()),
             Box::new(self.claims.clone()),
             Box::new(self.settlements.clone()),
             Box::new(self.settle_group.clone()),

@@ -1,5 +1,7 @@
 //! What an attempt means for its batch: results by recipient, and the settlement. Pure; the clock and chance are passed in.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use mail::{Recipient, Reply, Timestamp};
 use spool::{Batch, Ends, Lease, Outcome};
@@ -65,14 +67,16 @@ pub(crate) fn left(batch: &Batch, attempted: &[Attempted], concluded: bool) -> L
             *end += 1;
         }
     }
+    // Who was not reached this time comes first the next time: nobody stands in the way of others for ever.
+    let mut tried = vec![false; batch.recipients.len()];
+    attempted.iter().for_each(|one| tried[one.index] = true);
+    let mut places: Vec<usize> = (0..done.len()).filter(|at| !done[*at]).collect();
+    places.sort_by_key(|at| tried[*at]);
     Left {
         ends,
-        recipients: batch
-            .recipients
-            .iter()
-            .zip(&done)
-            .filter(|(_, done)| !**done)
-            .map(|(recipient, _)| recipient.clone())
+        recipients: places
+            .into_iter()
+            .map(|at| batch.recipients[at].clone())
             .collect(),
         reply: reply.map_or_else(|| batch.reply.clone(), Into::into),
     }
@@ -83,6 +87,8 @@ pub(crate) fn left(batch: &Batch, attempted: &[Attempted], concluded: bool) -> L
 pub(crate) enum Again {
     /// After its own wait: replies concerned its recipients.
     Scheduled,
+    /// Likewise, but after this at the latest.
+    Within(Duration),
     /// Then; it does not count as an attempt.
     At(Timestamp),
 }
@@ -100,12 +106,15 @@ pub(crate) fn settled(
     if left.recipients.is_empty() {
         return Outcome::Finished;
     }
+    let attempts = lease.batch.attempts.saturating_add(1);
+    let wait = schedule.wait(attempts, random);
     let (until, attempted) = match again {
         Again::At(until) => (until, false),
-        Again::Scheduled => {
-            let attempts = lease.batch.attempts.saturating_add(1);
-            (now.after(schedule.wait(attempts, random)), true)
-        }
+        Again::Scheduled => (now.after(wait), true),
+        Again::Within(longest) => (
+            now.after(wait.min(longest.mul_f64(1.0 - 0.25 * random))),
+            true,
+        ),
     };
     Outcome::Deferred {
         until,
@@ -117,7 +126,7 @@ pub(crate) fn settled(
 }
 
 /// The same result for everybody in a batch.
-pub(crate) fn all(batch: &Batch, result: &Result) -> Vec<Attempted> {
+pub(crate) fn all(batch: &Batch, result: &Result, policy: bool) -> Vec<Attempted> {
     batch
         .recipients
         .iter()
@@ -127,6 +136,7 @@ pub(crate) fn all(batch: &Batch, result: &Result) -> Vec<Attempted> {
             index,
             result: result.clone(),
             remote: None,
+            policy,
         })
         .collect()
 }

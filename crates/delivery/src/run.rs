@@ -73,6 +73,8 @@ impl Run {
             owner: parts.owner.clone(),
             transport: parts.transport.clone(),
             schedule: parts.settings.schedule,
+            rules: parts.settings.rules.clone(),
+            drain: parts.drain.clone(),
             metrics: parts.metrics.clone(),
             clock: parts.clock.clone(),
             shutdown: shutdown.clone(),
@@ -87,7 +89,7 @@ impl Run {
             worker: Arc::new(worker),
             settler,
             shutdown,
-            hand: Hand::new(parts.limits, stock),
+            hand: Hand::new(parts.limits, stock, parts.drain.clone()),
             jobs: JoinSet::new(),
             under_way: HashMap::new(),
             attempts: 0,
@@ -105,6 +107,7 @@ impl Run {
         let shutdown = self.shutdown.clone();
         let spool = self.parts.spool.clone();
         let nudged = self.parts.nudged.clone();
+        let rated = self.parts.rated.clone();
         let settler = self.settler.clone();
         let mut paused = self.parts.settings.paused.clone();
         let mut seen = Seen::default();
@@ -125,6 +128,7 @@ impl Run {
                 () = spool.ready(&mut seen), if listens => self.claims.more = [true; 4],
                 () = tokio::time::sleep_until(wake_at) => {}
                 () = nudged.notified() => self.nudge(),
+                () = rated.notified() => {}
                 () = settler.changed() => {}
                 () = changed(&mut paused) => {}
             }
@@ -142,7 +146,7 @@ impl Run {
         let listens = useful && resting.is_none();
         // An hour: nothing is known to be due by time.
         let resting = resting.filter(|_| useful);
-        let wake_at = [resting, self.hand.wake_at(), self.showing.at()]
+        let wake_at = [resting, self.hand.wake_at(now), self.showing.at()]
             .into_iter()
             .flatten()
             .min()
@@ -154,18 +158,18 @@ impl Run {
     fn dispatch(&mut self) {
         let now = Instant::now();
         while self.attempts < self.parts.settings.attempts_max.max(1) {
-            let Some((key, work)) = self.hand.next(now) else {
+            let Some((key, pace, work)) = self.hand.next(now) else {
                 break;
             };
             self.attempts += 1;
-            self.start(work, Job::Attempt(key));
+            self.start(work, Job::Attempt(key, pace));
         }
     }
 
     fn start(&mut self, work: Work, job: Job) {
         let key = match &job {
-            Job::Attempt(key) => Some(key.clone()),
-            Job::Told(_) => None,
+            Job::Attempt(key, _) => Some(key.clone()),
+            Job::Told(..) => None,
         };
         let worker = self.worker.clone();
         let work = Arc::new(work);

@@ -16,7 +16,9 @@ use crate::board::{SITES_SHOWN_MAX, SiteState};
 use crate::breaker::{Crossing, Limits, Signal};
 use crate::domains::{Domains, LOCATING_MAX};
 use crate::lane::{Shares, index};
-use crate::seat::{Key, Seat, Work};
+use crate::pace::Pace;
+use crate::rules::Order;
+use crate::seat::{Ceiling, Key, Seat, Work};
 use crate::site::Site;
 
 /// Sites remembered at most; beyond it those with nothing in hand are forgotten, and with them what their gates have learnt.
@@ -31,9 +33,12 @@ const FORGET_INTERVAL: Duration = Duration::from_secs(10);
 const HELD_STOCKS: usize = 16;
 /// What is given back because the hand is full is due again after this.
 const BACK: Duration = Duration::from_secs(1);
+
 /// See the module.
 pub(crate) struct Hand {
     limits: Limits,
+    /// How fast what is old may go: recipients a second of the backlog and the retry lane.
+    drain: Arc<Pace>,
     /// Batches that can go at once, wanted in hand for each lane.
     stock: usize,
     seats: HashMap<Arc<Key>, Seat>,
@@ -73,9 +78,10 @@ pub(crate) enum Placed {
 
 impl Hand {
     /// Empty.
-    pub(crate) fn new(limits: Limits, stock: usize) -> Self {
+    pub(crate) fn new(limits: Limits, stock: usize, drain: Arc<Pace>) -> Self {
         Self {
             limits,
+            drain,
             stock,
             seats: HashMap::new(),
             turns: Default::default(),
@@ -160,7 +166,7 @@ impl Hand {
     pub(crate) fn put(
         &mut self,
         key: &Arc<Key>,
-        ceiling: usize,
+        ceiling: Ceiling,
         work: Work,
         now: Instant,
     ) -> Placed {
@@ -183,7 +189,7 @@ impl Hand {
         {
             return Placed::Back(Box::new(work), until);
         }
-        if full && seat.waits() >= seat.gate.window() {
+        if full && seat.waits() >= seat.gate.window(now) {
             return Placed::Back(Box::new(work), now + BACK);
         }
         seat.waiting[index(work.lane)].push_back(work);
@@ -192,9 +198,13 @@ impl Hand {
         Placed::Waits
     }
 
-    /// The batch whose turn it is; its site counts it as under way until [`Self::ended`].
-    pub(crate) fn next(&mut self, now: Instant) -> Option<(Arc<Key>, Work)> {
-        let able = std::array::from_fn(|lane| self.clear_front(lane, now));
+    /// The batch whose turn it is, with the pace of its site; the site counts it as under way until [`Self::ended`]. One message
+    /// of it is paid for.
+    pub(crate) fn next(&mut self, now: Instant) -> Option<(Arc<Key>, Arc<Pace>, Work)> {
+        let drains = self.drain.free_at(now).is_none();
+        let able = std::array::from_fn(|lane| {
+            (drains || !is_drained(lane)) && self.clear_front(lane, now)
+        });
         let lane = index(self.shares.pick(able)?);
         let key = self.turns[lane].pop_front()?;
         let seat = self.seats.get_mut(&key)?;
@@ -203,8 +213,14 @@ impl Hand {
         seat.gate.go();
         seat.running += 1;
         self.held -= 1;
+        // What is free now is free for this one: nobody else begins anything here.
+        let pace = seat.pace.clone();
+        pace.pay(now);
+        if is_drained(lane) {
+            self.drain.pay(now);
+        }
         self.queue(&key, now);
-        Some((key, work))
+        Some((key, pace, work))
     }
 
     /// An attempt has ended. Returns what crossed, and what is given back because the gate has shut.
@@ -212,6 +228,7 @@ impl Hand {
         &mut self,
         key: &Arc<Key>,
         signal: Signal,
+        order: Option<&Order>,
         trouble: Option<Box<str>>,
         now: Instant,
     ) -> (Option<Crossing>, Vec<Work>) {
@@ -222,9 +239,17 @@ impl Hand {
         seat.used = now;
         if let Some(trouble) = trouble {
             seat.trouble = trouble;
+            seat.policy = order.is_some();
         }
         let before = seat.gate.is_shut();
         let crossing = seat.gate.ended(signal, now);
+        match signal {
+            Signal::PushedBack => seat.pace.cut(now),
+            Signal::Reached => seat.pace.took(now),
+            Signal::TurnedAway | Signal::Unreached | Signal::Nothing => {}
+        }
+        let ordered = order.and_then(|order| seat.obey(order, now));
+        let crossing = ordered.or(crossing);
         let shut = seat.gate.is_shut();
         match (before, shut) {
             (false, true) => self.shut += 1,
@@ -278,14 +303,25 @@ impl Hand {
             .collect()
     }
 
+    /// Whether that was a provider's rule against this host.
+    pub(crate) fn is_policy(&self, key: &Key) -> bool {
+        self.seats.get(key).is_some_and(|seat| seat.policy)
+    }
+
     /// When something changes by time alone.
-    pub(crate) fn wake_at(&self) -> Option<Instant> {
+    pub(crate) fn wake_at(&self, now: Instant) -> Option<Instant> {
+        let waits = (0..4).any(|lane| is_drained(lane) && !self.turns[lane].is_empty());
+        let drain = self.drain.free_at(now).filter(|_| waits);
+        self.next_wake().into_iter().chain(drain).min()
+    }
+
+    fn next_wake(&self) -> Option<Instant> {
         self.wakes.peek().map(|Reverse((at, _))| *at)
     }
 
     /// Lets probes go whose time has come.
     pub(crate) fn wake(&mut self, now: Instant) {
-        while self.wake_at().is_some_and(|at| at <= now) {
+        while self.next_wake().is_some_and(|at| at <= now) {
             match self.wakes.pop() {
                 Some(Reverse((_, Wake::Seat(key)))) => self.queue(&key, now),
                 Some(Reverse((_, Wake::Domain(domain)))) => {
@@ -360,6 +396,13 @@ impl Hand {
         let Some(seat) = self.seats.get_mut(key) else {
             return;
         };
+        if seat.waits() > 0
+            && seat.paced.is_none_or(|at| at <= now)
+            && let Some(at) = seat.pace.free_at(now)
+        {
+            seat.paced = Some(at);
+            self.wakes.push(Reverse((at, Wake::Seat(key.clone()))));
+        }
         let admits = seat.admits(now);
         for lane in 0..4 {
             let waiting = seat.waiting[lane].len();
@@ -413,6 +456,11 @@ impl Hand {
         self.unwanted.retain(|key| self.seats.contains_key(key));
         self.changed = true;
     }
+}
+
+/// Whether a lane is what an operator's rate limits: not what people wait for.
+fn is_drained(lane: usize) -> bool {
+    lane == index(spool::Lane::Backlog) || lane == index(spool::Lane::Retry)
 }
 
 /// What a claim leaves out.

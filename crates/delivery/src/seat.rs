@@ -1,17 +1,26 @@
 //! One site's part of the hand: its gate, what waits for it, and whether more of it is wanted.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
 
-use mail::Timestamp;
+use mail::{MessageId, Timestamp};
 use spool::{Destination, Ends, Lane, Lease};
 use tokio::time::Instant;
 
 use crate::board::{GateState, SiteState};
-use crate::breaker::{Gate, Limits};
+use crate::breaker::{Crossing, Gate, Limits};
+use crate::pace::Pace;
+use crate::rules::{Action, Order};
 use crate::site::Site;
 
 /// Domains remembered of one site at most, to leave them out of claims while it is shut or busy.
 const DESTINATIONS_MAX: usize = 4096;
+
+/// What a rule has heard is forgotten after this.
+const HEARD: Duration = Duration::from_secs(3600);
+/// Rules whose messages are counted at one site at once, at most.
+const RULES_HEARD_MAX: usize = 8;
 
 /// Where mail really goes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -30,6 +39,15 @@ impl std::fmt::Display for Key {
             Self::Site(site) => site.fmt(f),
         }
     }
+}
+
+/// What a way allows, by configuration and by its provider's known limits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Ceiling {
+    /// Attempts at once.
+    pub(crate) attempts: usize,
+    /// Messages a second.
+    pub(crate) rate: Option<f64>,
 }
 
 /// A claimed batch.
@@ -67,12 +85,27 @@ pub(crate) struct Seat {
     pub(crate) used: Instant,
     /// Why it could not be reached last, in one line.
     pub(crate) trouble: Box<str>,
+    /// That trouble is a provider's rule against this host: nobody is to be blamed for it.
+    pub(crate) policy: bool,
+    /// How many messages a second.
+    pub(crate) pace: Arc<Pace>,
+    /// A wake is due then because of the pace.
+    pub(crate) paced: Option<Instant>,
+    heard: Vec<Heard>,
+}
+
+/// Messages of the last hour that a rule for shutting has heard of.
+struct Heard {
+    rule: Box<str>,
+    since: Instant,
+    messages: u32,
+    last: MessageId,
 }
 
 impl Seat {
-    pub(crate) fn new(limits: Limits, ceiling: usize, now: Instant) -> Self {
+    pub(crate) fn new(limits: Limits, ceiling: Ceiling, now: Instant) -> Self {
         Self {
-            gate: Gate::new(limits, ceiling),
+            gate: Gate::new(limits, ceiling.attempts),
             waiting: Default::default(),
             queued: [false; 4],
             ready: [0; 4],
@@ -81,7 +114,55 @@ impl Seat {
             unwanted: false,
             used: now,
             trouble: Box::default(),
+            policy: false,
+            pace: Arc::new(Pace::new(ceiling.rate, now)),
+            paced: None,
+            heard: Vec::new(),
         }
+    }
+
+    /// Does what a provider's rule says.
+    pub(crate) fn obey(&mut self, order: &Order, now: Instant) -> Option<Crossing> {
+        let until = now + order.duration;
+        match order.action {
+            Action::Slow => {
+                if let Some(max) = order.connections_max {
+                    self.gate.cap(max, until);
+                }
+                if let Some(rate) = order.rate_max {
+                    self.pace.order(rate, until);
+                }
+                None
+            }
+            Action::Shut if self.hear(order, now) >= order.messages => {
+                self.heard.retain(|heard| heard.rule != order.rule);
+                self.gate.shut(until)
+            }
+            Action::Shut | Action::Away | Action::Recipient | Action::Message => None,
+        }
+    }
+
+    /// Counts different messages of which a rule has heard lately.
+    fn hear(&mut self, order: &Order, now: Instant) -> u32 {
+        self.heard.retain(|heard| now < heard.since + HEARD);
+        let known = self.heard.iter_mut().find(|h| h.rule == order.rule);
+        if let Some(heard) = known {
+            if heard.last != order.message {
+                heard.last = order.message;
+                heard.messages += 1;
+            }
+            return heard.messages;
+        }
+        if self.heard.len() >= RULES_HEARD_MAX {
+            self.heard.remove(0);
+        }
+        self.heard.push(Heard {
+            rule: order.rule.clone(),
+            since: now,
+            messages: 1,
+            last: order.message,
+        });
+        1
     }
 
     /// Batches that wait.
@@ -91,7 +172,7 @@ impl Seat {
 
     /// Whether one more may go.
     pub(crate) fn admits(&self, now: Instant) -> bool {
-        self.gate.admits(now, self.running)
+        self.gate.admits(now, self.running) && self.pace.free_at(now).is_none()
     }
 
     /// Notes that this destination leads here; returns whether it is new.
@@ -111,13 +192,16 @@ impl Seat {
         let until = self.gate.shut_until();
         SiteState {
             site: key.to_string().into(),
-            gate: match (self.gate.is_shut(), self.gate.is_limited()) {
+            gate: match (
+                self.gate.is_shut(),
+                self.gate.is_limited() || self.pace.rate(now).is_some(),
+            ) {
                 (true, _) => GateState::Shut,
                 (false, true) => GateState::Limited,
                 (false, false) => GateState::Open,
             },
-            window: self.gate.window(),
-            rate: None,
+            window: self.gate.window(now),
+            rate: self.pace.rate(now),
             in_flight: self.running,
             in_hand: self.waits(),
             trouble: self.trouble.clone(),
@@ -147,7 +231,7 @@ impl Seat {
         if self.gate.is_shut() {
             return waits > 0 || self.running > 0 || !self.admits(now);
         }
-        let enough = self.gate.window();
+        let enough = self.gate.window(now);
         match self.unwanted {
             true => waits > enough / 2,
             false => waits >= enough,

@@ -1,7 +1,8 @@
-//! For tests only: a spool in memory, a transport that answers as it is told, an owner that writes down what it hears.
-//! All of them live on the paused clock.
+//! For tests only: a spool in memory; in `world` a transport that answers as it is told and an owner that writes down what it
+//! hears. All of them live on the paused clock.
 
 pub(crate) mod peer;
+mod world;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -9,20 +10,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use mail::{
-    Address, Domain, Envelope, MailParameters, MessageId, Recipient, Reply, ReversePath, Timestamp,
-};
-use smtp::client::{Cause, Phase, Trouble};
+use mail::{MailParameters, MessageId, Reply, ReversePath, Timestamp};
 use spool::*;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::attempt::{Attempted, Copy, Result as Outcome_};
-use crate::engine::{Clock, Owner};
-use crate::pool::Stopped;
-use crate::seat::Key;
-use crate::site::Site;
-use crate::transport::Transport;
+pub(crate) use self::world::{Clerk, World, accepted, recipient};
+use crate::engine::Clock;
 
 /// The wall clock at the start of every test.
 pub(crate) const EPOCH: Timestamp = Timestamp(1_800_000_000_000);
@@ -334,193 +328,4 @@ impl Spool for Memory {
     }
 
     async fn close(&self) {}
-}
-
-// === the world ===
-
-/// What the world answers to one copy.
-pub(crate) type Answers = Box<dyn Fn(&Key, &Copy) -> Vec<Reply> + Send + Sync>;
-
-/// Sites by scripts instead of sockets.
-pub(crate) struct World {
-    pub(crate) answers: Answers,
-    /// How long a transaction takes.
-    pub(crate) takes: Duration,
-    pub(crate) ceiling: usize,
-    /// Hosts that do not take connections, and how long it takes to find out.
-    dead: Mutex<HashSet<Box<str>>>,
-    /// The reply of the DNS about these domains.
-    pub(crate) lookups: Mutex<HashMap<Domain, Reply>>,
-    /// Site, recipients, and when, of each transaction that began.
-    pub(crate) seen: Mutex<Vec<(String, Vec<String>, Instant)>>,
-    pub(crate) tries: AtomicUsize,
-    now: AtomicUsize,
-    /// The most transactions at once.
-    pub(crate) most: AtomicUsize,
-}
-
-impl World {
-    /// Everything is accepted at once; each domain is its own exchanger.
-    pub(crate) fn kind() -> Self {
-        Self::that(|_, copy| accepted(copy))
-    }
-
-    pub(crate) fn that(
-        answers: impl Fn(&Key, &Copy) -> Vec<Reply> + Send + Sync + 'static,
-    ) -> Self {
-        Self {
-            answers: Box::new(answers),
-            takes: Duration::from_millis(1),
-            ceiling: 20,
-            dead: Mutex::default(),
-            lookups: Mutex::default(),
-            seen: Mutex::default(),
-            tries: AtomicUsize::new(0),
-            now: AtomicUsize::new(0),
-            most: AtomicUsize::new(0),
-        }
-    }
-
-    pub(crate) fn kill(&self, host: &str) {
-        self.dead.lock().unwrap().insert(host.into());
-    }
-
-    pub(crate) fn revive(&self, host: &str) {
-        self.dead.lock().unwrap().remove(host);
-    }
-
-    /// Recipients that were offered, in order.
-    pub(crate) fn recipients(&self) -> Vec<String> {
-        let seen = self.seen.lock().unwrap();
-        seen.iter().flat_map(|(_, to, _)| to.clone()).collect()
-    }
-
-    fn is_dead(&self, key: &Key) -> bool {
-        self.dead.lock().unwrap().contains(&*key.to_string())
-    }
-}
-
-pub(crate) fn accepted(copy: &Copy) -> Vec<Reply> {
-    vec![reply(250, "ok"); copy.envelope.recipients.len()]
-}
-
-#[async_trait::async_trait]
-impl Transport for World {
-    async fn site(&self, domain: &Domain) -> Result<Site, Reply> {
-        tokio::time::sleep(self.takes).await;
-        match self.lookups.lock().unwrap().get(domain) {
-            Some(reply) => Err(reply.clone()),
-            None => Ok(Site::new(vec![(0, domain.as_str().into())])),
-        }
-    }
-
-    fn ceiling(&self, key: &Key) -> Result<usize, Reply> {
-        match key {
-            Key::Route(name) if &**name == "missing" => Err(reply(451, "no such route")),
-            _ => Ok(self.ceiling),
-        }
-    }
-
-    async fn pass(&self, key: &Key, copy: &Copy) -> Result<(Vec<Reply>, Box<str>), Stopped> {
-        self.tries.fetch_add(1, Ordering::Relaxed);
-        let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
-        self.most.fetch_max(now, Ordering::Relaxed);
-        let began = Instant::now();
-        tokio::time::sleep(self.takes).await;
-        self.now.fetch_sub(1, Ordering::Relaxed);
-        if self.is_dead(key) {
-            return Err(Stopped {
-                trouble: Trouble {
-                    phase: Phase::Connect,
-                    cause: Cause::TimedOut,
-                },
-                remote: None,
-            });
-        }
-        let to = copy.envelope.recipients.iter();
-        let to = to.map(|r| r.address.to_string()).collect();
-        self.seen.lock().unwrap().push((key.to_string(), to, began));
-        let replies = (self.answers)(key, copy);
-        // 599 says: hang up in the middle of the message.
-        if replies.iter().any(|reply| reply.code == 599) {
-            return Err(Stopped {
-                trouble: Trouble {
-                    phase: Phase::Data,
-                    cause: Cause::Closed,
-                },
-                remote: Some(key.to_string().into()),
-            });
-        }
-        Ok((replies, key.to_string().into()))
-    }
-}
-
-// === the owner ===
-
-/// One copy a batch, or one a recipient; remembers what was concluded.
-#[derive(Default)]
-pub(crate) struct Clerk {
-    pub(crate) verp: bool,
-    pub(crate) refuses: AtomicBool,
-    pub(crate) panics: AtomicBool,
-    /// Message, recipient, code, of each result told.
-    pub(crate) told: Mutex<Vec<(MessageId, String, &'static str, u16)>>,
-}
-
-#[async_trait::async_trait]
-impl Owner for Clerk {
-    fn render(&self, head: &Head, batch: &Batch, body: &Bytes) -> Result<Vec<Copy>, Reply> {
-        assert!(!self.panics.load(Ordering::Relaxed), "told to");
-        let copy = |indices: Vec<usize>| Copy {
-            envelope: Envelope {
-                reverse_path: head.reverse_path.clone(),
-                parameters: MailParameters::default(),
-                recipients: indices
-                    .iter()
-                    .map(|&i| batch.recipients[i].clone())
-                    .collect(),
-            },
-            indices,
-            parts: vec![body.clone()],
-            xforward: None,
-        };
-        let all = 0..batch.recipients.len();
-        Ok(match self.verp {
-            true => all.map(|i| copy(vec![i])).collect(),
-            false => vec![copy(all.collect())],
-        })
-    }
-
-    async fn conclude(&self, lease: &Lease, attempted: &[Attempted]) -> Result<Bytes, Error> {
-        if self.refuses.load(Ordering::Relaxed) {
-            return Err(Error::Full("told to".into()));
-        }
-        let mut told = self.told.lock().unwrap();
-        for one in attempted {
-            assert_eq!(lease.batch.recipients[one.index], one.recipient);
-            let kind = match one.result {
-                Outcome_::Delivered(_) => "delivered",
-                Outcome_::Deferred(_) => "deferred",
-                Outcome_::Failed(_) => "failed",
-                Outcome_::Expired(_) => "expired",
-            };
-            let code = one.result.reply().code;
-            told.push((lease.head.id, one.recipient.address.to_string(), kind, code));
-        }
-        Ok(Bytes::from_static(b"noted"))
-    }
-}
-
-impl Clerk {
-    /// `recipient kind` of each result told, in order.
-    pub(crate) fn heard(&self) -> Vec<String> {
-        let told = self.told.lock().unwrap();
-        told.iter()
-            .map(|(_, to, kind, _)| format!("{to} {kind}"))
-            .collect()
-    }
-}
-
-pub(crate) fn recipient(text: &str) -> Recipient {
-    Address::parse(text).unwrap().into()
 }

@@ -9,8 +9,9 @@ use tokio::time::Instant;
 
 use crate::attempt::Copy;
 use crate::pool::{Connections, Hosts, Pool, Stopped};
+use crate::rules::Rules;
 use crate::schedule::SITES_MAX;
-use crate::seat::Key;
+use crate::seat::{Ceiling, Key};
 use crate::site::{Exchangers, Site};
 
 /// Transactions over one connection to a mail exchanger at most; providers close it at about this many.
@@ -22,8 +23,8 @@ pub(crate) trait Transport: Send + Sync + 'static {
     /// The site of a domain that goes to mail exchangers.
     async fn site(&self, domain: &Domain) -> Result<Site, Reply>;
 
-    /// Attempts at once at most; an error when there is no such way.
-    fn ceiling(&self, key: &Key) -> Result<usize, Reply>;
+    /// What the way allows; an error when there is no such way.
+    fn ceiling(&self, key: &Key) -> Result<Ceiling, Reply>;
 
     /// One copy, one transaction.
     async fn pass(&self, key: &Key, copy: &Copy) -> Result<(Vec<Reply>, Box<str>), Stopped>;
@@ -35,6 +36,7 @@ pub(crate) struct Wire {
     pub(crate) exchangers: Option<Arc<Exchangers>>,
     pub(crate) options: Options,
     pub(crate) site_connections_max: usize,
+    pub(crate) rules: Arc<Rules>,
     pub(crate) pools: Mutex<HashMap<Site, Arc<Pool>>>,
 }
 
@@ -47,15 +49,19 @@ impl Transport for Wire {
         }
     }
 
-    fn ceiling(&self, key: &Key) -> Result<usize, Reply> {
-        match key {
-            Key::Site(_) => Ok(self.site_connections_max.max(1)),
-            Key::Route(name) => self
-                .routes
-                .get(name)
-                .map(|connections| connections.connections_max())
-                .ok_or_else(|| not_configured(&format!("route {name:?}"))),
-        }
+    fn ceiling(&self, key: &Key) -> Result<Ceiling, Reply> {
+        let most = match key {
+            Key::Site(_) => self.site_connections_max.max(1),
+            Key::Route(name) => match self.routes.get(name) {
+                Some(connections) => connections.connections_max(),
+                None => return Err(not_configured(&format!("route {name:?}"))),
+            },
+        };
+        let limits = self.rules.limits(key);
+        Ok(Ceiling {
+            attempts: most.min(limits.connections_max.unwrap_or(most)),
+            rate: limits.messages_per_second_max,
+        })
     }
 
     async fn pass(&self, key: &Key, copy: &Copy) -> Result<(Vec<Reply>, Box<str>), Stopped> {

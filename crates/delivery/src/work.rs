@@ -3,37 +3,40 @@
 //! It never settles and knows no gate: what it learnt goes back to the loop as [`Done`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use mail::Reply;
 use service::shutdown::Shutdown;
-use smtp::client::Cause;
-use spool::{Ends, Lease};
+use spool::{Ends, Lane, Lease};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::attempt::{Attempted, Copy, Result, is_push_back, is_site_trouble, reply_of};
+use crate::attempt::{Attempted, Copy, Result};
 use crate::bodies::Bodies;
 use crate::breaker::Signal;
 use crate::engine::{Clock, Owner};
 use crate::lane;
 use crate::metrics::Metrics;
 use crate::outcome::{self, Left};
-use crate::pool::Stopped;
+use crate::pace::Pace;
+use crate::progress::{Because, Progress};
 use crate::retry::Schedule;
+use crate::rules::{Order, Rules};
 use crate::seat::{Key, Work};
 use crate::transport::Transport;
 
-/// Transactions of one batch that may break on its own account before the rest of it waits for the next attempt. One would
-/// let a single recipient that makes a peer hang up keep all behind it waiting for ever.
-const BROKEN_MAX: usize = 3;
+/// An attempt waits so long for the turn of its next copy; if that is farther ahead, the rest of its batch is put back, so that slow
+/// sites do not hold attempts.
+const AHEAD_MAX: Duration = Duration::from_secs(2);
 
 /// What is to be done with a batch.
 pub(crate) enum Job {
-    /// Try it there.
-    Attempt(Arc<Key>),
-    /// Nothing needs to be tried: this is what came of each recipient.
-    Told(Result),
+    /// Try it there, no faster than that; the first message is paid for.
+    Attempt(Arc<Key>, Arc<Pace>),
+    /// Nothing needs to be tried: this is what came of each recipient, and whether a provider's rule against this host is the
+    /// reason.
+    Told(Result, bool),
 }
 
 /// What came of a job.
@@ -42,6 +45,8 @@ pub(crate) struct Done {
     /// Where it was attempted.
     pub(crate) key: Option<Arc<Key>>,
     pub(crate) signal: Signal,
+    /// What a provider's rule wants of the site.
+    pub(crate) order: Option<Order>,
     /// Why the site could not be reached, in one line.
     pub(crate) trouble: Option<Box<str>>,
     pub(crate) end: End,
@@ -60,25 +65,15 @@ pub(crate) enum End {
     },
 }
 
-/// Why somebody is left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Because {
-    /// Replies that concern recipients, or this message.
-    Replies,
-    /// The site.
-    Site,
-    /// A fault of this host.
-    Fault,
-    /// The engine stops.
-    Stopping,
-}
-
 /// What all jobs share.
 pub(crate) struct Worker {
     pub(crate) bodies: Bodies,
     pub(crate) owner: Arc<dyn Owner>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) schedule: Schedule,
+    pub(crate) rules: Arc<Rules>,
+    /// How fast backlog and retries may go.
+    pub(crate) drain: Arc<Pace>,
     pub(crate) metrics: Metrics,
     pub(crate) clock: Clock,
     pub(crate) shutdown: Shutdown,
@@ -93,17 +88,10 @@ impl Done {
             work,
             key,
             signal: Signal::Nothing,
+            order: None,
             trouble: None,
         }
     }
-}
-
-/// How far the transactions of a batch came.
-struct Progress {
-    attempted: Vec<Attempted>,
-    signal: Signal,
-    trouble: Option<Box<str>>,
-    because: Because,
 }
 
 impl Worker {
@@ -111,20 +99,24 @@ impl Worker {
     pub(crate) async fn run(&self, work: Arc<Work>, job: Job) -> Done {
         let began = Instant::now();
         let (key, progress) = match job {
-            Job::Told(result) => (None, Ok(told(&work.lease, &result))),
-            Job::Attempt(key) => {
-                let progress = self.attempt(&work.lease, &key).await;
+            Job::Told(result, policy) => {
+                let progress = Progress::told(&work.lease.batch, &result, policy);
+                (None, Ok(progress))
+            }
+            Job::Attempt(key, pace) => {
+                let progress = self.attempt(&work, &key, &pace).await;
                 (Some(key), progress)
             }
         };
-        let (signal, trouble, end) = match progress {
+        let (signal, order, trouble, end) = match progress {
             Ok(progress) => {
-                let end = self
-                    .conclude(&work, progress.attempted, progress.because)
-                    .await;
-                (progress.signal, progress.trouble, end)
+                let Progress {
+                    attempted, because, ..
+                } = progress;
+                let end = self.conclude(&work, attempted, because).await;
+                (progress.signal, progress.order, progress.trouble, end)
             }
-            Err(end) => (Signal::Nothing, None, end),
+            Err(end) => (Signal::Nothing, None, None, end),
         };
         if key.is_some() {
             self.metrics
@@ -136,19 +128,29 @@ impl Worker {
             work,
             key,
             signal,
+            order,
             trouble,
             end,
         }
     }
 
-    async fn attempt(&self, lease: &Lease, key: &Key) -> std::result::Result<Progress, End> {
+    async fn attempt(
+        &self,
+        work: &Work,
+        key: &Arc<Key>,
+        pace: &Pace,
+    ) -> std::result::Result<Progress, End> {
+        let lease = &work.lease;
         let body = match self.bodies.get(&lease.head).await {
             Ok(body) => body,
             Err(error) => return Err(self.no_body(lease, &error)),
         };
         let copies = match self.owner.render(&lease.head, &lease.batch, &body.bytes) {
             Ok(copies) => copies,
-            Err(reply) => return Ok(told(lease, &Result::Failed(reply))),
+            Err(reply) => {
+                let failed = Result::Failed(reply);
+                return Ok(Progress::told(&lease.batch, &failed, false));
+            }
         };
         if let Err(wrong) = outcome::check_copies(&lease.batch, &copies) {
             let message = lease.head.id;
@@ -156,22 +158,27 @@ impl Worker {
             self.metrics.faults.with_label_values(&["render"]).inc();
             return Err(fault(lease, "copies do not fit their batch"));
         }
-        Ok(self.pass_all(lease, key, &copies).await)
+        Ok(self.pass_all(work, key, pace, &copies).await)
     }
 
     /// The copies one after the other: they share a connection, and their order is kept.
-    async fn pass_all(&self, lease: &Lease, key: &Key, copies: &[Copy]) -> Progress {
+    async fn pass_all(
+        &self,
+        work: &Work,
+        key: &Arc<Key>,
+        pace: &Pace,
+        copies: &[Copy],
+    ) -> Progress {
+        let lease = &work.lease;
         let mut cut = self.cut.clone();
-        let mut progress = Progress {
-            attempted: Vec::with_capacity(lease.batch.recipients.len()),
-            signal: Signal::Nothing,
-            trouble: None,
-            because: Because::Replies,
-        };
-        let mut broken = 0;
+        let mut progress = Progress::new(key, &self.rules);
         for (at, copy) in copies.iter().enumerate() {
             if at > 0 && self.shutdown.begun() {
                 progress.because = Because::Stopping;
+                break;
+            }
+            if let Err(because) = self.wait_for_turn(work, pace, copy, at == 0).await {
+                progress.because = because;
                 break;
             }
             let passed = tokio::select! {
@@ -181,27 +188,49 @@ impl Worker {
                     break;
                 }
             };
-            match passed {
+            let goes_on = match passed {
                 Ok((replies, remote)) => {
                     self.count("answered");
-                    progress.answered(copy, replies, &remote);
+                    progress.answered(lease, copy, replies, &remote)
                 }
                 Err(stopped) => {
                     self.count("broken");
-                    let own = !is_site_trouble(stopped.trouble.phase);
-                    broken += 1;
-                    let rest = match own && broken < BROKEN_MAX {
-                        true => std::slice::from_ref(copy),
-                        false => &copies[at..],
-                    };
-                    progress.broke(rest, &stopped);
-                    if rest.len() != 1 || !own {
-                        break;
-                    }
+                    progress.broke(lease, &copies[at..], &stopped)
                 }
+            };
+            if !goes_on {
+                break;
             }
         }
         progress
+    }
+
+    /// Waits until one more copy may go, as fast as the site and the drain allow; the first message of a batch is paid for.
+    async fn wait_for_turn(
+        &self,
+        work: &Work,
+        pace: &Pace,
+        copy: &Copy,
+        is_first: bool,
+    ) -> std::result::Result<(), Because> {
+        let now = Instant::now();
+        let paid = usize::from(is_first);
+        let reserved = |pace: &Pace, count| {
+            let reserved = pace.reserve(count, AHEAD_MAX, now);
+            reserved.map_err(Because::Paced)
+        };
+        let mut turn = reserved(pace, 1 - paid)?;
+        if let Lane::Backlog | Lane::Retry = work.lane {
+            let recipients = copy.envelope.recipients.len();
+            turn = turn.max(reserved(&self.drain, recipients.saturating_sub(paid))?);
+        }
+        if turn <= now {
+            return Ok(());
+        }
+        tokio::select! {
+            () = tokio::time::sleep_until(turn) => Ok(()),
+            () = self.shutdown.wait() => Err(Because::Stopping),
+        }
     }
 
     /// Tells the owner, and says who is left.
@@ -271,79 +300,6 @@ impl Worker {
             .transactions
             .with_label_values(&[outcome])
             .inc();
-    }
-}
-
-impl Progress {
-    /// One transaction has ended with a reply for each recipient.
-    fn answered(&mut self, copy: &Copy, replies: Vec<Reply>, remote: &str) {
-        let pushed_back = replies.iter().any(is_push_back);
-        self.signal = match pushed_back {
-            true => Signal::PushedBack,
-            false => Signal::Reached,
-        };
-        self.trouble = replies
-            .iter()
-            .find(|reply| is_push_back(reply))
-            .map(|reply| reply.to_string().into());
-        let missing = || {
-            Reply::new(
-                451,
-                (4, 5, 0),
-                "the next hop gave no reply to this recipient",
-            )
-        };
-        let replies = replies.into_iter().chain(std::iter::repeat_with(missing));
-        let recipients = copy.envelope.recipients.iter().zip(&copy.indices);
-        for ((recipient, &index), reply) in recipients.zip(replies) {
-            self.attempted.push(Attempted {
-                recipient: recipient.clone(),
-                index,
-                result: Result::of(reply),
-                remote: Some(remote.into()),
-            });
-        }
-    }
-
-    /// A connection broke under the first of these copies; the others are not tried.
-    fn broke(&mut self, copies: &[Copy], stopped: &Stopped) {
-        let reply = reply_of(&stopped.trouble);
-        let result = Result::of(reply.clone());
-        if is_site_trouble(stopped.trouble.phase) {
-            self.signal = match (&stopped.trouble.cause, &result) {
-                // That a host never takes mail, or that there is none, says nothing about when it will.
-                (_, Result::Failed(_)) => Signal::Nothing,
-                (Cause::Refused(_), _) if stopped.remote.is_some() => Signal::TurnedAway,
-                _ => Signal::Unreached,
-            };
-            self.because = Because::Site;
-        } else {
-            // It took MAIL: the site is there. Whether it is the message that makes it hang up is not known.
-            self.signal = match is_push_back(&reply) {
-                true => Signal::PushedBack,
-                false => Signal::Reached,
-            };
-        }
-        self.trouble = Some(reply.to_string().into());
-        for copy in copies {
-            for (recipient, &index) in copy.envelope.recipients.iter().zip(&copy.indices) {
-                self.attempted.push(Attempted {
-                    recipient: recipient.clone(),
-                    index,
-                    result: result.clone(),
-                    remote: stopped.remote.clone(),
-                });
-            }
-        }
-    }
-}
-
-fn told(lease: &Lease, result: &Result) -> Progress {
-    Progress {
-        attempted: outcome::all(&lease.batch, result),
-        signal: Signal::Nothing,
-        trouble: None,
-        because: Because::Site,
     }
 }
 

@@ -1,9 +1,10 @@
 //! What a configuration must hold beyond its form: names, bounds, and routes that exist.
 
+use delivery::rules::{Rules, Table};
 use mail::{Address, Domain};
 use service::program::{Complaint, Configuration};
 
-use super::Config;
+use super::{Config, Delivery};
 
 impl Config {
     /// `hostname`, which [`Configuration::check`] has looked at.
@@ -20,6 +21,20 @@ impl Config {
     }
 }
 
+impl Delivery {
+    /// The rules in force.
+    pub fn rules(&self) -> Result<Rules, String> {
+        let own = match &self.provider_rules_file {
+            None => Table::default(),
+            Some(path) => std::fs::read_to_string(path)
+                .map_err(|error| error.to_string())
+                .and_then(|text| Table::parse(&text))
+                .map_err(|why| format!("{}: {why}", path.display()))?,
+        };
+        Rules::with(own)
+    }
+}
+
 impl Configuration for Config {
     fn check(&self) -> Vec<Complaint> {
         let mut complaints = Vec::new();
@@ -28,6 +43,14 @@ impl Configuration for Config {
         self.check_bounds(&mut complaints);
         self.check_routes(&mut complaints);
         self.check_files(&mut complaints);
+        if let Err(what) = self.delivery.rules() {
+            complaints.push(Complaint {
+                key: "delivery.provider_rules_file".into(),
+                what,
+                why: "replies of providers would be misunderstood".into(),
+                remedy: "mend it as deploy/etc/providers.toml shows".into(),
+            });
+        }
         complaints
     }
 
@@ -215,6 +238,17 @@ mod tests {
     }
 
     #[test]
+    fn the_sample_of_provider_rules_can_be_used_as_it_stands() {
+        let sample = include_str!("../../../deploy/etc/providers.toml");
+        let lines = sample.lines().map(|line| {
+            let word = line.strip_prefix('#').filter(|rest| !rest.starts_with(' '));
+            word.unwrap_or(line)
+        });
+        let table = Table::parse(&lines.collect::<Vec<_>>().join("\n")).unwrap();
+        assert_eq!((table.rule.len(), table.site.len()), (2, 1));
+    }
+
+    #[test]
     fn the_default_is_right() {
         assert!(Config::default().check().is_empty());
     }
@@ -240,6 +274,10 @@ mod tests {
             (
                 "[delivery.pinned]\n\"one.example\" = \"x\"",
                 "delivery.pinned",
+            ),
+            (
+                "[delivery]\nprovider_rules_file = \"/nonexistent/providers.toml\"",
+                "delivery.provider_rules_file",
             ),
             ("[delivery.routes.x]\nhosts = []", "delivery.routes.x.hosts"),
             (

@@ -109,7 +109,7 @@ impl delivery::Owner for Deliverer {
         attempted: &[Attempted],
     ) -> Result<Bytes, spool::Error> {
         let facts = Facts::read(&lease.head.facts);
-        let mut failures = Vec::new();
+        let (mut failures, mut blamed) = (Vec::new(), Vec::new());
         for one in attempted {
             self.log(lease, &facts, one);
             if let Attempt::Failed(reply) | Attempt::Expired(reply) = &one.result {
@@ -118,13 +118,19 @@ impl delivery::Owner for Deliverer {
                     reply: reply.clone(),
                     remote: one.remote.clone(),
                 });
+                if !one.policy {
+                    blamed.extend(failures.last().cloned());
+                }
             }
         }
         match Template::read(&lease.batch.template) {
             _ if failures.is_empty() => {}
             Some(Template::Post { list, number }) => {
-                if let Ok(list) = Address::parse(&list) {
-                    self.bounced(list, number, failures).await;
+                // What a provider holds against this host or the message is no member's bounce.
+                if let Ok(list) = Address::parse(&list)
+                    && !blamed.is_empty()
+                {
+                    self.bounced(list, number, blamed).await;
                 }
             }
             _ => {

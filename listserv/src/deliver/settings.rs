@@ -46,6 +46,11 @@ pub fn settings(config: &Config, paused: watch::Receiver<bool>) -> Result<Settin
         attempts_max: delivery.attempts_max,
         site_connections_max: delivery.site_connections_max,
         schedule: schedule(delivery),
+        rules: Arc::new(
+            delivery
+                .rules()
+                .map_err(|why| wrong("provider_rules_file", why))?,
+        ),
         paused,
     })
 }

@@ -123,7 +123,7 @@ impl Run {
     pub(super) fn place(&mut self, key: &Arc<Key>, work: Work) {
         let ceiling = match self.parts.transport.ceiling(key) {
             Ok(ceiling) => ceiling,
-            Err(reply) => return self.start(work, Job::Told(Result::Deferred(reply))),
+            Err(reply) => return self.start(work, Job::Told(Result::Deferred(reply), false)),
         };
         let now = Instant::now();
         // Mail that is too old is not kept waiting for a site that is not there; with an open gate it gets a last attempt.
@@ -140,7 +140,8 @@ impl Run {
                 (4, 4, 1),
                 format!("the site is not reached: {trouble}"),
             );
-            return self.start(work, Job::Told(Result::Deferred(reply)));
+            let policy = self.hand.is_policy(key);
+            return self.start(work, Job::Told(Result::Deferred(reply), policy));
         }
         match self.hand.put(key, ceiling, work, now) {
             Placed::Waits => {}
@@ -187,7 +188,7 @@ impl Run {
                     self.hand.unresolved(domain, until);
                 }
                 for work in works {
-                    self.start(work, Job::Told(result.clone()));
+                    self.start(work, Job::Told(result.clone(), false));
                 }
             }
         }

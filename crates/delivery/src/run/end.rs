@@ -11,12 +11,17 @@ use tokio::time::Instant;
 use super::Run;
 use crate::breaker::Crossing;
 use crate::outcome::{self, Again};
+use crate::progress::Because;
 use crate::retry::random;
+use crate::rules::{Action, Order};
 use crate::seat::{Key, Work};
-use crate::work::{Because, Done, End};
+use crate::work::{Done, End};
 
 /// A batch that met a site's trouble before its gate was shut tries again after about this.
 const SOON: Duration = Duration::from_secs(5);
+/// A site that wants less gets mail that it pushed back again after this at the latest: how much goes is the gate's and the pace's
+/// to say, not a long wait of each message.
+const PUSHED_BACK_LONGEST: Duration = Duration::from_secs(900);
 
 impl Run {
     pub(super) fn joined(&mut self, joined: std::result::Result<(Id, Done), JoinError>) {
@@ -46,7 +51,16 @@ impl Run {
         let now = Instant::now();
         if let Some(key) = &done.key {
             self.attempts -= 1;
-            let (crossing, back) = self.hand.ended(key, done.signal, done.trouble.clone(), now);
+            let (crossing, back) = self.hand.ended(
+                key,
+                done.signal,
+                done.order.as_ref(),
+                done.trouble.clone(),
+                now,
+            );
+            if let Some(order) = &done.order {
+                self.heard(key, order, done.trouble.as_deref());
+            }
             if let Some(crossing) = crossing {
                 self.crossed(key, crossing);
             }
@@ -94,6 +108,11 @@ impl Run {
         let soon = SOON.min(self.parts.limits.probe_interval);
         match because {
             Because::Replies | Because::Fault => Again::Scheduled,
+            Because::Paced(until) => Again::At(self.timestamp(until)),
+            Because::PushedBack => match key.and_then(|key| self.hand.shut_until(key)) {
+                Some(until) => Again::At(self.timestamp(until)),
+                None => Again::Within(PUSHED_BACK_LONGEST),
+            },
             Because::Stopping => Again::At((self.parts.clock)()),
             Because::Site => {
                 let until = match key {
@@ -162,6 +181,19 @@ impl Run {
                 crossings.with_label_values(&["limited"]).inc();
                 tracing::info!(event = "site", site = %key, gate = "limited", window, reply = trouble, "asked for less");
             }
+        }
+    }
+
+    /// A provider's rule has fitted.
+    fn heard(&self, key: &Key, order: &Order, reply: Option<&str>) {
+        let rule = &*order.rule;
+        self.parts.metrics.rules.with_label_values(&[rule]).inc();
+        let reply = reply.unwrap_or_default();
+        match order.action {
+            Action::Shut => {
+                tracing::warn!(event = "rule", site = %key, rule, reply, "the provider objects to this host");
+            }
+            _ => tracing::debug!(event = "rule", site = %key, rule, reply),
         }
     }
 

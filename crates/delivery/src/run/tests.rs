@@ -2,6 +2,7 @@
 
 mod ends;
 mod flow;
+mod rules;
 mod sites;
 
 use std::sync::Arc;
@@ -68,6 +69,7 @@ impl Bench {
             attempts_max,
             site_connections_max: 20,
             schedule: Schedule::default(),
+            rules: Arc::default(),
             paused,
         };
         let metrics = prometheus::Registry::new();

@@ -17,6 +17,10 @@ fn limits() -> Limits {
     }
 }
 
+fn unlimited() -> Arc<Pace> {
+    Arc::new(Pace::new(None, Instant::now()))
+}
+
 fn key(host: &str) -> Arc<Key> {
     Arc::new(Key::Site(Site::new(vec![(0, host.into())])))
 }
@@ -55,19 +59,23 @@ fn work(n: u128, host: &str, lane: Lane) -> Work {
 }
 
 fn put(hand: &mut Hand, n: u128, host: &str, lane: Lane, now: Instant) -> Placed {
-    hand.put(&key(host), 10, work(n, host, lane), now)
+    let ceiling = Ceiling {
+        attempts: 10,
+        rate: None,
+    };
+    hand.put(&key(host), ceiling, work(n, host, lane), now)
 }
 
 /// The next one's batch and host.
 fn next(hand: &mut Hand, now: Instant) -> Option<(u128, String)> {
-    let (key, work) = hand.next(now)?;
+    let (key, _, work) = hand.next(now)?;
     Some((work.lease.batch.id.0, key.to_string()))
 }
 
 #[test]
 fn sites_take_turns_and_a_site_keeps_its_order() {
     let now = Instant::now();
-    let mut hand = Hand::new(limits(), 100);
+    let mut hand = Hand::new(limits(), 100, unlimited());
     for n in 0..4 {
         put(&mut hand, n, "a.example", Lane::Live, now);
         put(&mut hand, 10 + n, "b.example", Lane::Live, now);
@@ -78,17 +86,17 @@ fn sites_take_turns_and_a_site_keeps_its_order() {
     assert_eq!(order, [0, 10, 1, 11], "two at once each, in turn");
     assert_eq!(hand.held(), 4);
     // One end of a.example lets one more of it go; a second makes a full round, and the window grows.
-    hand.ended(&key("a.example"), Signal::Reached, None, now);
+    hand.ended(&key("a.example"), Signal::Reached, None, None, now);
     assert_eq!(next(&mut hand, now).map(|(n, _)| n), Some(2));
     assert_eq!(next(&mut hand, now), None);
-    hand.ended(&key("a.example"), Signal::Reached, None, now);
+    hand.ended(&key("a.example"), Signal::Reached, None, None, now);
     assert_eq!(next(&mut hand, now).map(|(n, _)| n), Some(3));
 }
 
 #[test]
 fn what_waits_for_a_shut_or_busy_site_takes_no_room_from_others() {
     let now = Instant::now();
-    let mut hand = Hand::new(limits(), 8);
+    let mut hand = Hand::new(limits(), 8, unlimited());
     assert_eq!(hand.room(), [8; 4]);
     for n in 0..6 {
         put(&mut hand, n, "a.example", Lane::Live, now);
@@ -103,6 +111,7 @@ fn what_waits_for_a_shut_or_busy_site_takes_no_room_from_others() {
     let (crossing, back) = hand.ended(
         &key("a.example"),
         Signal::Unreached,
+        None,
         Some("451 x".into()),
         now,
     );
@@ -119,17 +128,17 @@ fn what_waits_for_a_shut_or_busy_site_takes_no_room_from_others() {
 #[test]
 fn a_shut_site_is_left_out_of_claims_until_its_probe() {
     let now = Instant::now();
-    let mut hand = Hand::new(limits(), 8);
+    let mut hand = Hand::new(limits(), 8, unlimited());
     let dead = Destination::Domain(Domain::parse("dead.example").unwrap());
     put(&mut hand, 1, "dead.example", Lane::Live, now);
     assert!(next(&mut hand, now).is_some());
-    hand.ended(&key("dead.example"), Signal::Unreached, None, now);
+    hand.ended(&key("dead.example"), Signal::Unreached, None, None, now);
     let unwanted = hand.changed().expect("the site is shut");
     assert!(unwanted.destinations.contains(&dead));
     assert!(hand.lacks_probe(&key("dead.example")));
 
     let later = now + Duration::from_secs(60);
-    assert_eq!(hand.wake_at(), Some(later));
+    assert_eq!(hand.wake_at(now), Some(later));
     hand.wake(later);
     assert!(hand.widened(), "a claim may bring a probe");
     assert!(!hand.changed().unwrap().destinations.contains(&dead));
@@ -141,7 +150,7 @@ fn a_shut_site_is_left_out_of_claims_until_its_probe() {
     );
     assert_eq!(next(&mut hand, later).map(|(n, _)| n), Some(2));
     assert_eq!(next(&mut hand, later), None, "one probe");
-    let (crossing, _) = hand.ended(&key("dead.example"), Signal::Reached, None, later);
+    let (crossing, _) = hand.ended(&key("dead.example"), Signal::Reached, None, None, later);
     assert_eq!(crossing, Some(Crossing::Opened));
     assert_eq!(next(&mut hand, later).map(|(n, _)| n), Some(3));
     assert_eq!(hand.shut(), 0);
@@ -150,7 +159,7 @@ fn a_shut_site_is_left_out_of_claims_until_its_probe() {
 #[test]
 fn a_busy_site_is_left_out_until_half_of_it_has_gone() {
     let now = Instant::now();
-    let mut hand = Hand::new(limits(), 100);
+    let mut hand = Hand::new(limits(), 100, unlimited());
     let busy = Destination::Domain(Domain::parse("a.example").unwrap());
     put(&mut hand, 0, "a.example", Lane::Live, now);
     assert!(hand.changed().is_none());
@@ -165,7 +174,7 @@ fn a_busy_site_is_left_out_until_half_of_it_has_gone() {
 #[test]
 fn a_full_hand_gives_back_what_its_site_has_enough_of() {
     let now = Instant::now();
-    let mut hand = Hand::new(limits(), 2);
+    let mut hand = Hand::new(limits(), 2, unlimited());
     for n in 0..u128::from(HELD_STOCKS as u64 * 2) {
         assert!(matches!(
             put(&mut hand, n, "a.example", Lane::Live, now),
@@ -188,7 +197,7 @@ fn a_full_hand_gives_back_what_its_site_has_enough_of() {
 #[test]
 fn lookups_gather_the_batches_of_a_domain_and_are_remembered() {
     let now = Instant::now();
-    let mut hand = Hand::new(limits(), 100);
+    let mut hand = Hand::new(limits(), 100, unlimited());
     let domain = Domain::parse("d.example").unwrap();
     assert!(
         hand.locate(&domain, work(1, "d.example", Lane::Live)),

@@ -71,6 +71,7 @@ fn engine(
             longest: Duration::from_millis(50),
             give_up: None,
         },
+        rules: Arc::default(),
         paused,
     };
     let metrics = prometheus::Registry::new();

@@ -1,0 +1,209 @@
+//! How far the transactions of one batch came: what each reply means for its recipient, for the site, and for the rest of the batch.
+//! Pure; the transactions are `work`'s.
+
+use std::sync::Arc;
+
+use mail::{Recipient, Reply, Severity};
+use smtp::client::Cause;
+use spool::{Batch, Lease};
+use tokio::time::Instant;
+
+use crate::attempt::{Attempted, Copy, Result, is_site_trouble, reply_of};
+use crate::breaker::Signal;
+use crate::outcome;
+use crate::pool::Stopped;
+use crate::rules::{Action, Order, Rule, Rules};
+use crate::seat::Key;
+
+/// Transactions of one batch that may break on its own account, or be answered for the whole site, before the rest of it waits
+/// for the next attempt. One would let a single recipient that makes a peer hang up keep all behind it waiting for ever.
+const BAD_MAX: usize = 3;
+
+/// Why somebody is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Because {
+    /// Replies that concern recipients, or this message.
+    Replies,
+    /// The site wants less.
+    PushedBack,
+    /// The site is slow by order: not before then.
+    Paced(Instant),
+    /// The site.
+    Site,
+    /// A fault of this host.
+    Fault,
+    /// The engine stops.
+    Stopping,
+}
+
+/// See the module.
+pub(crate) struct Progress {
+    site: Option<(Arc<Key>, Arc<Rules>)>,
+    pub(crate) attempted: Vec<Attempted>,
+    pub(crate) signal: Signal,
+    /// What a provider's rule wants of the site.
+    pub(crate) order: Option<Order>,
+    /// Why the site could not be reached, or wants less, in one line.
+    pub(crate) trouble: Option<Box<str>>,
+    pub(crate) because: Because,
+    bad: usize,
+}
+
+impl Progress {
+    /// Nothing yet.
+    pub(crate) fn new(key: &Arc<Key>, rules: &Arc<Rules>) -> Self {
+        Self {
+            site: Some((key.clone(), rules.clone())),
+            attempted: Vec::new(),
+            signal: Signal::Nothing,
+            order: None,
+            trouble: None,
+            because: Because::Replies,
+            bad: 0,
+        }
+    }
+
+    /// Nothing needs to be tried: this came of everybody. `policy`: see [`Attempted::policy`].
+    pub(crate) fn told(batch: &Batch, result: &Result, policy: bool) -> Self {
+        Self {
+            site: None,
+            attempted: outcome::all(batch, result, policy),
+            signal: Signal::Nothing,
+            order: None,
+            trouble: None,
+            because: Because::Site,
+            bad: 0,
+        }
+    }
+
+    /// One transaction has ended with a reply for each recipient. Returns whether the next may begin.
+    pub(crate) fn answered(
+        &mut self,
+        lease: &Lease,
+        copy: &Copy,
+        replies: Vec<Reply>,
+        remote: &str,
+    ) -> bool {
+        let missing = || {
+            Reply::new(
+                451,
+                (4, 5, 0),
+                "the next hop gave no reply to this recipient",
+            )
+        };
+        let replies = replies.into_iter().chain(std::iter::repeat_with(missing));
+        let recipients = copy.envelope.recipients.iter().zip(&copy.indices);
+        let mut wanted = None;
+        for ((recipient, &index), reply) in recipients.zip(replies) {
+            let rule = self.rule(Some(recipient), &reply);
+            let action = rule.map(|rule| rule.action);
+            if action.is_some_and(Action::is_of_site) {
+                wanted = rule.map(|rule| rule.order(lease.head.id));
+                self.trouble = Some(reply.to_string().into());
+            }
+            self.attempted.push(Attempted {
+                recipient: recipient.clone(),
+                index,
+                result: meant(action, reply),
+                remote: Some(remote.into()),
+                policy: action.is_some_and(|action| action != Action::Recipient),
+            });
+        }
+        match wanted {
+            Some(order) => self.wants(order),
+            // Slowing down outlasts what went well before and after it.
+            None if self.order.is_none() => {
+                self.signal = Signal::Reached;
+                true
+            }
+            None => true,
+        }
+    }
+
+    /// A rule for the whole site has fitted.
+    fn wants(&mut self, order: Order) -> bool {
+        self.signal = match order.action {
+            Action::Away => Signal::Unreached,
+            _ => Signal::PushedBack,
+        };
+        self.because = match order.action {
+            Action::Away => Because::Site,
+            _ => Because::PushedBack,
+        };
+        self.order = Some(order);
+        self.bad += 1;
+        self.bad < BAD_MAX && self.because != Because::Site
+    }
+
+    /// A connection broke under the first of these copies. Returns whether the next may begin; if not, none of the others is tried.
+    pub(crate) fn broke(&mut self, lease: &Lease, copies: &[Copy], stopped: &Stopped) -> bool {
+        let said = match &stopped.trouble.cause {
+            Cause::Refused(said) => Some(said),
+            _ => None,
+        };
+        let recipient = copies
+            .first()
+            .and_then(|copy| copy.envelope.recipients.first());
+        let rule = said.and_then(|said| self.rule(recipient, said));
+        let action = rule.map(|rule| rule.action);
+        let order = rule.filter(|_| action.is_some_and(Action::is_of_site));
+        let order = order.map(|rule| rule.order(lease.head.id));
+        let reply = reply_of(&stopped.trouble);
+        let result = meant(action, reply.clone());
+        self.trouble = Some(reply.to_string().into());
+        self.bad += 1;
+        let of_site = is_site_trouble(stopped.trouble.phase) && action != Some(Action::Recipient);
+        if of_site {
+            self.signal = match (&stopped.trouble.cause, &result) {
+                // That a host never takes mail, or that there is none, says nothing about when it will.
+                (_, Result::Failed(_)) => Signal::Nothing,
+                (Cause::Refused(_), _) if stopped.remote.is_some() => Signal::TurnedAway,
+                _ => Signal::Unreached,
+            };
+            self.because = Because::Site;
+        } else if order.is_some() {
+            self.signal = Signal::PushedBack;
+            self.because = Because::PushedBack;
+        } else if self.order.is_none() {
+            // It took MAIL: the site is there. Whether it is the message that makes it hang up is not known.
+            self.signal = Signal::Reached;
+        }
+        let policy = order.is_some();
+        self.order = order.or(self.order.take());
+        let goes_on = !of_site && self.bad < BAD_MAX;
+        let untried = match goes_on {
+            true => &copies[..1],
+            false => copies,
+        };
+        for copy in untried {
+            for (recipient, &index) in copy.envelope.recipients.iter().zip(&copy.indices) {
+                self.attempted.push(Attempted {
+                    recipient: recipient.clone(),
+                    index,
+                    result: result.clone(),
+                    remote: stopped.remote.clone(),
+                    policy,
+                });
+            }
+        }
+        goes_on
+    }
+
+    fn rule(&self, recipient: Option<&Recipient>, reply: &Reply) -> Option<&Rule> {
+        let (key, rules) = self.site.as_ref()?;
+        rules.find(key, recipient, reply)
+    }
+}
+
+/// What a reply means for its recipient, given the rule that fits it: a refusal of the whole site is not his end.
+fn meant(action: Option<Action>, reply: Reply) -> Result {
+    let of_site = action.is_some_and(Action::is_of_site);
+    match of_site && reply.severity() == Severity::Permanent {
+        true => Result::Deferred(Reply::new(
+            450,
+            (4, 7, 1),
+            format!("refused for all of this host's mail: {reply}"),
+        )),
+        false => Result::of(reply),
+    }
+}
