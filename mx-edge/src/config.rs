@@ -49,6 +49,8 @@ pub struct Config {
     pub dns: Dns,
     /// `[spf]`.
     pub spf: Spf,
+    /// `[screen]`.
+    pub screen: Screen,
     /// `[dnsbl]`.
     pub dnsbl: Dnsbl,
     /// `[tls]`: the public certificate.
@@ -260,6 +262,27 @@ pub struct Dns {
     /// For one query.
     #[serde(with = "duration")]
     pub timeout: Duration,
+}
+
+/// `[screen]`: before the greeting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Screen {
+    /// What is done with a client that speaks before it is greeted.
+    pub action: Action,
+    /// How long a client that is not known waits.
+    #[serde(with = "duration")]
+    pub wait: Duration,
+    /// The same while most sessions are in use.
+    #[serde(with = "duration")]
+    pub wait_stressed: Duration,
+    /// How long who passed need not wait again.
+    #[serde(with = "duration")]
+    pub valid: Duration,
+    /// So many are remembered.
+    pub passes_max: usize,
+    /// Who need not wait, beside `mail.own_networks`.
+    pub skip_networks: Vec<Network>,
 }
 
 /// `[dnsbl]`: lists of clients in the DNS.

@@ -5,7 +5,9 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod admission;
 pub mod breaker;
+pub mod caller;
 pub mod command;
 pub mod config;
 pub mod dnsbl;
@@ -25,6 +27,7 @@ pub mod recipients;
 pub mod reload;
 pub mod replies;
 pub mod routes;
+pub mod screen;
 pub mod sources;
 pub mod spf;
 pub mod state;
@@ -51,6 +54,7 @@ use crate::metrics::Metrics;
 use crate::receive::Edge;
 use crate::reload::Reload;
 use crate::routes::Controls;
+use crate::screen::Memory;
 use crate::sources::Sources;
 use crate::watch::Status;
 use crate::wiring::{Certificates, NextHop};
@@ -112,13 +116,15 @@ pub async fn start(
     let certificates = Certificates::load(&config)?;
     let sources = Sources::open(&config, &certificates, &metrics)?;
     let next_hop = NextHop::new(&config, &certificates);
+    let passes = Arc::new(Memory::open(&config.state, config.screen.passes_max));
     let edge = Arc::new(Edge {
-        rules: reload::rules(&config, &metrics, None)?.into(),
+        rules: reload::rules(&config, &metrics, &passes, None)?.into(),
         recipients: Arc::clone(&sources.recipients),
         idents: wiring::open_idents(&config)?,
         through: next_hop.through(&config, &metrics),
         keeper: Keeper::new(&spool, config.spool.deadline, &metrics),
         clients: Arc::default(),
+        passes,
         ended: wiring::open_ended(&config)?,
         metrics,
         draining: AtomicBool::new(false),
@@ -175,6 +181,7 @@ async fn serve(
     doors.open(&mut tasks, edge, &shutdown);
     tasks.spawn(forward::wake(Arc::clone(edge), engine.clone(), stop()));
     tasks.spawn(engine.clone().run(stop()));
+    tasks.spawn(Arc::clone(&edge.passes).keep(stop()));
     tasks.spawn(watch::run(controls.clone(), status, stop()));
     let files = sources.spawn(&mut tasks, &config, &shutdown);
     let reload = Reload {

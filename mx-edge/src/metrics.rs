@@ -45,6 +45,8 @@ pub struct Metrics {
     pub spf: IntCounterVec,
     /// Lists of clients in the DNS.
     pub lists: ListMetrics,
+    /// Sessions by how the client stood before its greeting.
+    pub screened: IntCounterVec,
 }
 
 /// What is counted of sources of recipients.
@@ -125,6 +127,12 @@ impl Metrics {
             sources: SourceMetrics::new(&maker)?,
             spf: maker.counters("spf_total", "SPF checks by result", "result")?,
             lists: maker.lists()?,
+            screened: maker.counters(
+                "screened_sessions_total",
+                "Sessions by how the client stood before its greeting: exempt, known (passed lately), passed, cut (the lists had decided), \
+                 spoke_first, left (before it was greeted)",
+                "outcome",
+            )?,
         };
         metrics.zero();
         Ok(metrics)
@@ -146,6 +154,10 @@ impl Metrics {
             (&self.done, &["passed", "exempt", "ended"]),
             (&self.held, &["refused", "unreadable"]),
             (&self.lists.clients, &["listed", "allowed", "neutral"]),
+            (
+                &self.screened,
+                &["exempt", "known", "passed", "cut", "spoke_first", "left"],
+            ),
             (
                 &self.sources.polls,
                 &["applied", "unchanged", "blocked", "failed"],

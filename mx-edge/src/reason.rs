@@ -12,6 +12,8 @@ pub enum Reason {
     RelayDenied,
     /// No directory has been loaded yet, so nobody can be called unknown.
     DirectoryNotLoaded,
+    /// The client spoke before it was greeted.
+    SpokeFirst,
     /// The client is on lists of bad ones.
     Listed,
     /// Scanned under another policy than the recipients before it.
@@ -43,10 +45,11 @@ struct Entry {
 
 impl Reason {
     /// All of them, for metrics that start at zero.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::UnknownRecipient,
         Self::RelayDenied,
         Self::DirectoryNotLoaded,
+        Self::SpokeFirst,
         Self::Listed,
         Self::OtherPolicy,
         Self::NullSenderRecipients,
@@ -65,6 +68,7 @@ impl Reason {
             Self::UnknownRecipient => ("unknown_recipient", 550, (5, 1, 1), "no such recipient here"),
             Self::RelayDenied => ("relay_denied", 554, (5, 7, 1), "relay denied: not a domain of ours"),
             Self::DirectoryNotLoaded => ("directory_not_loaded", 451, (4, 3, 0), "recipients cannot be checked yet, try again later"),
+            Self::SpokeFirst => ("spoke_first", 554, (5, 5, 1), "your host spoke before it was greeted"),
             Self::Listed => ("dnsbl", 554, (5, 7, 1), "your host is refused"),
             Self::OtherPolicy => ("other_policy", 452, (4, 5, 3), "send to this recipient in a transaction of its own"),
             Self::NullSenderRecipients => ("null_sender_recipients", 452, (4, 5, 3), "too many recipients for a notification"),

@@ -1,10 +1,9 @@
 //! A session with a client: asks `policy` and `recipients` what to answer, and takes each message through, else into the spool.
 //! A 250 is only said for what the inside has taken or the spool has made durable.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,20 +11,23 @@ use mail::trace::Spf;
 use mail::{Domain, Envelope, MailParameters, Recipient, Reply, ReversePath};
 use service::listener::Listener;
 use service::shutdown::Shutdown;
-use smtp::server::{Ending, Facts, Handler, Presence, Settings};
+use smtp::server::{Ending, Facts, Handler, Presence, Screening, Settings};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tracing::info;
 
-use crate::dnsbl::{self, Dnsbl, Listing, Outcome};
+use crate::admission::{Admitted, Clients};
+use crate::caller::{Caller, Found};
+use crate::dnsbl::Dnsbl;
 use crate::ended::Ended;
 use crate::ident::Idents;
 use crate::keep::Keeper;
 use crate::metrics::Metrics;
-use crate::network::{Network, client_key, contains};
+use crate::network::{Network, contains};
 use crate::policy::{self, Scanning, Transaction};
 use crate::reason::Reason;
 use crate::recipients::Recipients;
+use crate::screen::{Memory, Screen};
 use crate::spf::{self, Check, Checker};
 use crate::take::Take;
 use crate::through::Through;
@@ -44,6 +46,8 @@ pub struct Edge {
     pub keeper: Keeper,
     /// Sessions by client.
     pub clients: Arc<Clients>,
+    /// Who has passed the screen.
+    pub passes: Arc<Memory>,
     /// The list of what was not passed in.
     pub ended: Arc<Ended>,
     /// What is counted.
@@ -70,6 +74,10 @@ pub struct Rules {
     pub dnsbl: Option<Arc<Dnsbl>>,
     /// Whether a listed client is refused, and not only told of in the log.
     pub dnsbl_enforced: bool,
+    /// The screen before the greeting; none when it is off.
+    pub screen: Option<Screen>,
+    /// Whether who did not wait is refused, and not only told of in the log.
+    pub screen_enforced: bool,
     /// See the configuration.
     pub sessions_per_client_max: usize,
     /// See the configuration.
@@ -92,45 +100,6 @@ impl Edge {
     }
 }
 
-/// Sessions open, by client.
-#[derive(Default)]
-pub struct Clients(Mutex<HashMap<IpAddr, usize>>);
-
-/// Held while a client's session is open.
-pub struct Admitted {
-    clients: Arc<Clients>,
-    key: IpAddr,
-}
-
-impl Clients {
-    /// Counts one more session, unless the client has as many as it may.
-    pub fn admit(self: &Arc<Self>, client: IpAddr, sessions_max: usize) -> Option<Admitted> {
-        let key = client_key(client);
-        let mut open = self.0.lock().expect("no holder panics");
-        let count = open.entry(key).or_default();
-        if *count >= sessions_max {
-            return None;
-        }
-        *count += 1;
-        Some(Admitted {
-            clients: Arc::clone(self),
-            key,
-        })
-    }
-}
-
-impl Drop for Admitted {
-    fn drop(&mut self) {
-        let mut open = self.clients.0.lock().expect("no holder panics");
-        if let Some(count) = open.get_mut(&self.key) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.key);
-            }
-        }
-    }
-}
-
 /// One session.
 pub struct Session {
     edge: Arc<Edge>,
@@ -140,14 +109,7 @@ pub struct Session {
     admitted: Option<Admitted>,
     transaction: Transaction,
     spf: Option<Check>,
-    listed: Listed,
-}
-
-/// How far asking the lists about the client has come.
-enum Listed {
-    NotAsked,
-    Asking(dnsbl::Check),
-    Known(Listing),
+    caller: Caller,
 }
 
 impl Session {
@@ -162,13 +124,15 @@ impl Session {
             admitted: None,
             transaction: Transaction::default(),
             spf: None,
-            listed: Listed::NotAsked,
+            caller: Caller::default(),
         }
     }
 
     /// Over: counted and logged.
     pub fn ended(self, ending: Ending) {
         let outcome = outcome(ending);
+        let screened = &self.edge.metrics.screened;
+        screened.with_label_values(&[self.caller.screened()]).inc();
         self.edge
             .metrics
             .sessions
@@ -204,44 +168,19 @@ impl Session {
         }
     }
 
-    /// Lists are first asked once somebody here is to get a message, and once a session: an unknown recipient costs no query.
-    fn start_listing(&mut self, facts: &Facts) {
-        let client = facts.client.ip();
-        if let (Listed::NotAsked, Some(lists)) = (&self.listed, &self.rules.dnsbl)
-            && lists.concerns(client)
-            && !self.is_own(client)
-        {
-            self.listed = Listed::Asking(lists.start(client, false));
-        }
-    }
-
-    /// What the lists say, when they were asked; waits for them.
-    async fn listing(&mut self) -> Option<&Listing> {
-        if let Listed::Asking(_) = &self.listed
-            && let Listed::Asking(check) = std::mem::replace(&mut self.listed, Listed::NotAsked)
-        {
-            self.listed = Listed::Known(check.result().await);
-        }
-        match &self.listed {
-            Listed::Known(listing) => Some(listing),
-            _ => None,
-        }
-    }
-
-    /// Refuses a listed client, for recipients that a block list may concern (never a role: RFC 5321 4.5.1).
-    async fn refused_by_lists(
+    /// What speaks against the client, for recipients that it may concern (never a role: RFC 5321 4.5.1).
+    async fn refused_client(
         &mut self,
         facts: &Facts,
         envelope: &Envelope,
         recipient: &Recipient,
-    ) -> Option<Reply> {
-        self.start_listing(facts);
-        let enforced = self.rules.dnsbl_enforced;
-        let listing = self.listing().await?;
-        if listing.outcome != Outcome::Listed {
-            return None;
-        }
-        let evidence = listing.evidence();
+    ) -> Option<(Reason, Reply)> {
+        let found = self.caller.found(&self.rules, facts).await?;
+        let Found {
+            reason,
+            evidence,
+            enforced,
+        } = found;
         info!(
             event = "recipient",
             session = %facts.session,
@@ -250,10 +189,11 @@ impl Session {
             from = %envelope.reverse_path,
             to = %recipient.address,
             outcome = if enforced { "refused" } else { "warned" },
-            reason = Reason::Listed.label(),
+            reason = reason.label(),
             evidence
         );
-        enforced.then(|| Reason::Listed.reply_with(&evidence, &facts.session, &self.rules.contact))
+        let reply = || reason.reply_with(&evidence, &facts.session, &self.rules.contact);
+        enforced.then(|| (reason, reply()))
     }
 
     async fn spf_result(&mut self) -> Spf {
@@ -291,6 +231,24 @@ impl Handler for Session {
         }
     }
 
+    async fn screen(&mut self, facts: &Facts) -> Option<Screening> {
+        let sessions = self.edge.metrics.sessions_open.get();
+        let own = self.is_own(facts.client.ip());
+        let sessions = usize::try_from(sessions).unwrap_or_default();
+        self.caller.screen(&self.rules, facts, sessions, own)
+    }
+
+    async fn spoke_first(&mut self, facts: &Facts, bytes: &[u8]) -> Result<(), Reply> {
+        let said = self.caller.spoke_first(bytes);
+        info!(event = "spoke_first", session = %facts.session, client = %facts.client.ip(), said);
+        Ok(())
+    }
+
+    async fn helo(&mut self, facts: &Facts) -> Result<(), Reply> {
+        self.caller.greeted(&self.rules, facts);
+        Ok(())
+    }
+
     async fn mail(
         &mut self,
         facts: &Facts,
@@ -323,12 +281,10 @@ impl Handler for Session {
         let most = self.rules.null_sender_recipients_max;
         let decision = policy::recipient(known, &self.transaction, most);
         if decision == Ok(Scanning::Ordinary)
-            && let Some(reply) = self.refused_by_lists(facts, envelope, recipient).await
+            && let Some((reason, reply)) = self.refused_client(facts, envelope, recipient).await
         {
             let recipients = &self.edge.metrics.recipients;
-            recipients
-                .with_label_values(&[Reason::Listed.label()])
-                .inc();
+            recipients.with_label_values(&[reason.label()]).inc();
             return Err(reply);
         }
         let label = decision.map_or_else(Reason::label, |_| "accepted");
@@ -422,25 +378,5 @@ fn outcome(ending: Ending) -> &'static str {
         Ending::Refused => "refused",
         Ending::Shutdown => "shutdown",
         Ending::Tls => "tls_failed",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sessions_are_counted_by_client_and_given_back() {
-        let clients = Arc::new(Clients::default());
-        let one: IpAddr = "192.0.2.1".parse().unwrap();
-        let first = clients.admit(one, 2);
-        let second = clients.admit(one, 2);
-        assert!(first.is_some() && second.is_some());
-        assert!(clients.admit(one, 2).is_none());
-        assert!(clients.admit("192.0.2.2".parse().unwrap(), 2).is_some());
-        drop(first);
-        assert!(clients.admit(one, 2).is_some());
-        drop(second);
-        assert!(clients.0.lock().unwrap().is_empty());
     }
 }

@@ -13,6 +13,7 @@ use crate::config::{self, Action, Config};
 use crate::dnsbl::Dnsbl;
 use crate::metrics::Metrics;
 use crate::receive::{Edge, Rules};
+use crate::screen::{Memory, Screen};
 use crate::sources::guard;
 use crate::spf::Checker;
 use crate::wiring::Certificates;
@@ -50,7 +51,8 @@ impl Reload {
 
     fn apply(&mut self, config: Config) {
         let kept = self.edge.rules();
-        match rules(&config, &self.edge.metrics, Some((&self.config, &kept))) {
+        let kept = Some((&self.config, &*kept));
+        match rules(&config, &self.edge.metrics, &self.edge.passes, kept) {
             Ok(rules) => *self.edge.rules.write().expect("no holder panics") = Arc::new(rules),
             Err(error) => error!(event = "reload", %error, "the old rules stay"),
         }
@@ -77,6 +79,7 @@ impl Reload {
 pub fn rules(
     config: &Config,
     metrics: &Metrics,
+    passes: &Arc<Memory>,
     kept: Option<(&Config, &Rules)>,
 ) -> Result<Rules, StartError> {
     let checker = || {
@@ -100,6 +103,8 @@ pub fn rules(
         spf,
         dnsbl: lists(config, metrics, kept)?,
         dnsbl_enforced: config.dnsbl.action == Action::Enforce,
+        screen: (config.screen.action != Action::Off).then(|| Screen::new(config, passes)),
+        screen_enforced: config.screen.action == Action::Enforce,
         sessions_per_client_max: config.limits.sessions_per_client_max,
         null_sender_recipients_max: config.limits.null_sender_recipients_max,
         hops_max: config.limits.hops_max,
@@ -203,6 +208,10 @@ fn restart_needed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("through", old.through != new.through),
         ("forward", old.forward != new.forward),
         ("spool", old.spool != new.spool),
+        (
+            "screen.passes_max",
+            old.screen.passes_max != new.screen.passes_max,
+        ),
         ("tls", old.tls != new.tls),
         ("inside", old.inside != new.inside),
         ("control", old.control != new.control),

@@ -131,6 +131,9 @@ pub enum CommandError {
     /// Not a verb we know.
     #[error("command not recognized")]
     Unrecognized,
+    /// What speaks is no mail client; the session ends.
+    #[error("this is SMTP, and you speak something else")]
+    Foreign,
     /// Longer than [`COMMAND_BYTES_MAX`].
     #[error("line too long, at most {COMMAND_BYTES_MAX} octets")]
     TooLong,
@@ -165,6 +168,7 @@ impl CommandError {
     pub fn reply(&self) -> Reply {
         let (code, enhanced) = match self {
             Self::Unrecognized => (500, (5, 5, 1)),
+            Self::Foreign => (554, (5, 5, 1)),
             Self::TooLong | Self::Control => (500, (5, 5, 2)),
             Self::Syntax(_) | Self::ChunkSize | Self::Parameter(_) => (501, (5, 5, 4)),
             Self::Sender(_) => (501, (5, 1, 7)),
@@ -210,9 +214,26 @@ impl Command {
                 Ok(arguments) => Ok(Self::Xforward(arguments.to_owned())),
                 Err(_) => Err(CommandError::Syntax("XFORWARD attribute=value ...")),
             },
+            verb if is_foreign(verb) => Err(CommandError::Foreign),
             _ => Err(CommandError::Unrecognized),
         }
     }
+}
+
+/// What no mail client says: requests of the web (smuggled through a browser or a proxy), and header fields (whoever says them never
+/// waited for a reply). postconf(5), smtpd_forbidden_commands.
+fn is_foreign(verb: &[u8]) -> bool {
+    let field = verb.strip_suffix(b":").is_some_and(|name| {
+        name.first().is_some_and(u8::is_ascii_alphabetic)
+            && name
+                .iter()
+                .all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
+    });
+    field
+        || matches!(
+            verb,
+            b"GET" | b"POST" | b"PUT" | b"HEAD" | b"OPTIONS" | b"CONNECT"
+        )
 }
 
 fn bare(command: Command, arguments: &[u8], form: &'static str) -> Result<Command, CommandError> {

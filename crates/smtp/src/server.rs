@@ -1,6 +1,7 @@
 //! The server's driver: moves bytes between one socket and one session, asks a [`Handler`] what to answer.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -28,12 +29,33 @@ impl Presence {
     }
 }
 
+/// How long a client waits for its greeting.
+pub struct Screening {
+    /// Said at once, as the greeting's first line: who does not read on takes it for all of it. None: nothing is said.
+    pub teaser: Option<Box<str>>,
+    /// The greeting comes when this resolves.
+    pub over: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
 /// What a program answers. Called in the order of the dialogue; a refusal leaves the transaction as it was.
 #[async_trait::async_trait]
 pub trait Handler: Send {
     /// The connection stands, nothing was said yet. `Err` (421, 554, 521) is said instead of the greeting and ends the session.
     async fn connect(&mut self, facts: &Facts) -> Result<(), Reply> {
         let _ = facts;
+        Ok(())
+    }
+
+    /// It may come in, but waits for the greeting: a client that cannot wait was not written to deliver mail (RFC 5321 4.3.1).
+    async fn screen(&mut self, facts: &Facts) -> Option<Screening> {
+        let _ = facts;
+        None
+    }
+
+    /// The client spoke before it was greeted, beginning with these bytes. `Err` is said instead of the rest of the greeting and ends the
+    /// session.
+    async fn spoke_first(&mut self, facts: &Facts, bytes: &[u8]) -> Result<(), Reply> {
+        let _ = (facts, bytes);
         Ok(())
     }
 

@@ -87,6 +87,16 @@ impl Config {
     }
 
     fn check_lists(&self, complaints: &mut Complaints) {
+        complaints.unless(
+            self.screen.wait < seconds(30) && self.screen.wait_stressed <= self.screen.wait,
+            "screen.wait",
+            format!(
+                "{:?}, stressed {:?}",
+                self.screen.wait, self.screen.wait_stressed
+            ),
+            "clients give up, and under stress they should wait less",
+            "give less than 30s, and at most as much for wait_stressed",
+        );
         let dnsbl = &self.dnsbl;
         complaints.unless(
             dnsbl.threshold > 0,

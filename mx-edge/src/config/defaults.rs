@@ -22,6 +22,7 @@ impl Default for Config {
             spool: Spool::default(),
             dns: Dns::default(),
             spf: Spf::default(),
+            screen: Screen::default(),
             dnsbl: Dnsbl::default(),
             tls: None,
             inside: None,
@@ -144,6 +145,19 @@ impl Default for Dns {
         Self {
             servers: Vec::new(),
             timeout: seconds(2),
+        }
+    }
+}
+
+impl Default for Screen {
+    fn default() -> Self {
+        Self {
+            action: Action::Enforce,
+            wait: seconds(6),
+            wait_stressed: seconds(2),
+            valid: seconds(24 * 3600),
+            passes_max: 1_000_000,
+            skip_networks: unlistable(),
         }
     }
 }

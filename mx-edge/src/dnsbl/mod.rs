@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use prometheus::{IntCounterVec, IntGaugeVec};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
@@ -87,15 +88,40 @@ impl Zone {
 }
 
 /// A check under way; dropping it ends it.
-pub struct Check(AbortOnDropHandle<Listing>);
+pub struct Check {
+    result: watch::Receiver<Option<Listing>>,
+    _task: AbortOnDropHandle<()>,
+}
 
 impl Check {
     /// What came of it, at the latest after the time-out.
-    pub async fn result(self) -> Listing {
-        self.0.await.unwrap_or(Listing {
+    pub async fn result(&mut self) -> Listing {
+        let found = self.result.wait_for(Option::is_some).await;
+        let found = found.ok().and_then(|found| found.clone());
+        found.unwrap_or(Listing {
             outcome: Outcome::Neutral,
             hits: Vec::new(),
         })
+    }
+
+    /// The outcome, if there is one yet.
+    pub fn outcome(&self) -> Option<Outcome> {
+        self.result.borrow().as_ref().map(|listing| listing.outcome)
+    }
+
+    /// Resolves when the lists are for or against the client; never when they are neither.
+    pub fn decided(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut result = self.result.clone();
+        async move {
+            let decided = |found: &Option<Listing>| {
+                found
+                    .as_ref()
+                    .is_some_and(|listing| listing.outcome != Outcome::Neutral)
+            };
+            if result.wait_for(decided).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 }
 
@@ -170,9 +196,14 @@ impl Dnsbl {
     /// Asks all lists at once. `good`: the client has shown itself before, so a list that has it is more likely wrong.
     pub fn start(self: &Arc<Self>, client: IpAddr, good: bool) -> Check {
         let this = Arc::clone(self);
-        Check(AbortOnDropHandle::new(tokio::spawn(async move {
-            this.check(client, good).await
-        })))
+        let (told, result) = watch::channel(None);
+        let task = tokio::spawn(async move {
+            told.send_replace(Some(this.check(client, good).await));
+        });
+        Check {
+            result,
+            _task: AbortOnDropHandle::new(task),
+        }
     }
 
     async fn check(self: Arc<Self>, client: IpAddr, good: bool) -> Listing {

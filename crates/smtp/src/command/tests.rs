@@ -289,3 +289,24 @@ fn what_is_not_offered_is_not_understood() {
     let error = Command::parse("RCPT TO:<\u{e9}@example.org>".as_bytes(), &none).unwrap_err();
     assert_eq!(error, CommandError::EightBit);
 }
+
+#[test]
+fn what_no_mail_client_says_is_foreign() {
+    for (line, foreign) in [
+        ("GET / HTTP/1.1", true),
+        ("POST /mail HTTP/1.0", true),
+        ("connect 192.0.2.1:25 HTTP/1.1", true),
+        ("Subject: cheap watches", true),
+        ("X-Mailer: y", true),
+        ("From:", true),
+        ("MAIL FROM:<>", false),
+        ("GETAWAY", false),
+        (": x", false),
+        ("1a: x", false),
+        ("noop: ", true),
+    ] {
+        let parsed = parse(line.as_bytes());
+        let found = matches!(parsed, Err(CommandError::Foreign));
+        assert_eq!(found, foreign, "{line}: {parsed:?}");
+    }
+}

@@ -12,6 +12,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::ask::{Arrived, ask, ask_message};
 use super::secure::secure;
+use mail::Reply;
+
 use super::{Ending, Facts, Handler, Settings};
 use crate::command::COMMAND_BYTES_MAX;
 use crate::session::{Question, Session, Step, Wait};
@@ -144,7 +146,14 @@ impl Driver {
                     self.session.answer_message(replies, &mut self.out);
                 }
                 Step::Ask(question) => {
-                    let answer = ask(question, handler).await;
+                    let connected = matches!(question, Question::Connect { .. });
+                    let mut answer = ask(question, handler).await;
+                    if connected && answer.is_ok() {
+                        answer = match self.screen(&mut wire, handler).await {
+                            Ok(answer) => answer,
+                            Err(ending) => return ending,
+                        };
+                    }
                     self.session.answer(answer, &mut self.out);
                 }
                 Step::Reset => {
@@ -170,6 +179,39 @@ impl Driver {
                     return ending;
                 }
             }
+        }
+    }
+
+    /// Lets the client wait for its greeting, and watches whether it can.
+    async fn screen<S, H>(
+        &mut self,
+        wire: &mut Wire<S>,
+        handler: &mut H,
+    ) -> Result<Result<(), Reply>, Ending>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+        H: Handler,
+    {
+        let Some(screening) = handler.screen(self.session.facts()).await else {
+            return Ok(Ok(()));
+        };
+        if let Some(teaser) = screening.teaser {
+            self.out
+                .extend_from_slice(format!("220-{teaser}\r\n").as_bytes());
+            flush(wire, &mut self.out, self.settings.timeouts.command)
+                .await
+                .map_err(NoInput::ending)?;
+        }
+        self.input.reserve(COMMAND_READ_BYTES);
+        let read = tokio::select! {
+            biased;
+            read = wire.read_buf(&mut self.input) => read,
+            () = screening.over => return Ok(Ok(())),
+            _ = timeout_at(self.deadline, std::future::pending::<()>()) => return Err(Ending::TimedOut),
+        };
+        match read {
+            Ok(0) | Err(_) => Err(Ending::Lost),
+            Ok(_) => Ok(handler.spoke_first(self.session.facts(), &self.input).await),
         }
     }
 

@@ -31,8 +31,8 @@ impl Session {
         };
         match line.and_then(|line| Command::parse(&line, &self.extensions())) {
             Ok(command) => self.obey(state, command, input, out),
-            Err(error @ CommandError::ChunkSize) => {
-                // What follows can be told neither from a chunk nor from commands.
+            // What follows can be told neither from a chunk nor from commands; or was never meant for us.
+            Err(error @ (CommandError::ChunkSize | CommandError::Foreign)) => {
                 error.reply().write(out);
                 self.state = State::Closed(Ending::Refused);
             }
