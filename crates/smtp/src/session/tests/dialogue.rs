@@ -145,7 +145,7 @@ fn the_other_commands() {
         S: 502 5.5.1
         C: XFORWARD NAME=x
         S: 503 5.5.1
-        C: GET / HTTP/1.1
+        C: GARBAGE
         S: 500 5.5.1
         C:
         S: 500 5.5.1
@@ -165,6 +165,19 @@ fn the_other_commands() {
         C: QUIT
         S: 221
         X: Quit
+        ",
+    );
+}
+
+#[test]
+fn another_protocol_ends_the_session() {
+    check(
+        &smtp(),
+        r"
+        S: 220
+        C: GET / HTTP/1.1
+        S: 554 5.5.1
+        X: Refused
         ",
     );
 }
