@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use delivery::rules::{Rules, Table};
 use delivery::{Attempted, Copy, Engine, Owner};
 use mail::trace::Custody;
 use mail::{Envelope, Recipient, Reply, Timestamp};
@@ -25,6 +26,38 @@ use crate::replies;
 pub fn held() -> Destination {
     Destination::Route("held".into())
 }
+
+/// The destination of batches that were scanned, or need not be: the gate `list` is before it. While no list host can be reached it
+/// waits there as a whole, and mail that was not scanned yet goes on to be scanned through the gate before
+/// [`Destination::Inside`].
+pub fn scanned() -> Destination {
+    Destination::Route(LIST.into())
+}
+
+/// The route of [`scanned`].
+pub const LIST: &str = "list";
+
+/// What the inside means by its replies, beside what is common. That no list host is there concerns all that is scanned; a list host
+/// without room asks for less.
+pub fn rules() -> Rules {
+    let own = Table::parse(RULES).expect("a constant table is right");
+    Rules::with(own).expect("a constant table is right")
+}
+
+const RULES: &str = r#"
+[[rule]]
+name = "list-host-away"
+sites = ["list"]
+enhanced = ["4.4.1"]
+action = "away"
+
+[[rule]]
+name = "list-host-busy"
+sites = ["inside", "list"]
+codes = [421, 451, 452]
+enhanced = ["4.3.1", "4.3.2"]
+action = "slow"
+"#;
 
 /// Lets the engine try at once when live mail has found the inside back, until shutdown.
 pub async fn wake(edge: Arc<Edge>, engine: Engine, shutdown: Shutdown) {
@@ -105,6 +138,19 @@ impl Owner for Forward {
         let fresh = replies::token(sorted.deferred.iter().copied());
         let note = fresh.as_deref().or_else(|| token(&lease.batch));
         Ok(Bytes::copy_from_slice(note.unwrap_or_default().as_bytes()))
+    }
+
+    /// What was scanned waits for the list host, not for a scanner.
+    fn moves(&self, lease: &Lease, recipients: &[Recipient], note: &Bytes) -> Option<NewBatch> {
+        let exempt = || MessageFacts::from_bytes(&lease.head.facts).is_ok_and(|facts| facts.exempt);
+        let waits_for_list = !note.is_empty() || exempt();
+        (lease.batch.destination == Destination::Inside && waits_for_list).then(|| NewBatch {
+            destination: scanned(),
+            class: lease.batch.class,
+            due: lease.batch.due,
+            recipients: recipients.to_vec(),
+            template: note.clone(),
+        })
     }
 }
 

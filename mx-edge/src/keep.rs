@@ -8,6 +8,7 @@ use mail::{Envelope, Recipient, Timestamp};
 use spool::{Class, Destination, NewBatch, NewMessage, Spool};
 use tracing::error;
 
+use crate::forward;
 use crate::metrics::Metrics;
 use crate::reason::Reason;
 
@@ -88,9 +89,13 @@ impl Keeper {
 
 /// The note that a deferral left is the batch's template, so that the first attempt out of the spool presents it.
 fn message(kept: Kept) -> NewMessage {
+    let destination = match kept.token {
+        Some(_) => forward::scanned(),
+        None => Destination::Inside,
+    };
     let template: Bytes = kept.token.unwrap_or_default().into_bytes().into();
     let batch = |recipients: &[Recipient]| NewBatch {
-        destination: Destination::Inside,
+        destination: destination.clone(),
         class: Class::Ordinary,
         due: kept.due,
         recipients: recipients.to_vec(),

@@ -24,7 +24,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::config::{Config, Protocol, SPOOL_MESSAGE_BYTES_MAX};
 use crate::ended::Ended;
-use crate::forward::Forward;
+use crate::forward::{self, Forward};
 use crate::ident::Idents;
 use crate::metrics::Metrics;
 use crate::through::{Limits, Through};
@@ -193,11 +193,15 @@ impl NextHop {
         paused: watch::Receiver<bool>,
         registry: &Registry,
     ) -> Engine {
-        let inside = Arc::new(Connections::new(self.spooled.clone()));
+        let connections = || Arc::new(Connections::new(self.spooled.clone()));
         let settings = Settings {
             host: config.name.clone(),
-            serves: Destinations::Only(vec![Destination::Inside]),
-            routes: BTreeMap::from([("".into(), inside)]),
+            serves: Destinations::Only(vec![Destination::Inside, forward::scanned()]),
+            // Each its own, so that what waits for a list host takes no connection from what is to be scanned.
+            routes: BTreeMap::from([
+                ("".into(), connections()),
+                (forward::LIST.into(), connections()),
+            ]),
             pinned: BTreeMap::new(),
             default_route: None,
             exchangers: None,
@@ -209,7 +213,7 @@ impl NextHop {
                 longest: config.forward.retry_longest,
                 give_up: None,
             },
-            rules: Arc::default(),
+            rules: Arc::new(forward::rules()),
             paused,
         };
         Engine::new(settings, spool, owner, registry).with_limits(delivery::breaker::Limits {

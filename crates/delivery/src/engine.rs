@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use mail::Timestamp;
-use spool::{Batch, Destination, Destinations, Head, Lease, Spool};
+use mail::{Recipient, Timestamp};
+use spool::{Batch, Destination, Destinations, Head, Lease, NewBatch, Spool};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -44,6 +44,14 @@ pub trait Owner: Send + Sync + 'static {
         lease: &Lease,
         attempted: &[Attempted],
     ) -> std::result::Result<Bytes, spool::Error>;
+
+    /// Whether what is left goes on elsewhere: asked when replies have left all recipients of a batch, after [`Self::conclude`] has
+    /// returned this note. What is returned takes the batch's place, due when the batch would have been, or at once if these
+    /// replies mean there that the site is away: its gate then says when; none leaves it where it is.
+    fn moves(&self, lease: &Lease, recipients: &[Recipient], note: &Bytes) -> Option<NewBatch> {
+        let _ = (lease, recipients, note);
+        None
+    }
 }
 
 /// How the engine works. Defaults in brackets.
@@ -153,6 +161,17 @@ impl Engine {
                 rated: Arc::default(),
             },
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn settings(&self) -> Settings {
+        self.parts.settings.clone()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_settings(mut self, settings: Settings) -> Self {
+        self.parts.settings = settings;
+        self
     }
 
     /// With gates that behave otherwise than by default; the probe interval is at most [`PROBE_INTERVAL_MAX`].

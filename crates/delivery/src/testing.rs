@@ -242,7 +242,8 @@ impl Spool for Memory {
             took += 1;
             let left = match &outcome {
                 Outcome::Deferred { recipients, .. } => recipients.len() as u64,
-                Outcome::Finished | Outcome::Replaced(_) => 0,
+                Outcome::Finished => 0,
+                Outcome::Replaced(new) => new.iter().map(|b| b.recipients.len() as u64).sum(),
             };
             if held.recipients.len() as u64 != left + ends.sum() {
                 let before = held.recipients.len();
@@ -268,7 +269,24 @@ impl Spool for Memory {
                     held.recipients = recipients;
                     held.attempts += u32::from(attempted);
                 }
-                Outcome::Replaced(_) => panic!("the engine replaces nothing"),
+                Outcome::Replaced(new) => {
+                    let (message, parent, _) = state.batches.remove(&batch).unwrap();
+                    for (n, new) in new.into_iter().enumerate() {
+                        let child = Batch {
+                            id: BatchId(parent.id.0 + n as u128 + 1),
+                            destination: new.destination,
+                            class: new.class,
+                            due: new.due,
+                            attempts: 0,
+                            recipients: new.recipients,
+                            template: new.template,
+                            note: Bytes::new(),
+                            reply: Box::default(),
+                            held: None,
+                        };
+                        state.batches.insert(child.id, (message, child, None));
+                    }
+                }
             }
         }
         state.news += 1;

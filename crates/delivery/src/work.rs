@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mail::Reply;
 use service::shutdown::Shutdown;
-use spool::{Ends, Lane, Lease};
+use spool::{Destination, Ends, Lane, Lease, NewBatch};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -22,7 +22,7 @@ use crate::outcome::{self, Left};
 use crate::pace::Pace;
 use crate::progress::{Because, Progress};
 use crate::retry::Schedule;
-use crate::rules::{Order, Rules};
+use crate::rules::{Action, Order, Rules};
 use crate::seat::{Key, Work};
 use crate::transport::Transport;
 
@@ -62,7 +62,17 @@ pub(crate) enum End {
         left: Left,
         note: Bytes,
         because: Because,
+        /// They go on elsewhere.
+        moved: Option<Moved>,
     },
+}
+
+/// The batch that takes the place of one that is left.
+#[derive(Debug)]
+pub(crate) struct Moved {
+    pub(crate) batch: NewBatch,
+    /// It waits for nothing but the gate there: what left it is that gate's trouble.
+    pub(crate) at_once: bool,
 }
 
 /// What all jobs share.
@@ -254,14 +264,46 @@ impl Worker {
             }
         };
         let left = outcome::left(&lease.batch, &attempted, concluded);
-        match left.recipients.is_empty() {
-            true => End::Finished(left.ends),
-            false => End::Left {
-                left,
-                note,
-                because,
-            },
+        if left.recipients.is_empty() {
+            return End::Finished(left.ends);
         }
+        let moved = self.moved(work, &attempted, &left, &note, because);
+        End::Left {
+            left,
+            note,
+            because,
+            moved,
+        }
+    }
+
+    /// Asks the owner, when replies have left all of a batch, whether it goes on elsewhere.
+    fn moved(
+        &self,
+        work: &Work,
+        attempted: &[Attempted],
+        left: &Left,
+        note: &Bytes,
+        because: Because,
+    ) -> Option<Moved> {
+        let all = left.recipients.len() == work.lease.batch.recipients.len();
+        let replied = matches!(because, Because::Replies | Because::PushedBack);
+        if !all || !replied || work.ends.sum() + left.ends.sum() > 0 {
+            return None;
+        }
+        let batch = self.owner.moves(&work.lease, &left.recipients, note)?;
+        let there = match &batch.destination {
+            Destination::Route(name) => Some(Key::Route(name.clone())),
+            Destination::Inside => Some(Key::Route("".into())),
+            Destination::Expand | Destination::Domain(_) => None,
+        };
+        let at_once = there.is_some_and(|key| {
+            let rules = attempted.iter().map(|one| {
+                self.rules
+                    .find(&key, Some(&one.recipient), one.result.reply())
+            });
+            rules.flatten().any(|rule| rule.action == Action::Away)
+        });
+        Some(Moved { batch, at_once })
     }
 
     fn no_body(&self, lease: &Lease, error: &spool::Error) -> End {
@@ -313,5 +355,6 @@ fn fault(lease: &Lease, what: &str) -> End {
         },
         note: lease.batch.note.clone(),
         because: Because::Fault,
+        moved: None,
     }
 }

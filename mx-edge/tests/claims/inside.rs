@@ -34,6 +34,8 @@ pub enum Mode {
     Garbage,
     /// Messages are taken, and the connection is closed without a reply.
     Forgetful,
+    /// Messages are taken and answered when the mode changes, then as if listening.
+    Holding,
 }
 
 /// The verdict that [`Mode::Deferring`] gives.
@@ -68,6 +70,7 @@ pub struct Inside {
     pub address: SocketAddr,
     mode: watch::Sender<Mode>,
     got: watch::Sender<Vec<Got>>,
+    held: watch::Sender<usize>,
     task: JoinHandle<()>,
 }
 
@@ -94,17 +97,21 @@ impl Inside {
         let (mode, modes) = watch::channel(mode);
         let (got, _) = watch::channel(Vec::new());
         let news = got.clone();
+        let (held, _) = watch::channel(0);
+        let holding = held.clone();
         let task = tokio::spawn(async move {
             loop {
                 let (stream, client) = listener.accept().await.unwrap();
-                let (modes, news) = (modes.clone(), news.clone());
-                tokio::spawn(session(stream, client, Arc::clone(&settings), modes, news));
+                let (modes, news, held) = (modes.clone(), news.clone(), holding.clone());
+                let settings = Arc::clone(&settings);
+                tokio::spawn(session(stream, client, settings, modes, news, held));
             }
         });
         Self {
             address,
             mode,
             got,
+            held,
             task,
         }
     }
@@ -115,6 +122,13 @@ impl Inside {
 
     pub fn got(&self) -> Vec<Got> {
         self.got.borrow().clone()
+    }
+
+    /// Waits until messages are held; returns how many.
+    pub async fn holds(&self) -> usize {
+        let mut held = self.held.subscribe();
+        let waited = tokio::time::timeout(PATIENCE, held.wait_for(|held| *held > 0)).await;
+        *waited.expect("nothing is held").unwrap()
     }
 
     /// Waits until enough has come.
@@ -147,6 +161,7 @@ async fn session(
     settings: Arc<Settings>,
     mut modes: watch::Receiver<Mode>,
     news: watch::Sender<Vec<Got>>,
+    held: watch::Sender<usize>,
 ) {
     let mode = *modes.borrow();
     match mode {
@@ -159,7 +174,12 @@ async fn session(
             let _ = modes.wait_for(|mode| *mode != Mode::Mute).await;
         }
         mode => {
-            let mut script = Script { mode, news };
+            let mut script = Script {
+                mode,
+                modes,
+                news,
+                held,
+            };
             let (_keep, stop) = watch::channel(false);
             serve(stream, client, settings, &mut script, stop).await;
         }
@@ -168,7 +188,9 @@ async fn session(
 
 struct Script {
     mode: Mode,
+    modes: watch::Receiver<Mode>,
     news: watch::Sender<Vec<Got>>,
+    held: watch::Sender<usize>,
 }
 
 impl Script {
@@ -221,6 +243,10 @@ impl Handler for Script {
             // Held until the client gives up: nothing is ever said about the message.
             let mut presence = presence.0.clone();
             let _ = presence.wait_for(|there| !there).await;
+        }
+        if self.mode == Mode::Holding {
+            self.held.send_modify(|held| *held += 1);
+            let _ = self.modes.wait_for(|mode| *mode != Mode::Holding).await;
         }
         let replies: Vec<Reply> = envelope
             .recipients

@@ -113,6 +113,52 @@ async fn a_deferral_s_verdict_is_presented_again() {
 }
 
 #[tokio::test]
+async fn a_returning_list_host_is_met_by_a_slow_start() {
+    const SCANNED: usize = 30;
+    const UNSCANNED: usize = 10;
+    let inside = Inside::start(Mode::Deferring).await;
+    let mut site = Site::new(&inside);
+    site.config.forward.reply_timeout = Duration::from_secs(60);
+    let edge = site.start().await;
+    for _ in 0..SCANNED {
+        let replies = send(edge.address, &["dev@lists.example"]).await;
+        assert_eq!(codes(&replies), ["250 2.0.0"]);
+    }
+    edge.wait_metric("delivery_sites_shut", "", 1.0).await;
+    // Mail that no scanner has seen yet is scanned though no list host is there: that gate is another.
+    inside.set(Mode::Down);
+    for _ in 0..UNSCANNED {
+        let replies = send(edge.address, &["dev@lists.example"]).await;
+        assert_eq!(codes(&replies), ["250 2.0.0"]);
+    }
+    let scans = |got: &[Got]| {
+        let fresh = got.iter().filter(|got| {
+            let trace = got.trace.as_ref().unwrap();
+            trace.custody == Custody::Spooled && trace.verdict.is_none()
+        });
+        fresh.count()
+    };
+    assert_eq!(scans(&inside.got()), 0);
+    inside.set(Mode::Deferring);
+    inside.wait(|got| scans(got) == UNSCANNED).await;
+
+    // What waits is let in by one; nothing else goes until that one is answered.
+    inside.set(Mode::Holding);
+    assert_eq!(inside.holds().await, 1);
+    assert_eq!(edge.metric("delivery_in_flight", ""), 1.0);
+    inside.set(Mode::Listening);
+    let accepted = |got: &[Got]| got.iter().filter(|got| !got.accepted().is_empty()).count();
+    let got = inside
+        .wait(|got| accepted(got) == SCANNED + UNSCANNED)
+        .await;
+    assert_eq!(scans(&got), UNSCANNED, "each was scanned once");
+    let done = (SCANNED + UNSCANNED) as f64;
+    edge.wait_metric("mx_edge_done_recipients_total", "passed", done)
+        .await;
+    edge.stop().await;
+}
+
+#[tokio::test]
 async fn a_shut_way_through_keeps_nobody_waiting() {
     let inside = Inside::start(Mode::Mute).await;
     let mut site = Site::new(&inside);

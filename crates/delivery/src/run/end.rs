@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mail::Timestamp;
-use spool::{Ends, Outcome, Settlement};
+use spool::{Ends, NewBatch, Outcome, Settlement};
 use tokio::task::{Id, JoinError};
 use tokio::time::Instant;
 
@@ -72,6 +72,7 @@ impl Run {
                 left,
                 note,
                 because,
+                moved,
             } => {
                 if because == Because::Site
                     && !self.shutdown.begun()
@@ -98,6 +99,15 @@ impl Run {
                     wall,
                     random(),
                 );
+                let outcome = match (moved, outcome) {
+                    (Some(moved), Outcome::Deferred { until, .. }) => {
+                        Outcome::Replaced(vec![NewBatch {
+                            due: if moved.at_once { wall } else { until },
+                            ..moved.batch
+                        }])
+                    }
+                    (_, outcome) => outcome,
+                };
                 self.settle(&done.work, outcome, ends);
             }
         }

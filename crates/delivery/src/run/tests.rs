@@ -1,5 +1,6 @@
 //! The engine's claims, on a paused clock: days pass in milliseconds and nothing depends on the machine's speed.
 
+mod edge;
 mod ends;
 mod flow;
 mod rules;
@@ -18,6 +19,7 @@ use tokio::time::Instant;
 use crate::breaker::Limits;
 use crate::engine::{Engine, Settings};
 use crate::retry::Schedule;
+use crate::rules::{Rules, Table};
 use crate::testing::{Clerk, Memory, World, clock};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -40,6 +42,22 @@ impl Bench {
         let clock = clock();
         let spool = Memory::new(clock.clone());
         Self::with(spool, world, clerk, attempts_max, clock)
+    }
+
+    /// As on an edge: with its rule, and a route for what waits for a list host.
+    fn edge(world: World, clerk: Clerk, attempts_max: usize) -> Self {
+        let own = "[[rule]]\nname = \"away\"\nsites = [\"list\"]\nenhanced = [\"4.4.1\"]\naction = \"away\"";
+        let mut bench = Self::new(world, clerk, attempts_max);
+        let settings = Settings {
+            serves: Destinations::Only(vec![
+                Destination::Inside,
+                Destination::Route("list".into()),
+            ]),
+            rules: Arc::new(Rules::with(Table::parse(own).unwrap()).unwrap()),
+            ..bench.engine.settings()
+        };
+        bench.engine = bench.engine.clone().with_settings(settings);
+        bench
     }
 
     fn with(

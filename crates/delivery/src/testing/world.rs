@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mail::{Address, Domain, Envelope, MailParameters, MessageId, Recipient, Reply};
 use smtp::client::{Cause, Phase, Trouble};
-use spool::{Batch, Error, Head, Lease};
+use spool::{Batch, Destination, Error, Head, Lease, NewBatch};
 use tokio::time::Instant;
 
 use super::reply;
@@ -152,6 +152,8 @@ pub(crate) struct Clerk {
     pub(crate) verp: bool,
     pub(crate) refuses: AtomicBool,
     pub(crate) panics: AtomicBool,
+    /// What is left after replies goes on to this route.
+    pub(crate) moves_to: Option<&'static str>,
     /// Message, recipient, code, of each result told.
     pub(crate) told: Mutex<Vec<(MessageId, String, &'static str, u16)>>,
     /// Recipients of results that are nobody's to blame.
@@ -203,6 +205,17 @@ impl Owner for Clerk {
             told.push((lease.head.id, one.recipient.address.to_string(), kind, code));
         }
         Ok(Bytes::from_static(b"noted"))
+    }
+
+    fn moves(&self, lease: &Lease, recipients: &[Recipient], note: &Bytes) -> Option<NewBatch> {
+        let destination = Destination::Route(self.moves_to?.into());
+        (lease.batch.destination != destination).then(|| NewBatch {
+            destination,
+            class: lease.batch.class,
+            due: lease.batch.due,
+            recipients: recipients.to_vec(),
+            template: note.clone(),
+        })
     }
 }
 
