@@ -1,14 +1,16 @@
 //! The configuration of listserv: `listserv.toml`, held to `deploy/etc/listserv.toml` by a test. Reads no file itself.
 
 mod check;
+mod delivery;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use service::config::{bytes, duration};
+
+pub use self::delivery::{Delivery, Route};
 
 /// Everything that can be said in `listserv.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,66 +147,6 @@ pub struct Spool {
     pub ident_memory: Duration,
 }
 
-/// `[delivery]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Delivery {
-    /// Start with delivery paused; `listserv queue resume` lets it go.
-    pub paused: bool,
-    /// The route of all domains that are not pinned; none means their mail exchangers.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub default_route: Option<String>,
-    /// Resolvers; none means those of the system.
-    pub dns: Vec<SocketAddr>,
-    /// The port of mail exchangers.
-    pub port: u16,
-    /// Attempts under way at once.
-    pub attempts_max: usize,
-    /// Connections to one site at once.
-    pub site_connections_max: usize,
-    /// Wait after the first deferral.
-    #[serde(with = "duration")]
-    pub retry_first: Duration,
-    /// Longest wait.
-    #[serde(with = "duration")]
-    pub retry_longest: Duration,
-    /// Given up after.
-    #[serde(with = "duration")]
-    pub give_up: Duration,
-    /// Own rules for providers' replies, and what sites allow, before those that come with the program.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub provider_rules_file: Option<PathBuf>,
-    /// Domains that go to a route: `"one.example" = "sink"`.
-    pub pinned: BTreeMap<String, String>,
-    /// Routes by name.
-    pub routes: BTreeMap<String, Route>,
-}
-
-/// `[delivery.routes.NAME]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Route {
-    /// `host:port` each, tried in order.
-    pub hosts: Vec<String>,
-    /// Use STARTTLS when it is offered.
-    #[serde(default)]
-    pub starttls: bool,
-    /// Transactions over one connection.
-    #[serde(default = "route_transactions_max")]
-    pub transactions_max: usize,
-    /// Connections at once.
-    #[serde(default = "route_connections_max")]
-    pub connections_max: usize,
-}
-
-fn route_transactions_max() -> usize {
-    100
-}
-
-fn route_connections_max() -> usize {
-    10
-}
-
 impl Config {
     /// Where the spool is.
     pub fn spool_folder(&self) -> PathBuf {
@@ -294,25 +236,6 @@ impl Default for Spool {
             free_inodes_min: 1000,
             segment_bytes: 64 << 20,
             ident_memory: Duration::from_secs(60 * 86_400),
-        }
-    }
-}
-
-impl Default for Delivery {
-    fn default() -> Self {
-        Self {
-            paused: false,
-            default_route: None,
-            dns: Vec::new(),
-            port: 25,
-            attempts_max: 500,
-            site_connections_max: 20,
-            retry_first: Duration::from_secs(300),
-            retry_longest: Duration::from_secs(4000),
-            give_up: Duration::from_secs(5 * 86_400),
-            provider_rules_file: None,
-            pinned: BTreeMap::new(),
-            routes: BTreeMap::new(),
         }
     }
 }

@@ -231,9 +231,16 @@ pub struct Forward {
     /// After the first deferral.
     #[serde(with = "duration")]
     pub retry_first: Duration,
+    /// Each wait in percent of the one before.
+    pub retry_factor_percent: u32,
     /// Longest wait between attempts.
     #[serde(with = "duration")]
     pub retry_longest: Duration,
+    /// Off each wait by chance, at most.
+    pub retry_jitter_percent: u32,
+    /// The waits one by one, in place of first, factor and longest.
+    #[serde(with = "duration::list")]
+    pub retry_delays: Vec<Duration>,
 }
 
 /// `[spool]`: the durable queue.

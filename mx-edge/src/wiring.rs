@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use delivery::attempt::{Connections, Route};
 use delivery::engine::{Engine, Settings};
-use delivery::retry::Schedule;
+use delivery::expiry::Expiry;
 use prometheus::Registry;
 use service::control::Control;
 use service::listener::Listener;
@@ -208,11 +208,8 @@ impl NextHop {
             options: self.spooled.options.clone(),
             attempts_max: config.forward.attempts_max,
             site_connections_max: config.forward.connections_max,
-            schedule: Schedule {
-                first: config.forward.retry_first,
-                longest: config.forward.retry_longest,
-                give_up: None,
-            },
+            schedule: config.forward.retry().schedule(),
+            expiry: Expiry::NEVER,
             rules: Arc::new(forward::rules()),
             paused,
         };

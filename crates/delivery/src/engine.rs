@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::attempt::{Attempted, Connections, Copy};
 use crate::board::{Board, SiteState};
 use crate::breaker::Limits;
+use crate::expiry::Expiry;
 use crate::metrics::Metrics;
 use crate::pace::Pace;
 use crate::retry::Schedule;
@@ -75,8 +76,10 @@ pub struct Settings {
     pub attempts_max: usize,
     /// Connections to one site at once [20].
     pub site_connections_max: usize,
-    /// When to try again, and when to give up.
+    /// When to try again.
     pub schedule: Schedule,
+    /// When to give up.
+    pub expiry: Expiry,
     /// What replies mean for a whole site, and what sites allow.
     pub rules: Arc<Rules>,
     /// While true nothing is claimed; what is under way ends.

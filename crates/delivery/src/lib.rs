@@ -12,6 +12,7 @@ pub mod breaker;
 mod claims;
 mod domains;
 pub mod engine;
+pub mod expiry;
 pub mod lane;
 mod metrics;
 mod outcome;

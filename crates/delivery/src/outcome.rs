@@ -7,6 +7,7 @@ use mail::{Recipient, Reply, Timestamp};
 use spool::{Batch, Ends, Lease, Outcome};
 
 use crate::attempt::{Attempted, Copy, Result};
+use crate::expiry::Expiry;
 use crate::retry::Schedule;
 
 /// A batch's recipients by what is left of them.
@@ -20,24 +21,19 @@ pub(crate) struct Left {
 }
 
 /// Gives up what is too old: a deferral of mail accepted here so long ago is a failure (RFC 3463 X.4.7).
-pub(crate) fn give_up(
-    attempted: &mut [Attempted],
-    schedule: &Schedule,
-    accepted: Timestamp,
-    now: Timestamp,
-) {
-    if !schedule.over(accepted, now) {
+pub(crate) fn give_up(attempted: &mut [Attempted], expiry: &Expiry, lease: &Lease, now: Timestamp) {
+    let Some(after) = expiry.over(&lease.head, &lease.batch.destination, now) else {
         return;
-    }
+    };
     for one in attempted {
         if let Result::Deferred(last) = &one.result {
-            one.result = Result::Expired(too_old(last, schedule));
+            one.result = Result::Expired(too_old(last, after));
         }
     }
 }
 
-fn too_old(last: &Reply, schedule: &Schedule) -> Reply {
-    let hours = schedule.give_up.unwrap_or_default().as_secs() / 3600;
+fn too_old(last: &Reply, after: Duration) -> Reply {
+    let hours = after.as_secs() / 3600;
     Reply::new(
         554,
         (5, 4, 7),

@@ -72,7 +72,7 @@ impl Run {
             bodies: Bodies::new(parts.spool.clone()),
             owner: parts.owner.clone(),
             transport: parts.transport.clone(),
-            schedule: parts.settings.schedule,
+            expiry: parts.settings.expiry,
             rules: parts.settings.rules.clone(),
             drain: parts.drain.clone(),
             metrics: parts.metrics.clone(),

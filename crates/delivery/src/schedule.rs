@@ -183,10 +183,14 @@ impl Hand {
         if seat.leads_from(&work.lease.batch.destination) {
             self.changed |= seat.unwanted;
         }
+        let expired = std::mem::take(&mut seat.expires);
         if let Some(until) = seat.gate.shut_until()
             && until > now
             && seat.waits() > 0
         {
+            if expired {
+                self.queue(key, now);
+            }
             return Placed::Back(Box::new(work), until);
         }
         if full && seat.waits() >= seat.gate.window(now) {
@@ -286,6 +290,22 @@ impl Hand {
     /// When the next probe of a site may go, while it is shut.
     pub(crate) fn shut_until(&self, key: &Key) -> Option<Instant> {
         self.seats.get(key)?.gate.shut_until()
+    }
+
+    /// Whether nothing but the probe that is under way, if any, goes to a site now.
+    pub(crate) fn keeps_out(&self, key: &Key, now: Instant) -> bool {
+        self.seats.get(key).is_some_and(|seat| {
+            seat.gate.is_shut() && seat.gate.shut_until().is_none_or(|until| until > now)
+        })
+    }
+
+    /// What was claimed of it was too old to wait for a shut site; more is claimed at once, until something is not.
+    pub(crate) fn expires(&mut self, key: &Arc<Key>, now: Instant) {
+        if let Some(seat) = self.seats.get_mut(key)
+            && !std::mem::replace(&mut seat.expires, true)
+        {
+            self.queue(key, now);
+        }
     }
 
     /// The sites as they stand, those first that are shut, then those with most to do; at most [`SITES_SHOWN_MAX`].

@@ -82,6 +82,8 @@ pub(crate) struct Seat {
     destinations: HashSet<Destination>,
     /// It is left out of claims.
     pub(crate) unwanted: bool,
+    /// What was claimed of it last, while it was shut, was too old to wait on: there may be more.
+    pub(crate) expires: bool,
     pub(crate) used: Instant,
     /// Why it could not be reached last, in one line.
     pub(crate) trouble: Box<str>,
@@ -112,6 +114,7 @@ impl Seat {
             running: 0,
             destinations: HashSet::new(),
             unwanted: false,
+            expires: false,
             used: now,
             trouble: Box::default(),
             policy: false,
@@ -229,7 +232,7 @@ impl Seat {
     pub(crate) fn is_unwanted(&self, now: Instant) -> bool {
         let waits = self.waits();
         if self.gate.is_shut() {
-            return waits > 0 || self.running > 0 || !self.admits(now);
+            return !self.expires && (waits > 0 || self.running > 0 || !self.admits(now));
         }
         let enough = self.gate.window(now);
         match self.unwanted {

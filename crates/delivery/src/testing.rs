@@ -87,6 +87,29 @@ impl Memory {
         destination: Destination,
         recipients: &[&str],
     ) -> MessageId {
+        let from = ReversePath::parse("from@sender.example").unwrap();
+        self.add_all(class, arrival, from, destination, recipients)
+    }
+
+    /// From this reverse-path.
+    pub(crate) fn add_from(
+        &self,
+        from: &str,
+        destination: Destination,
+        recipients: &[&str],
+    ) -> MessageId {
+        let (now, from) = ((self.clock)(), ReversePath::parse(from).unwrap());
+        self.add_all(Class::Ordinary, now, from, destination, recipients)
+    }
+
+    fn add_all(
+        &self,
+        class: Class,
+        arrival: Timestamp,
+        reverse_path: ReversePath,
+        destination: Destination,
+        recipients: &[&str],
+    ) -> MessageId {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
         let id = MessageId(u128::from(n));
         let body = Bytes::from(format!("Subject: {n}\r\n\r\nx\r\n"));
@@ -94,7 +117,7 @@ impl Memory {
             id,
             arrival,
             accepted: (self.clock)(),
-            reverse_path: ReversePath::parse("from@sender.example").unwrap(),
+            reverse_path,
             parameters: MailParameters::default(),
             facts: Bytes::new(),
             body_bytes: body.len() as u64,

@@ -16,12 +16,12 @@ use crate::attempt::{Attempted, Copy, Result};
 use crate::bodies::Bodies;
 use crate::breaker::Signal;
 use crate::engine::{Clock, Owner};
+use crate::expiry::Expiry;
 use crate::lane;
 use crate::metrics::Metrics;
 use crate::outcome::{self, Left};
 use crate::pace::Pace;
 use crate::progress::{Because, Progress};
-use crate::retry::Schedule;
 use crate::rules::{Action, Order, Rules};
 use crate::seat::{Key, Work};
 use crate::transport::Transport;
@@ -80,7 +80,7 @@ pub(crate) struct Worker {
     pub(crate) bodies: Bodies,
     pub(crate) owner: Arc<dyn Owner>,
     pub(crate) transport: Arc<dyn Transport>,
-    pub(crate) schedule: Schedule,
+    pub(crate) expiry: Expiry,
     pub(crate) rules: Arc<Rules>,
     /// How fast backlog and retries may go.
     pub(crate) drain: Arc<Pace>,
@@ -247,7 +247,7 @@ impl Worker {
     async fn conclude(&self, work: &Work, mut attempted: Vec<Attempted>, because: Because) -> End {
         let lease = &work.lease;
         let now = (self.clock)();
-        outcome::give_up(&mut attempted, &self.schedule, lease.head.accepted, now);
+        outcome::give_up(&mut attempted, &self.expiry, lease, now);
         let delay = now.since(lease.head.accepted).as_secs_f64();
         self.metrics.attempted(&attempted, work.lane, delay);
         let concluded = match attempted.is_empty() {

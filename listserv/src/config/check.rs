@@ -1,10 +1,9 @@
 //! What a configuration must hold beyond its form: names, bounds, and routes that exist.
 
-use delivery::rules::{Rules, Table};
 use mail::{Address, Domain};
 use service::program::{Complaint, Configuration};
 
-use super::{Config, Delivery};
+use super::Config;
 
 impl Config {
     /// `hostname`, which [`Configuration::check`] has looked at.
@@ -21,36 +20,14 @@ impl Config {
     }
 }
 
-impl Delivery {
-    /// The rules in force.
-    pub fn rules(&self) -> Result<Rules, String> {
-        let own = match &self.provider_rules_file {
-            None => Table::default(),
-            Some(path) => std::fs::read_to_string(path)
-                .map_err(|error| error.to_string())
-                .and_then(|text| Table::parse(&text))
-                .map_err(|why| format!("{}: {why}", path.display()))?,
-        };
-        Rules::with(own)
-    }
-}
-
 impl Configuration for Config {
     fn check(&self) -> Vec<Complaint> {
         let mut complaints = Vec::new();
         self.check_names(&mut complaints);
         self.check_listeners(&mut complaints);
         self.check_bounds(&mut complaints);
-        self.check_routes(&mut complaints);
+        self.delivery.check(&mut complaints);
         self.check_files(&mut complaints);
-        if let Err(what) = self.delivery.rules() {
-            complaints.push(Complaint {
-                key: "delivery.provider_rules_file".into(),
-                what,
-                why: "replies of providers would be misunderstood".into(),
-                remedy: "mend it as deploy/etc/providers.toml shows".into(),
-            });
-        }
         complaints
     }
 
@@ -141,11 +118,6 @@ impl Config {
             ("lmtp.recipients_max", self.lmtp.recipients_max),
             ("lists.expansions_max", self.lists.expansions_max),
             ("lists.hops_max", self.lists.hops_max),
-            ("delivery.attempts_max", self.delivery.attempts_max),
-            (
-                "delivery.site_connections_max",
-                self.delivery.site_connections_max,
-            ),
         ];
         for (key, _) in bounds.iter().filter(|(_, value)| *value == 0) {
             complaints.push(Complaint {
@@ -180,50 +152,6 @@ impl Config {
             .flat_map(|files| files.check("inside", true));
         complaints.extend(inside);
     }
-
-    fn check_routes(&self, complaints: &mut Vec<Complaint>) {
-        let named = self
-            .delivery
-            .default_route
-            .iter()
-            .map(|name| ("delivery.default_route", name))
-            .chain(
-                self.delivery
-                    .pinned
-                    .values()
-                    .map(|name| ("delivery.pinned", name)),
-            );
-        for (key, name) in named {
-            if !self.delivery.routes.contains_key(name) {
-                complaints.push(Complaint {
-                    key: key.into(),
-                    what: format!("no route {name:?}"),
-                    why: "mail would have nowhere to go".into(),
-                    remedy: format!("add [delivery.routes.{name}]"),
-                });
-            }
-        }
-        for domain in self.delivery.pinned.keys() {
-            if let Err(error) = Domain::parse(domain) {
-                complaints.push(Complaint {
-                    key: "delivery.pinned".into(),
-                    what: format!("{domain:?}: {error}"),
-                    why: "it would match no recipient".into(),
-                    remedy: "give a domain name".into(),
-                });
-            }
-        }
-        for (name, route) in &self.delivery.routes {
-            if route.hosts.is_empty() || route.transactions_max == 0 || route.connections_max == 0 {
-                complaints.push(Complaint {
-                    key: format!("delivery.routes.{name}.hosts"),
-                    what: "a route without hosts, transactions or connections".into(),
-                    why: "mail could not leave by it".into(),
-                    remedy: "give hosts = [\"host:port\"] and bounds of at least 1".into(),
-                });
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -235,17 +163,6 @@ mod tests {
         let sample = include_str!("../../../deploy/etc/listserv.toml");
         let complaints = service::config::compare_sample::<Config>(sample);
         assert!(complaints.is_empty(), "{complaints:#?}");
-    }
-
-    #[test]
-    fn the_sample_of_provider_rules_can_be_used_as_it_stands() {
-        let sample = include_str!("../../../deploy/etc/providers.toml");
-        let lines = sample.lines().map(|line| {
-            let word = line.strip_prefix('#').filter(|rest| !rest.starts_with(' '));
-            word.unwrap_or(line)
-        });
-        let table = Table::parse(&lines.collect::<Vec<_>>().join("\n")).unwrap();
-        assert_eq!((table.rule.len(), table.site.len()), (2, 1));
     }
 
     #[test]
@@ -267,19 +184,6 @@ mod tests {
                 "[lmtp]\nmemory_bytes_max = \"1MiB\"",
                 "lmtp.memory_bytes_max",
             ),
-            (
-                "[delivery]\ndefault_route = \"x\"",
-                "delivery.default_route",
-            ),
-            (
-                "[delivery.pinned]\n\"one.example\" = \"x\"",
-                "delivery.pinned",
-            ),
-            (
-                "[delivery]\nprovider_rules_file = \"/nonexistent/providers.toml\"",
-                "delivery.provider_rules_file",
-            ),
-            ("[delivery.routes.x]\nhosts = []", "delivery.routes.x.hosts"),
             (
                 "[inside]\ncertificate = \"/c\"\nkey = \"/k\"",
                 "inside.authority",

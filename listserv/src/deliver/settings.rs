@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use delivery::attempt::{Connections, Route};
 use delivery::engine::Settings;
-use delivery::retry::Schedule;
 use delivery::site::Exchangers;
 use mail::Domain;
 use service::program::StartError;
@@ -14,7 +13,7 @@ use smtp::client::{Options, Timeouts, TlsPolicy};
 use spool::{Destination, Destinations};
 use tokio::sync::watch;
 
-use crate::config::{Config, Delivery};
+use crate::config::Config;
 
 /// Builds the engine's settings; `paused` is turned by commands.
 pub fn settings(config: &Config, paused: watch::Receiver<bool>) -> Result<Settings, StartError> {
@@ -45,7 +44,8 @@ pub fn settings(config: &Config, paused: watch::Receiver<bool>) -> Result<Settin
         options: options(config, true),
         attempts_max: delivery.attempts_max,
         site_connections_max: delivery.site_connections_max,
-        schedule: schedule(delivery),
+        schedule: delivery.retry().schedule(),
+        expiry: delivery.expiry(),
         rules: Arc::new(
             delivery
                 .rules()
@@ -70,14 +70,6 @@ fn routes(config: &Config) -> BTreeMap<Box<str>, Arc<Connections>> {
             (name.as_str().into(), Arc::new(connections))
         })
         .collect()
-}
-
-fn schedule(delivery: &Delivery) -> Schedule {
-    Schedule {
-        first: delivery.retry_first,
-        longest: delivery.retry_longest,
-        give_up: Some(delivery.give_up),
-    }
 }
 
 fn options(config: &Config, tls: bool) -> Options {

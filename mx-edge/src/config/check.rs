@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 
+use delivery::retry::Keys;
 use mail::{Domain, Ident};
 use service::log::LogSettings;
 use service::program::{Complaint, Configuration};
 
-use super::{Config, Protocol, SPOOL_MESSAGE_BYTES_MAX, seconds};
+use super::{Config, Forward, Protocol, SPOOL_MESSAGE_BYTES_MAX, seconds};
 use crate::wiring::LISTENERS;
 
 impl Configuration for Config {
@@ -15,6 +16,7 @@ impl Configuration for Config {
         self.check_names(&mut complaints);
         self.check_limits(&mut complaints);
         self.check_times(&mut complaints);
+        complaints.0.extend(self.forward.retry().check("forward"));
         self.check_lists(&mut complaints);
         self.check_inside(&mut complaints);
         self.check_files(&mut complaints);
@@ -41,6 +43,19 @@ impl Complaints {
                 why: why.into(),
                 remedy: remedy.into(),
             });
+        }
+    }
+}
+
+impl Forward {
+    /// The `retry_*` keys.
+    pub fn retry(&self) -> Keys<'_> {
+        Keys {
+            first: self.retry_first,
+            factor_percent: self.retry_factor_percent,
+            longest: self.retry_longest,
+            jitter_percent: self.retry_jitter_percent,
+            delays: &self.retry_delays,
         }
     }
 }
@@ -192,7 +207,6 @@ impl Config {
             ("through.budget", self.through.budget),
             ("spool.deadline", self.spool.deadline),
             ("forward.probe_interval", self.forward.probe_interval),
-            ("forward.retry_first", self.forward.retry_first),
             (
                 "recipients.reload_interval",
                 self.recipients.reload_interval,
@@ -212,13 +226,6 @@ impl Config {
             format!("{:?}", self.through.budget),
             "budget and spool.deadline together are longer than a client waits (RFC 5321 4.5.3.2.6: 10 minutes)",
             "keep the sum below 10m",
-        );
-        complaints.unless(
-            self.forward.retry_first <= self.forward.retry_longest,
-            "forward.retry_first",
-            format!("{:?}", self.forward.retry_first),
-            "the first wait is longer than the longest",
-            "give at most forward.retry_longest",
         );
     }
 

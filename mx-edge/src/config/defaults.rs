@@ -124,7 +124,10 @@ impl Default for Forward {
             reply_timeout: seconds(60),
             probe_interval: seconds(5),
             retry_first: seconds(10),
+            retry_factor_percent: 200,
             retry_longest: seconds(300),
+            retry_jitter_percent: 25,
+            retry_delays: Vec::new(),
         }
     }
 }

@@ -126,23 +126,9 @@ impl Run {
             Err(reply) => return self.start(work, Job::Told(Result::Deferred(reply), false)),
         };
         let now = Instant::now();
-        // Mail that is too old is not kept waiting for a site that is not there; with an open gate it gets a last attempt.
-        let accepted = work.lease.head.accepted;
-        let over = self
-            .parts
-            .settings
-            .schedule
-            .over(accepted, (self.parts.clock)());
-        if over && self.hand.shut_until(key).is_some_and(|until| until > now) {
-            let trouble = self.hand.trouble(key);
-            let reply = Reply::new(
-                451,
-                (4, 4, 1),
-                format!("the site is not reached: {trouble}"),
-            );
-            let policy = self.hand.is_policy(key);
-            return self.start(work, Job::Told(Result::Deferred(reply), policy));
-        }
+        let Some(work) = self.end_of_waiting(key, work, now) else {
+            return;
+        };
         match self.hand.put(key, ceiling, work, now) {
             Placed::Waits => {}
             Placed::Back(work, until) => {
@@ -150,6 +136,32 @@ impl Run {
                 self.give_back(*work, self.timestamp(until), &trouble);
             }
         }
+    }
+
+    /// Mail that is too old is not kept waiting for a site that is not there: its end is told. All other mail is given back,
+    /// also old mail of a site with an open gate, which gets a last attempt.
+    pub(super) fn end_of_waiting(
+        &mut self,
+        key: &Arc<Key>,
+        work: Work,
+        now: Instant,
+    ) -> Option<Work> {
+        let lease = &work.lease;
+        let (expiry, wall) = (&self.parts.settings.expiry, (self.parts.clock)());
+        let over = expiry.over(&lease.head, &lease.batch.destination, wall);
+        if over.is_none() || !self.hand.keeps_out(key, now) {
+            return Some(work);
+        }
+        let trouble = self.hand.trouble(key);
+        let reply = Reply::new(
+            451,
+            (4, 4, 1),
+            format!("the site is not reached: {trouble}"),
+        );
+        let policy = self.hand.is_policy(key);
+        self.hand.expires(key, now);
+        self.start(work, Job::Told(Result::Deferred(reply), policy));
+        None
     }
 
     pub(super) fn looked_up(

@@ -142,8 +142,11 @@ impl Run {
         };
         let until = self.timestamp(until);
         let trouble: Box<str> = self.hand.trouble(key).into();
+        let now = Instant::now();
         for work in works {
-            self.give_back(work, until, &trouble);
+            if let Some(work) = self.end_of_waiting(key, work, now) {
+                self.give_back(work, until, &trouble);
+            }
         }
     }
 

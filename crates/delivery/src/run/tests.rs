@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::breaker::Limits;
 use crate::engine::{Engine, Settings};
+use crate::expiry::Expiry;
 use crate::retry::Schedule;
 use crate::rules::{Rules, Table};
 use crate::testing::{Clerk, Memory, World, clock};
@@ -87,6 +88,7 @@ impl Bench {
             attempts_max,
             site_connections_max: 20,
             schedule: Schedule::default(),
+            expiry: Expiry::default(),
             rules: Arc::default(),
             paused,
         };

@@ -15,7 +15,8 @@ use super::*;
 use crate::attempt::Route;
 use crate::breaker::Limits;
 use crate::engine::{Engine, Settings};
-use crate::retry::Schedule;
+use crate::expiry::Expiry;
+use crate::retry::Keys;
 use crate::testing::peer::{Manner, Peer};
 use crate::testing::{Clerk, Memory};
 
@@ -66,11 +67,12 @@ fn engine(
         options: options(),
         attempts_max: 50,
         site_connections_max: 20,
-        schedule: Schedule {
-            first: Duration::from_millis(50),
-            longest: Duration::from_millis(50),
-            give_up: None,
-        },
+        schedule: Keys {
+            delays: &[Duration::from_millis(50)],
+            ..Keys::default()
+        }
+        .schedule(),
+        expiry: Expiry::NEVER,
         rules: Arc::default(),
         paused,
     };

@@ -52,6 +52,28 @@ pub mod optional {
     }
 }
 
+/// The same for lists: `["5m", "20m"]`.
+pub mod list {
+    use super::*;
+
+    /// Writes each as [`super::serialize`] does.
+    pub fn serialize<S: Serializer>(values: &[Duration], serializer: S) -> Result<S::Ok, S::Error> {
+        let texts: Option<Vec<String>> = values.iter().map(|value| format(*value)).collect();
+        texts
+            .ok_or_else(|| S::Error::custom("a duration is not a number of milliseconds"))?
+            .serialize(serializer)
+    }
+
+    /// Reads each as [`super::deserialize`] does.
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<Duration>, D::Error> {
+        let texts = Vec::<String>::deserialize(deserializer)?;
+        let values: Result<Vec<Duration>, String> = texts.iter().map(|text| parse(text)).collect();
+        values.map_err(D::Error::custom)
+    }
+}
+
 /// `"90s"`; `None` for what is finer than a millisecond or longer than 2^64 of them.
 pub fn format(value: Duration) -> Option<String> {
     if !value.subsec_nanos().is_multiple_of(1_000_000) {
@@ -144,5 +166,20 @@ mod tests {
             assert_eq!(section, Section { wait });
             assert_eq!(toml::to_string(&section).unwrap(), text);
         }
+    }
+
+    #[test]
+    fn lists() {
+        #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+        struct Section {
+            #[serde(with = "list")]
+            waits: Vec<Duration>,
+        }
+        let text = "waits = [\"5m\", \"1h\"]\n";
+        let section: Section = toml::from_str(text).unwrap();
+        let seconds: Vec<u64> = section.waits.iter().map(Duration::as_secs).collect();
+        assert_eq!(seconds, [300, 3600]);
+        assert_eq!(toml::to_string(&section).unwrap(), text);
+        assert!(toml::from_str::<Section>("waits = [\"5\"]").is_err());
     }
 }

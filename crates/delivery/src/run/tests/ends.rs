@@ -206,6 +206,37 @@ async fn mail_is_given_up_five_days_after_acceptance_here_also_at_a_dead_site() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_report_is_given_up_sooner_and_what_goes_inside_never() {
+    let bench = Bench::new(World::kind(), Clerk::default(), 10).start();
+    for host in ["dead.example", "inside"] {
+        bench.world.kill(host);
+    }
+    for n in 0..200 {
+        let to = format!("u{n}@dead.example");
+        bench.spool.add_from("", domain("dead.example"), &[&to]);
+    }
+    bench
+        .spool
+        .add_from("", spool::Destination::Inside, &["in@lists.example"]);
+    bench
+        .spool
+        .add(domain("dead.example"), &["mail@dead.example"]);
+    bench.pass(2 * DAY - MINUTE).await;
+    assert_eq!(bench.spool.left().len(), 202);
+    // Behind a shut gate all of them end, not only those that are its probes.
+    bench.pass(20 * MINUTE).await;
+    let left = |bench: &Bench| -> Vec<String> {
+        let left = bench.spool.left();
+        let to = left.iter().flat_map(|batch| &batch.recipients);
+        to.map(|to| to.address.to_string()).collect()
+    };
+    assert_eq!(left(&bench), ["in@lists.example", "mail@dead.example"]);
+    bench.pass(4 * DAY).await;
+    assert_eq!(left(&bench), ["in@lists.example"]);
+    assert_eq!(bench.ends(), [0, 0, 201, 0]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_fault_of_the_owner_loses_nothing_and_sends_nothing_twice() {
     let bench = Bench::new(World::kind(), Clerk::default(), 10).start();
     bench.clerk.panics.store(true, Ordering::Relaxed);

@@ -1,0 +1,252 @@
+//! `[delivery]`: mail out. What it must hold beyond its form is checked here.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use delivery::expiry::Expiry;
+use delivery::retry::Keys;
+use delivery::rules::{Rules, Table};
+use mail::Domain;
+use serde::{Deserialize, Serialize};
+use service::config::duration;
+use service::program::Complaint;
+
+/// `[delivery]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Delivery {
+    /// Start with delivery paused; `listserv queue resume` lets it go.
+    pub paused: bool,
+    /// The route of all domains that are not pinned; none means their mail exchangers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_route: Option<String>,
+    /// Resolvers; none means those of the system.
+    pub dns: Vec<SocketAddr>,
+    /// The port of mail exchangers.
+    pub port: u16,
+    /// Attempts under way at once.
+    pub attempts_max: usize,
+    /// Connections to one site at once.
+    pub site_connections_max: usize,
+    /// Wait after the first deferral.
+    #[serde(with = "duration")]
+    pub retry_first: Duration,
+    /// Each wait in percent of the one before.
+    pub retry_factor_percent: u32,
+    /// Longest wait.
+    #[serde(with = "duration")]
+    pub retry_longest: Duration,
+    /// Off each wait by chance, at most.
+    pub retry_jitter_percent: u32,
+    /// The waits one by one, in place of first, factor and longest.
+    #[serde(with = "duration::list")]
+    pub retry_delays: Vec<Duration>,
+    /// Given up after.
+    #[serde(with = "duration")]
+    pub give_up: Duration,
+    /// The same for mail from the null reverse-path.
+    #[serde(with = "duration")]
+    pub give_up_null_sender: Duration,
+    /// Own rules for providers' replies, and what sites allow, before those that come with the program.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider_rules_file: Option<PathBuf>,
+    /// Domains that go to a route: `"one.example" = "sink"`.
+    pub pinned: BTreeMap<String, String>,
+    /// Routes by name.
+    pub routes: BTreeMap<String, Route>,
+}
+
+/// `[delivery.routes.NAME]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// `host:port` each, tried in order.
+    pub hosts: Vec<String>,
+    /// Use STARTTLS when it is offered.
+    #[serde(default)]
+    pub starttls: bool,
+    /// Transactions over one connection.
+    #[serde(default = "route_transactions_max")]
+    pub transactions_max: usize,
+    /// Connections at once.
+    #[serde(default = "route_connections_max")]
+    pub connections_max: usize,
+}
+
+fn route_transactions_max() -> usize {
+    100
+}
+
+fn route_connections_max() -> usize {
+    10
+}
+
+impl Default for Delivery {
+    fn default() -> Self {
+        Self {
+            paused: false,
+            default_route: None,
+            dns: Vec::new(),
+            port: 25,
+            attempts_max: 500,
+            site_connections_max: 20,
+            retry_first: Duration::from_secs(300),
+            retry_factor_percent: 200,
+            retry_longest: Duration::from_secs(4000),
+            retry_jitter_percent: 25,
+            retry_delays: Vec::new(),
+            give_up: Duration::from_secs(5 * 86_400),
+            give_up_null_sender: Duration::from_secs(2 * 86_400),
+            provider_rules_file: None,
+            pinned: BTreeMap::new(),
+            routes: BTreeMap::new(),
+        }
+    }
+}
+
+impl Delivery {
+    /// The rules in force.
+    pub fn rules(&self) -> Result<Rules, String> {
+        let own = match &self.provider_rules_file {
+            None => Table::default(),
+            Some(path) => std::fs::read_to_string(path)
+                .map_err(|error| error.to_string())
+                .and_then(|text| Table::parse(&text))
+                .map_err(|why| format!("{}: {why}", path.display()))?,
+        };
+        Rules::with(own)
+    }
+
+    /// The `retry_*` keys.
+    pub fn retry(&self) -> Keys<'_> {
+        Keys {
+            first: self.retry_first,
+            factor_percent: self.retry_factor_percent,
+            longest: self.retry_longest,
+            jitter_percent: self.retry_jitter_percent,
+            delays: &self.retry_delays,
+        }
+    }
+
+    /// When mail is given up.
+    pub fn expiry(&self) -> Expiry {
+        Expiry {
+            mail: Some(self.give_up),
+            null_sender: Some(self.give_up_null_sender),
+        }
+    }
+
+    /// Adds what is wrong.
+    pub(super) fn check(&self, complaints: &mut Vec<Complaint>) {
+        self.check_bounds(complaints);
+        self.check_routes(complaints);
+        complaints.extend(self.retry().check("delivery"));
+        if let Err(what) = self.rules() {
+            complaints.push(Complaint {
+                key: "delivery.provider_rules_file".into(),
+                what,
+                why: "replies of providers would be misunderstood".into(),
+                remedy: "mend it as deploy/etc/providers.toml shows".into(),
+            });
+        }
+    }
+
+    fn check_bounds(&self, complaints: &mut Vec<Complaint>) {
+        let bounds = [
+            ("attempts_max", self.attempts_max == 0),
+            ("site_connections_max", self.site_connections_max == 0),
+            ("give_up", self.give_up.is_zero()),
+            ("give_up_null_sender", self.give_up_null_sender.is_zero()),
+        ];
+        for (key, _) in bounds.iter().filter(|(_, wrong)| *wrong) {
+            complaints.push(Complaint {
+                key: format!("delivery.{key}"),
+                what: "0".into(),
+                why: "nothing would ever be delivered, or all be given up at once".into(),
+                remedy: "give more".into(),
+            });
+        }
+    }
+
+    fn check_routes(&self, complaints: &mut Vec<Complaint>) {
+        let default = self.default_route.iter();
+        let pinned = self.pinned.values();
+        let named = default
+            .map(|name| ("delivery.default_route", name))
+            .chain(pinned.map(|name| ("delivery.pinned", name)));
+        for (key, name) in named {
+            if !self.routes.contains_key(name) {
+                complaints.push(Complaint {
+                    key: key.into(),
+                    what: format!("no route {name:?}"),
+                    why: "mail would have nowhere to go".into(),
+                    remedy: format!("add [delivery.routes.{name}]"),
+                });
+            }
+        }
+        for domain in self.pinned.keys() {
+            if let Err(error) = Domain::parse(domain) {
+                complaints.push(Complaint {
+                    key: "delivery.pinned".into(),
+                    what: format!("{domain:?}: {error}"),
+                    why: "it would match no recipient".into(),
+                    remedy: "give a domain name".into(),
+                });
+            }
+        }
+        for (name, route) in &self.routes {
+            if route.hosts.is_empty() || route.transactions_max == 0 || route.connections_max == 0 {
+                complaints.push(Complaint {
+                    key: format!("delivery.routes.{name}.hosts"),
+                    what: "a route without hosts, transactions or connections".into(),
+                    why: "mail could not leave by it".into(),
+                    remedy: "give hosts = [\"host:port\"] and bounds of at least 1".into(),
+                });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use service::program::Configuration;
+
+    use super::super::Config;
+    use super::*;
+
+    #[test]
+    fn the_sample_of_provider_rules_can_be_used_as_it_stands() {
+        let sample = include_str!("../../../deploy/etc/providers.toml");
+        let lines = sample.lines().map(|line| {
+            let word = line.strip_prefix('#').filter(|rest| !rest.starts_with(' '));
+            word.unwrap_or(line)
+        });
+        let table = Table::parse(&lines.collect::<Vec<_>>().join("\n")).unwrap();
+        assert_eq!((table.rule.len(), table.site.len()), (2, 1));
+    }
+
+    #[test]
+    fn complains() {
+        let table = [
+            ("attempts_max = 0", "attempts_max"),
+            ("give_up = \"0s\"", "give_up"),
+            ("give_up_null_sender = \"0s\"", "give_up_null_sender"),
+            ("retry_first = \"2h\"", "retry_first"),
+            ("retry_delays = [\"5m\", \"0s\"]", "retry_delays"),
+            ("default_route = \"x\"", "default_route"),
+            ("[delivery.pinned]\n\"one.example\" = \"x\"", "pinned"),
+            (
+                "provider_rules_file = \"/nonexistent/providers.toml\"",
+                "provider_rules_file",
+            ),
+            ("[delivery.routes.x]\nhosts = []", "routes.x.hosts"),
+        ];
+        for (text, key) in table {
+            let config: Config = toml::from_str(&format!("[delivery]\n{text}")).unwrap();
+            let keys: Vec<String> = config.check().into_iter().map(|c| c.key).collect();
+            assert_eq!(keys, [format!("delivery.{key}")], "{text}");
+        }
+    }
+}
