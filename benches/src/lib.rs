@@ -1,8 +1,9 @@
 //! Load and rehearsal for mail pipelines. So far its sink: a server that takes mail, counts it or keeps it in Maildirs, and
-//! answers as it is told.
+//! answers as it is told; and how the benchmarks in `figures/` state what they measured.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod figures;
 pub mod maildir;
 pub mod rules;
 pub mod sink;
