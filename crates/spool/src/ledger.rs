@@ -21,6 +21,21 @@ impl Ends {
     pub fn sum(&self) -> u64 {
         self.delivered + self.bounced + self.expired + self.dropped + self.set_aside
     }
+
+    /// No more than so many of them: whoever settles may say more than there were, the account must balance all the same.
+    fn at_most(mut self, mut room: u64) -> Self {
+        for count in [
+            &mut self.delivered,
+            &mut self.bounced,
+            &mut self.expired,
+            &mut self.dropped,
+            &mut self.set_aside,
+        ] {
+            *count = room.min(*count);
+            room -= *count;
+        }
+        self
+    }
 }
 
 impl std::ops::AddAssign for Ends {
@@ -53,10 +68,66 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// What came in less what is known of it; 0 when the account balances.
+    /// What came in less what is known of it; 0 when the account balances, more when recipients are unaccounted for.
     pub fn difference(&self) -> i128 {
         let came = i128::from(self.accepted) + i128::from(self.made);
         let known = [self.expanded, self.ends.sum(), self.waiting];
         came - known.into_iter().map(i128::from).sum::<i128>()
+    }
+
+    /// A batch was settled for good or for less: of `before` recipients `left` wait on, the others ended like this.
+    pub(crate) fn settle(&mut self, before: u64, left: u64, ends: Ends) {
+        // More than there were: whoever settled it made them.
+        self.made += left.saturating_sub(before);
+        let gone = before.saturating_sub(left);
+        let ends = ends.at_most(gone);
+        self.unaccounted += gone - ends.sum();
+        self.ends += ends;
+    }
+
+    /// Of a batch with `before` recipients came others with `made`.
+    pub(crate) fn replace(&mut self, before: u64, made: u64) {
+        self.expanded += before;
+        self.made += made;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_settlement_is_balanced() {
+        let ends = |delivered, bounced| Ends {
+            delivered,
+            bounced,
+            ..Ends::default()
+        };
+        // Rows: before, left, ends told; delivered, bounced, made, unaccounted.
+        for (before, left, told, expected) in [
+            (3, 0, ends(2, 1), (2, 1, 0, 0)),
+            (3, 1, ends(2, 0), (2, 0, 0, 0)),
+            (3, 1, ends(0, 0), (0, 0, 0, 2)),
+            (3, 1, ends(1, 5), (1, 1, 0, 0)),
+            (2, 3, ends(1, 0), (0, 0, 1, 0)),
+        ] {
+            let mut ledger = Ledger {
+                accepted: before,
+                waiting: left,
+                ..Ledger::default()
+            };
+            ledger.settle(before, left, told);
+            let found = ledger.ends;
+            assert_eq!(
+                (
+                    found.delivered,
+                    found.bounced,
+                    ledger.made,
+                    ledger.unaccounted
+                ),
+                expected
+            );
+            assert_eq!(ledger.difference(), i128::from(ledger.unaccounted));
+        }
     }
 }

@@ -14,6 +14,7 @@ mod ledger;
 pub mod memory;
 mod message;
 mod select;
+mod selection;
 mod tally;
 mod vitals;
 

@@ -110,11 +110,11 @@ fn wild(pattern: &[u8], text: &[u8]) -> bool {
 pub enum Action {
     /// Nothing: it is counted.
     Count,
-    /// It waits until it is released, under this name.
+    /// It waits until it is released, under this name. What is held already stays under the name that it has.
     Hold(HoldId),
     /// It goes on.
     Release,
-    /// It is due now.
+    /// It is due now; what is held stays held.
     Retry,
     /// It ends here, without a report.
     Drop,
@@ -136,7 +136,7 @@ pub struct Selected {
 pub struct Found {
     /// Its message.
     pub head: Arc<Head>,
-    /// The batch, whole.
+    /// The batch, whole. While it is being attempted, `held` says whether what the attempt leaves will be.
     pub batch: Batch,
     /// Whether it is being attempted.
     pub in_flight: bool,

@@ -21,6 +21,6 @@ pub struct Tally {
     pub held: u64,
     /// Arrival of the oldest message among them.
     pub oldest: Timestamp,
-    /// When the next one is due; the present when some are due or leased already.
+    /// When the next one that is not held is due; the present when some are due or leased already, or all are held.
     pub next_due: Timestamp,
 }

@@ -6,13 +6,17 @@ mod shared;
 
 use std::sync::Arc;
 
-use shared::conformance;
+use shared::HandClock;
+use shared::conformance::{self, Made};
 use spool::embedded::{Embedded, Options};
 use spool::memory::Memory;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory() {
-    conformance::all(|clock| (Arc::new(Memory::with_clock(clock.clock())), Box::new(()))).await;
+    let make =
+        |clock: &HandClock| -> Made { (Arc::new(Memory::with_clock(clock.clock())), Box::new(())) };
+    conformance::all(make).await;
+    conformance::selections(make).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

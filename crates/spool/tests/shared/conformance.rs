@@ -8,12 +8,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use mail::Timestamp;
 use spool::{
-    Class, Destination, Destinations, Error, NewBatch, Outcome, Path, Seen, Spool, Wanted,
+    Action, Class, Destination, Destinations, Error, HoldId, NewBatch, Outcome, Path, Predicate,
+    Seen, Spool, Wanted,
 };
 
 use super::*;
 
+mod account;
+mod attempts;
 mod claims;
+mod predicates;
+mod selects;
 use claims::*;
 
 /// A new engine and what must live as long as it (its folder).
@@ -40,6 +45,14 @@ pub async fn all(make: impl Fn(&HandClock) -> Made) {
     ready_tells_everyone(&make).await;
     dropped_claims_give_back(&make).await;
     closed_says_so(&make).await;
+}
+
+/// Runs its part on selections and the ledger.
+pub async fn selections(make: impl Fn(&HandClock) -> Made) {
+    predicates::all(&make).await;
+    selects::all(&make).await;
+    attempts::all(&make).await;
+    account::all(&make).await;
 }
 
 fn fresh(
@@ -438,6 +451,12 @@ async fn closed_says_so(make: &impl Fn(&HandClock) -> Made) {
         Err(Error::Closed)
     ));
     assert!(matches!(spool.tally().await, Err(Error::Closed)));
+    assert!(matches!(spool.ledger().await, Err(Error::Closed)));
+    let everything = Predicate::default();
+    let held = spool.select(&everything, Action::Hold(HoldId(1))).await;
+    assert!(matches!(held, Err(Error::Closed)));
+    let found = spool.find(&everything, None, 9).await;
+    assert!(matches!(found, Err(Error::Closed)));
     assert!(matches!(
         spool.body(lease.head.id).await,
         Err(Error::Closed)

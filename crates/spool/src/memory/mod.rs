@@ -2,6 +2,8 @@
 //! across the end of the process and says so in its guarantees, so no edge will answer 250 on it. Never fast with many batches:
 //! it looks at all of them.
 
+mod selecting;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,10 +12,11 @@ use bytes::Bytes;
 use mail::{MessageId, Timestamp};
 use tokio::sync::Notify;
 
+use crate::selection::Selection;
 use crate::{
     Accepted, Action, After, Batch, BatchId, Clock, Destination, Destinations, Error, Found,
-    Guarantees, Head, Lane, Lease, Ledger, NewBatch, NewMessage, Outcome, Path, Predicate, Seen,
-    Selected, Settlement, Spool, Tally, Vitals, Wanted,
+    Guarantees, Head, Lane, Lease, Ledger, NewBatch, NewMessage, Path, Predicate, Seen, Selected,
+    Settlement, Spool, Tally, Vitals, Wanted,
 };
 
 /// The engine.
@@ -29,6 +32,8 @@ struct Inner {
     messages: HashMap<MessageId, (Arc<Head>, Bytes)>,
     batches: BTreeMap<BatchId, Held>,
     idents: HashSet<(String, String)>,
+    /// Without what waits.
+    account: Ledger,
     last: u64,
     news: u64,
     closed: bool,
@@ -39,6 +44,8 @@ struct Held {
     message: MessageId,
     batch: Batch,
     token: Option<u64>,
+    /// What is to become of what its attempt leaves.
+    selections: Vec<Arc<Selection>>,
 }
 
 impl Memory {
@@ -58,8 +65,10 @@ impl Memory {
     /// Gives all leases back, as the end of a process does.
     pub fn lapse(&self) {
         if let Ok(mut inner) = self.open() {
-            for held in inner.batches.values_mut() {
-                held.token = None;
+            let leased = inner.batches.values().filter(|held| held.token.is_some());
+            let leased: Vec<BatchId> = leased.map(|held| held.batch.id).collect();
+            for id in leased {
+                inner.give_back(id, self.clock.now());
             }
         }
     }
@@ -75,10 +84,24 @@ impl Memory {
 
 impl Inner {
     fn add(&mut self, message: MessageId, new: NewBatch) {
+        if new.recipients.is_empty() {
+            return;
+        }
+        let batch = self.batch(new);
+        self.account.accepted += batch.recipients.len() as u64;
+        let held = Held {
+            message,
+            batch,
+            token: None,
+            selections: Vec::new(),
+        };
+        self.batches.insert(held.batch.id, held);
+    }
+
+    fn batch(&mut self, new: NewBatch) -> Batch {
         self.last += 1;
-        let id = BatchId(u128::from(self.last));
-        let batch = Batch {
-            id,
+        Batch {
+            id: BatchId(u128::from(self.last)),
             destination: new.destination,
             class: new.class,
             due: new.due,
@@ -88,14 +111,6 @@ impl Inner {
             note: Bytes::new(),
             reply: "".into(),
             held: None,
-        };
-        if !batch.recipients.is_empty() {
-            let held = Held {
-                message,
-                batch,
-                token: None,
-            };
-            self.batches.insert(id, held);
         }
     }
 
@@ -109,44 +124,12 @@ impl Inner {
         };
         Some((lane, (key, batch.id)))
     }
+}
 
-    fn settle(&mut self, settlement: Settlement) -> bool {
-        let Some(held) = self.batches.get_mut(&settlement.batch) else {
-            return false;
-        };
-        if held.token != Some(settlement.token) {
-            return false;
-        }
-        let message = held.message;
-        match settlement.outcome {
-            Outcome::Deferred {
-                until,
-                reply,
-                note,
-                recipients,
-                attempted,
-            } if !recipients.is_empty() => {
-                held.token = None;
-                held.batch.due = until;
-                held.batch.reply = reply;
-                held.batch.note = note;
-                held.batch.recipients = recipients;
-                held.batch.attempts += u32::from(attempted);
-            }
-            Outcome::Replaced(children) => {
-                self.batches.remove(&settlement.batch);
-                for child in children {
-                    self.add(message, child);
-                }
-            }
-            Outcome::Deferred { .. } | Outcome::Finished => {
-                self.batches.remove(&settlement.batch);
-            }
-        }
-        if !self.batches.values().any(|held| held.message == message) {
-            self.messages.remove(&message);
-        }
-        true
+impl Held {
+    /// Whether it may be claimed when it is due.
+    fn is_free(&self) -> bool {
+        self.token.is_none() && self.batch.held.is_none()
     }
 }
 
@@ -206,7 +189,7 @@ impl Spool for Memory {
         let mut due: Vec<_> = inner
             .batches
             .values()
-            .filter(|held| held.token.is_none() && held.batch.due <= now)
+            .filter(|held| held.is_free() && held.batch.due <= now)
             .filter(|held| serves(wanted, &held.batch.destination))
             .filter_map(|held| inner.lane_and_key(held, now))
             .collect();
@@ -242,7 +225,7 @@ impl Spool for Memory {
             told.as_mut().enable();
             let (news, now, due) = {
                 let Ok(inner) = self.open() else { return };
-                let waiting = inner.batches.values().filter(|held| held.token.is_none());
+                let waiting = inner.batches.values().filter(|held| held.is_free());
                 let dues = waiting.map(|held| held.batch.due);
                 let due = dues.filter(|due| *due > seen.at).min();
                 (inner.news + 1, self.clock.now(), due)
@@ -264,10 +247,10 @@ impl Spool for Memory {
     }
 
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<usize, Error> {
-        let mut inner = self.open()?;
+        let (mut inner, now) = (self.open()?, self.clock.now());
         let effective = settlements
             .into_iter()
-            .filter_map(|settlement| inner.settle(settlement).then_some(()))
+            .filter_map(|settlement| inner.settle(settlement, now).then_some(()))
             .count();
         inner.news += 1;
         drop(inner);
@@ -295,6 +278,7 @@ impl Spool for Memory {
                 .map(|(head, _)| head.arrival);
             let due = match held.token {
                 Some(_) => now,
+                None if batch.held.is_some() => Timestamp(u64::MAX),
                 None => batch.due.max(now),
             };
             let line = lines
@@ -312,22 +296,49 @@ impl Spool for Memory {
             line.batches += 1;
             line.recipients += batch.recipients.len() as u64;
             line.leased += u64::from(held.token.is_some());
+            line.held += u64::from(batch.held.is_some());
             line.oldest = line.oldest.min(arrival.unwrap_or(now));
             line.next_due = line.next_due.min(due);
+        }
+        for line in lines.values_mut().filter(|line| line.held == line.batches) {
+            line.next_due = now;
         }
         Ok(lines.into_values().collect())
     }
 
-    async fn select(&self, _: &Predicate, _: Action) -> Result<Selected, Error> {
-        Err(Error::Closed)
+    async fn select(&self, predicate: &Predicate, action: Action) -> Result<Selected, Error> {
+        let selection = Arc::new(Selection {
+            predicate: predicate.clone(),
+            action,
+        });
+        let mut inner = self.open()?;
+        let selected = inner.select(&selection, self.clock.now());
+        inner.news += 1;
+        drop(inner);
+        self.news.notify_waiters();
+        Ok(selected)
     }
 
-    async fn find(&self, _: &Predicate, _: After, _: usize) -> Result<Vec<Found>, Error> {
-        Err(Error::Closed)
+    async fn find(
+        &self,
+        predicate: &Predicate,
+        after: After,
+        limit: usize,
+    ) -> Result<Vec<Found>, Error> {
+        let inner = self.open()?;
+        Ok(inner.find(predicate, after, limit, self.clock.now()))
     }
 
     async fn ledger(&self) -> Result<Ledger, Error> {
-        Err(Error::Closed)
+        let inner = self.open()?;
+        let batches = || inner.batches.values().map(|held| &held.batch);
+        let held = batches().filter(|batch| batch.held.is_some());
+        let count = |batch: &Batch| batch.recipients.len() as u64;
+        Ok(Ledger {
+            waiting: batches().map(count).sum(),
+            held: held.map(count).sum(),
+            ..inner.account
+        })
     }
 
     async fn backup(&self, to: &std::path::Path) -> Result<u64, Error> {

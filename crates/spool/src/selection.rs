@@ -1,0 +1,318 @@
+//! What a selection does to one batch: which of its recipients are meant, and what becomes of it. Pure, and the same for every
+//! engine; it stores nothing.
+
+use mail::{Recipient, Timestamp};
+
+use crate::{Action, Batch, BatchId, Head, HoldId, Lane, Pattern, Predicate};
+
+/// What an operator asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Selection {
+    /// Of what.
+    pub predicate: Predicate,
+    /// What.
+    pub action: Action,
+}
+
+/// What is to become of a batch when its attempt ends: of its selection those conditions that can be true of some of its
+/// recipients and not of others by then. All others were true when it was selected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Order {
+    /// Of such recipients.
+    pub recipient: Option<Pattern>,
+    /// If they are held by then, or not.
+    pub held: Option<bool>,
+    /// If they are held by this hold.
+    pub hold: Option<HoldId>,
+    /// What.
+    pub action: Action,
+}
+
+/// A batch that was treated.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Treated {
+    /// What is left of it; the first one keeps its id.
+    pub batches: Vec<Batch>,
+    /// Recipients that ended.
+    pub dropped: u64,
+    /// Whether it is not what it was.
+    pub changed: bool,
+}
+
+// === impl Predicate ===
+
+impl Predicate {
+    /// How many recipients of a batch are meant.
+    pub(crate) fn meant(&self, head: &Head, batch: &Batch, now: Timestamp) -> u64 {
+        match self.is_about(head, batch, now) {
+            true => batch.recipients.iter().filter(|to| self.names(to)).count() as u64,
+            false => 0,
+        }
+    }
+
+    fn is_about(&self, head: &Head, batch: &Batch, now: Timestamp) -> bool {
+        let lane = || Lane::of(batch.class, head.arrival, batch.attempts, now);
+        self.message.is_none_or(|message| message == head.id)
+            && (self.destinations.as_ref()).is_none_or(|these| these.contains(&batch.destination))
+            && (self.lanes.as_ref()).is_none_or(|lanes| lanes.contains(&lane()))
+            && (self.arrived_before).is_none_or(|time| head.arrival < time)
+            && (self.arrived_from).is_none_or(|time| head.arrival >= time)
+            && (self.held).is_none_or(|held| held == batch.held.is_some())
+            && (self.hold).is_none_or(|hold| batch.held == Some(hold))
+            && (self.sender.as_ref()).is_none_or(|from| from.matches_path(&head.reverse_path))
+            && (self.reply.as_ref()).is_none_or(|text| holds(&batch.reply, text))
+            && (self.owner.as_ref()).is_none_or(|owner| (owner.0)(head, batch))
+    }
+
+    fn names(&self, recipient: &Recipient) -> bool {
+        (self.recipient.as_ref()).is_none_or(|pattern| pattern.matches(&recipient.address))
+    }
+}
+
+/// Whether a text holds another, in any case of letters.
+fn holds(text: &str, part: &str) -> bool {
+    text.to_lowercase().contains(&part.to_lowercase())
+}
+
+// === impl Selection ===
+
+impl Selection {
+    /// What is to be done with a batch that is meant.
+    pub(crate) fn order(&self) -> Order {
+        Order {
+            recipient: self.predicate.recipient.clone(),
+            held: self.predicate.held,
+            hold: self.predicate.hold,
+            action: self.action,
+        }
+    }
+
+    /// How many recipients of a batch that is being attempted are meant: of what it would leave if the attempt did nothing.
+    pub(crate) fn meant_in_flight(
+        &self,
+        head: &Head,
+        batch: &Batch,
+        orders: &[Order],
+        now: Timestamp,
+    ) -> u64 {
+        if orders.is_empty() {
+            return self.predicate.meant(head, batch, now);
+        }
+        let left = treat(orders, batch.clone(), now, &mut || batch.id).batches;
+        left.iter()
+            .map(|batch| self.predicate.meant(head, batch, now))
+            .sum()
+    }
+
+    /// Treats a batch that comes into being: meant or not.
+    pub(crate) fn treat_new(
+        &self,
+        head: &Head,
+        batch: Batch,
+        now: Timestamp,
+        new_id: &mut impl FnMut() -> BatchId,
+    ) -> Treated {
+        match self.predicate.meant(head, &batch, now) {
+            0 => Treated::left_alone(batch),
+            _ => self.order().treat(batch, now, new_id),
+        }
+    }
+}
+
+// === impl Order ===
+
+impl Order {
+    /// Whether it changes anything about a batch in this state.
+    fn applies(&self, batch: &Batch, now: Timestamp) -> bool {
+        let wanted = (self.held).is_none_or(|held| held == batch.held.is_some())
+            && (self.hold).is_none_or(|hold| batch.held == Some(hold));
+        wanted
+            && match self.action {
+                Action::Count => false,
+                // What is held stays under the hold that came first: whoever undoes the other one does not let it go.
+                Action::Hold(_) => batch.held.is_none(),
+                Action::Release => batch.held.is_some(),
+                Action::Retry => batch.due > now,
+                Action::Drop => true,
+            }
+    }
+
+    /// Treats a batch that is meant.
+    pub(crate) fn treat(
+        &self,
+        mut batch: Batch,
+        now: Timestamp,
+        new_id: &mut impl FnMut() -> BatchId,
+    ) -> Treated {
+        if !self.applies(&batch, now) {
+            return Treated::left_alone(batch);
+        }
+        let (meant, others): (Vec<_>, Vec<_>) = std::mem::take(&mut batch.recipients)
+            .into_iter()
+            .partition(|to| {
+                (self.recipient.as_ref()).is_none_or(|pattern| pattern.matches(&to.address))
+            });
+        if meant.is_empty() {
+            batch.recipients = others;
+            return Treated::left_alone(batch);
+        }
+        let mut treated = Treated {
+            changed: true,
+            ..Treated::default()
+        };
+        if self.action == Action::Drop {
+            treated.dropped = meant.len() as u64;
+            batch.recipients = others;
+            if !batch.recipients.is_empty() {
+                treated.batches.push(batch);
+            }
+            return treated;
+        }
+        let rest = (!others.is_empty()).then(|| Batch {
+            id: new_id(),
+            recipients: others,
+            ..batch.clone()
+        });
+        batch.recipients = meant;
+        match self.action {
+            Action::Hold(hold) => batch.held = Some(hold),
+            Action::Release => batch.held = None,
+            Action::Retry => batch.due = now,
+            Action::Count | Action::Drop => {}
+        }
+        treated.batches.push(batch);
+        treated.batches.extend(rest);
+        treated
+    }
+}
+
+// === impl Treated ===
+
+impl Treated {
+    /// As it was.
+    pub(crate) fn left_alone(batch: Batch) -> Self {
+        Self {
+            batches: vec![batch],
+            dropped: 0,
+            changed: false,
+        }
+    }
+}
+
+/// Treats a batch by all orders, in the order in which they came.
+pub(crate) fn treat(
+    orders: &[Order],
+    batch: Batch,
+    now: Timestamp,
+    new_id: &mut impl FnMut() -> BatchId,
+) -> Treated {
+    let start = Treated::left_alone(batch);
+    orders.iter().fold(start, |before, order| {
+        let mut after = Treated {
+            batches: Vec::new(),
+            ..before
+        };
+        for batch in before.batches {
+            let one = order.treat(batch, now, new_id);
+            after.batches.extend(one.batches);
+            after.dropped += one.dropped;
+            after.changed |= one.changed;
+        }
+        after
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Class, Destination};
+    use mail::Address;
+
+    const NOW: Timestamp = Timestamp(1_000);
+
+    fn batch(recipients: &[&str]) -> Batch {
+        let address = |text: &&str| Address::parse(text).unwrap().into();
+        Batch {
+            id: BatchId(1),
+            destination: Destination::Inside,
+            class: Class::Ordinary,
+            due: Timestamp(2_000),
+            attempts: 1,
+            recipients: recipients.iter().map(address).collect(),
+            template: Default::default(),
+            note: Default::default(),
+            reply: "".into(),
+            held: None,
+        }
+    }
+
+    fn order(recipient: Option<&str>, hold: Option<u64>, action: Action) -> Order {
+        Order {
+            recipient: recipient.map(Pattern::new),
+            held: None,
+            hold: hold.map(HoldId),
+            action,
+        }
+    }
+
+    /// Each batch as `names/hold/due`, then what was dropped.
+    fn tell(treated: &Treated) -> String {
+        let batches = treated.batches.iter().map(|batch| {
+            let names: Vec<_> = (batch.recipients.iter().map(|to| to.address.local())).collect();
+            let hold = batch.held.map_or("-".into(), |hold| hold.0.to_string());
+            format!("{}/{hold}/{}", names.join("+"), batch.due.0)
+        });
+        let batches: Vec<_> = batches.collect();
+        format!("{} dropped {}", batches.join(" "), treated.dropped)
+    }
+
+    #[test]
+    fn orders_are_followed_one_after_the_other() {
+        use Action::{Drop, Hold, Release, Retry};
+        let hold = |number| Hold(HoldId(number));
+        let rows: &[(&[Order], &str)] = &[
+            (&[], "a+b/-/2000 dropped 0"),
+            (&[order(None, None, hold(7))], "a+b/7/2000 dropped 0"),
+            (
+                &[order(Some("a@*"), None, hold(7))],
+                "a/7/2000 b/-/2000 dropped 0",
+            ),
+            (&[order(Some("c@*"), None, hold(7))], "a+b/-/2000 dropped 0"),
+            (&[order(Some("b@*"), None, Drop)], "a/-/2000 dropped 1"),
+            (&[order(None, None, Drop)], " dropped 2"),
+            (&[order(None, None, Retry)], "a+b/-/1000 dropped 0"),
+            (
+                &[
+                    order(Some("a@*"), None, hold(7)),
+                    order(None, None, hold(8)),
+                ],
+                "a/7/2000 b/8/2000 dropped 0",
+            ),
+            (
+                &[
+                    order(Some("a@*"), None, hold(7)),
+                    order(None, None, hold(8)),
+                    order(None, Some(8), Release),
+                ],
+                "a/7/2000 b/-/2000 dropped 0",
+            ),
+            (
+                &[
+                    order(None, None, hold(7)),
+                    order(Some("a@*"), Some(7), Drop),
+                ],
+                "b/7/2000 dropped 1",
+            ),
+        ];
+        for (orders, expected) in rows {
+            let mut next = 1;
+            let treated = treat(orders, batch(&["a@x.org", "b@x.org"]), NOW, &mut || {
+                next += 1;
+                BatchId(next)
+            });
+            assert_eq!(tell(&treated), *expected, "{orders:?}");
+            let unchanged = *expected == "a+b/-/2000 dropped 0";
+            assert_eq!(treated.changed, !unchanged, "{orders:?}");
+        }
+    }
+}
