@@ -5,12 +5,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use service::config::Complaints;
 use service::control;
 use service::log::LogSettings;
 use service::program::{Complaint, Configuration};
 use service::tls::Files;
-
-use crate::pool::is_name;
 
 /// The whole file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -112,9 +111,6 @@ pub struct StaticNode {
     pub address: SocketAddr,
 }
 
-/// No count in the file may be larger: what is meant to bound must be able to.
-const COUNT_MAX: usize = 1_000_000;
-
 const LOOPBACK: [u8; 4] = [127, 0, 0, 1];
 
 impl Default for Config {
@@ -182,69 +178,36 @@ impl Default for Splice {
 
 impl Configuration for Config {
     fn check(&self) -> Vec<Complaint> {
-        let mut complaints = Vec::new();
-        let mut complain = |key: &str, what: String, why: &str, remedy: &str| {
-            complaints.push(Complaint {
-                key: key.into(),
-                what,
-                why: why.into(),
-                remedy: remedy.into(),
-            });
-        };
-        for (key, value) in [
+        let mut complaints = Complaints::default();
+        complaints.counts([
             ("sessions_max", self.sessions_max),
             ("registration.nodes_max", self.registration.nodes_max),
             ("pick.connections_max", self.pick.connections_max),
             ("pick.attempts_max", self.pick.attempts_max),
             ("probe.rise", self.probe.rise as usize),
             ("probe.fall", self.probe.fall as usize),
-        ] {
-            if !(1..=COUNT_MAX).contains(&value) {
-                let why = "nothing would ever pass, or nothing be bounded";
-                complain(key, value.to_string(), why, "give 1 to 1000000");
-            }
-        }
-        for (key, value) in [
+        ]);
+        complaints.pauses([
             ("registration.lease", self.registration.lease),
             ("probe.interval", self.probe.interval),
             ("probe.backoff_min", self.probe.backoff_min),
             ("pick.connect", self.pick.connect),
             ("pick.greeting", self.pick.greeting),
             ("splice.idle", self.splice.idle),
-        ] {
-            if value < Duration::from_millis(50) {
-                complain(
-                    key,
-                    format!("{value:?}"),
-                    "it would spin",
-                    "give at least 50ms",
-                );
-            }
-        }
-        if self.probe.backoff_max < self.probe.backoff_min {
-            let what = format!("{:?}", self.probe.backoff_max);
-            complain(
-                "probe.backoff_max",
-                what,
-                "pauses grow",
-                "give at least probe.backoff_min",
-            );
-        }
-        if self.inside.is_none() && !self.registration.listen.ip().is_loopback() {
-            complain(
-                "registration.listen",
-                format!("{} without TLS", self.registration.listen),
-                "anybody could join the pool and be given mail",
-                "give [inside] certificate, key and authority, or a loopback address",
-            );
-        }
-        self.check_names(&mut complain);
-        let inside = self
-            .inside
-            .iter()
-            .flat_map(|files| files.check("inside", true));
-        complaints.extend(inside);
-        complaints
+        ]);
+        complaints.unless(
+            self.probe.backoff_max >= self.probe.backoff_min,
+            "probe.backoff_max",
+            format!("{:?}", self.probe.backoff_max),
+            "pauses grow",
+            "give at least probe.backoff_min",
+        );
+        let inside = self.inside.as_ref();
+        // Anybody could join the pool and be given mail.
+        complaints.guarded(inside, "registration.listen", self.registration.listen);
+        self.check_names(&mut complaints);
+        complaints.inside(inside);
+        complaints.into()
     }
 
     fn control(&self) -> &control::Settings {
@@ -258,16 +221,17 @@ impl Configuration for Config {
 
 impl Config {
     /// Every static node has a name of its own.
-    fn check_names(&self, complain: &mut impl FnMut(&str, String, &str, &str)) {
+    fn check_names(&self, complaints: &mut Complaints) {
         let mut names = BTreeSet::new();
         for node in &self.nodes {
-            let what = format!("{:?}", node.name);
-            if !is_name(&node.name) {
-                let remedy = "give 1 to 64 letters, digits, dots, hyphens or underscores";
-                complain("nodes", what, "commands and metrics call a node so", remedy);
-            } else if !names.insert(&node.name) {
-                complain("nodes", what, "two nodes have this name", "rename one");
-            }
+            complaints.node_name("nodes", &node.name);
+            complaints.unless(
+                names.insert(&node.name),
+                "nodes",
+                format!("{:?}", node.name),
+                "two nodes have this name",
+                "rename one",
+            );
         }
     }
 }

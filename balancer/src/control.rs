@@ -7,11 +7,12 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use serde_json::{Value, json};
+use service::config::is_node_name;
 use service::control::{Peer, Request};
 use service::program::Invocation;
 use service::tls::Role;
 
-use crate::pool::{Refusal, Registration, is_name};
+use crate::pool::{Refusal, Registration};
 use crate::shared::Shared;
 
 /// The balancer's commands.
@@ -35,7 +36,7 @@ pub enum Command {
 pub fn command(command: Command) -> Invocation {
     let (method, path, print): (_, _, fn(&Value) -> String) = match command {
         Command::Nodes => ("GET", "/nodes".to_owned(), print_nodes),
-        Command::Drain { name } | Command::Undrain { name } if !is_name(&name) => {
+        Command::Drain { name } | Command::Undrain { name } if !is_node_name(&name) => {
             return Invocation::Here(Box::new(move || {
                 Err(format!(
                     "{name:?} is no node's name; `balancer nodes` shows them"

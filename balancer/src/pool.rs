@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use service::config::is_node_name;
 use tokio::time::Instant;
 
 use crate::config::{Config, Probe, StaticNode};
@@ -102,12 +103,6 @@ pub struct Pool {
     generations: u64,
 }
 
-/// Whether a node can have this name: it goes into URLs, metrics and logs as it is.
-pub fn is_name(name: &str) -> bool {
-    let is_legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
-    (1..=64).contains(&name.len()) && name.bytes().all(is_legal)
-}
-
 impl Pool {
     /// Takes the static nodes of a configuration in, and those out that are no longer in it.
     pub fn set_static(&mut self, nodes: &[StaticNode], now: Instant) {
@@ -140,7 +135,7 @@ impl Pool {
     ) -> Result<(), Refusal> {
         let name = &registration.name;
         let (lease, nodes_max) = (config.registration.lease, config.registration.nodes_max);
-        if !is_name(name) {
+        if !is_node_name(name) {
             return Err(Refusal::BadName);
         }
         let is_new = match self.nodes.get(name) {

@@ -14,11 +14,13 @@ use crate::log::LogSettings;
 use crate::trouble::Complaint;
 
 pub mod bytes;
+mod complaints;
 pub mod duration;
 mod known;
 mod place;
 mod sample;
 
+pub use complaints::{Complaints, is_node_name};
 pub use sample::compare_sample;
 
 /// What a configuration can say of itself.

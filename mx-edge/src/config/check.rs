@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use delivery::retry::Keys;
 use mail::{Domain, Ident};
+use service::config::Complaints;
 use service::log::LogSettings;
 use service::program::{Complaint, Configuration};
 
@@ -12,15 +13,15 @@ use crate::wiring::LISTENERS;
 
 impl Configuration for Config {
     fn check(&self) -> Vec<Complaint> {
-        let mut complaints = Complaints(Vec::new());
+        let mut complaints = Complaints::default();
         self.check_names(&mut complaints);
         self.check_limits(&mut complaints);
         self.check_times(&mut complaints);
-        complaints.0.extend(self.forward.retry().check("forward"));
+        complaints.extend(self.forward.retry().check("forward"));
         self.check_lists(&mut complaints);
         self.check_inside(&mut complaints);
         self.check_files(&mut complaints);
-        complaints.0
+        complaints.into()
     }
 
     fn control(&self) -> &service::control::Settings {
@@ -29,21 +30,6 @@ impl Configuration for Config {
 
     fn log(&self) -> &LogSettings {
         &self.log
-    }
-}
-
-struct Complaints(Vec<Complaint>);
-
-impl Complaints {
-    fn unless(&mut self, holds: bool, key: &str, what: String, why: &str, remedy: &str) {
-        if !holds {
-            self.0.push(Complaint {
-                key: key.into(),
-                what,
-                why: why.into(),
-                remedy: remedy.into(),
-            });
-        }
     }
 }
 
@@ -76,13 +62,7 @@ impl Config {
             "it stands in the greeting and in Received fields",
             "give the host's name in DNS",
         );
-        complaints.unless(
-            self.state.is_absolute(),
-            "state",
-            format!("relative path {:?}", self.state),
-            "a daemon's working directory is not fixed",
-            "give an absolute path",
-        );
+        complaints.absolute("state", &self.state);
         for domain in &self.recipients.domains {
             complaints.unless(
                 Domain::parse(domain).is_ok(),
@@ -285,16 +265,10 @@ impl Config {
     }
 
     fn check_files(&self, complaints: &mut Complaints) {
-        let inside = self
-            .inside
-            .iter()
-            .flat_map(|files| files.check("inside", true));
-        complaints.0.extend(inside);
+        complaints.inside(self.inside.as_ref());
         let public = self.tls.iter().map(|public| public.files());
         let public = public.flat_map(|files| files.check("tls", false));
-        complaints.0.extend(public);
-        let key_files = &self.directory.key_files;
-        let secrets = service::config::check_secrets("directory.key_files", key_files);
-        complaints.0.extend(secrets);
+        complaints.extend(public);
+        complaints.secrets("directory.key_files", &self.directory.key_files);
     }
 }

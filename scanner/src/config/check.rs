@@ -1,41 +1,23 @@
 //! What serde cannot know of a configuration: ranges, files that must be readable, hops that must not leave this host in plain.
 
-use std::time::Duration;
-
 use mail::Domain;
+use service::config::Complaints;
 use service::control;
 use service::log::LogSettings;
 use service::program::{Complaint, Configuration};
 
 use super::Config;
 
-/// No count in the file may be larger: what is meant to bound must be able to.
-const COUNT_MAX: usize = 1_000_000;
-
 impl Configuration for Config {
     fn check(&self) -> Vec<Complaint> {
-        let mut complaints = Vec::new();
-        let mut complain = |key: &str, what: String, why: &str, remedy: &str| {
-            complaints.push(Complaint {
-                key: key.into(),
-                what,
-                why: why.into(),
-                remedy: remedy.into(),
-            });
-        };
-        self.check_limits(&mut complain);
-        self.check_times(&mut complain);
-        self.check_policy(&mut complain);
-        self.check_names(&mut complain);
-        self.check_inside(&mut complain);
-        let key_files = &self.token.key_files;
-        complaints.extend(service::config::check_secrets("token.key_files", key_files));
-        let inside = self
-            .inside
-            .iter()
-            .flat_map(|files| files.check("inside", true));
-        complaints.extend(inside);
-        complaints
+        let mut complaints = Complaints::default();
+        self.check_limits(&mut complaints);
+        self.check_times(&mut complaints);
+        self.check_policy(&mut complaints);
+        self.check_names(&mut complaints);
+        self.check_inside(&mut complaints);
+        complaints.secrets("token.key_files", &self.token.key_files);
+        complaints.into()
     }
 
     fn control(&self) -> &control::Settings {
@@ -49,136 +31,95 @@ impl Configuration for Config {
 
 impl Config {
     /// Counts and sizes.
-    fn check_limits(&self, complain: &mut impl FnMut(&str, String, &str, &str)) {
-        for (key, value) in [
+    fn check_limits(&self, complaints: &mut Complaints) {
+        complaints.counts([
             ("receive.sessions_max", self.receive.sessions_max),
             ("receive.recipients_max", self.receive.recipients_max),
             ("spamd.scans_max", self.spamd.scans_max),
             ("clamd.scans_max", self.clamd.scans_max),
-        ] {
-            if !(1..=COUNT_MAX).contains(&value) {
-                let why = "nothing would ever pass, or nothing be bounded";
-                complain(key, value.to_string(), why, "give 1 to 1000000");
-            }
-        }
-        if self.spamd.bytes_max < 4096 {
-            let what = format!("{} bytes", self.spamd.bytes_max);
-            complain(
-                "spamd.bytes_max",
-                what,
-                "SpamAssassin would see little but headers",
-                "give at least 4KiB",
-            );
-        }
-        if self.receive.memory_bytes_max < self.receive.message_bytes_max {
-            let what = format!("{} bytes", self.receive.memory_bytes_max);
-            complain(
-                "receive.memory_bytes_max",
-                what,
-                "the largest message would never fit",
-                "give at least receive.message_bytes_max",
-            );
-        }
+        ]);
+        complaints.unless(
+            self.spamd.bytes_max >= 4096,
+            "spamd.bytes_max",
+            format!("{} bytes", self.spamd.bytes_max),
+            "SpamAssassin would see little but headers",
+            "give at least 4KiB",
+        );
+        complaints.unless(
+            self.receive.memory_bytes_max >= self.receive.message_bytes_max,
+            "receive.memory_bytes_max",
+            format!("{} bytes", self.receive.memory_bytes_max),
+            "the largest message would never fit",
+            "give at least receive.message_bytes_max",
+        );
     }
 
     /// Deadlines nest, and nothing spins.
-    fn check_times(&self, complain: &mut impl FnMut(&str, String, &str, &str)) {
-        if self.scan.deadline >= self.receive.budget {
-            let what = format!("{:?}", self.scan.deadline);
-            complain(
-                "scan.deadline",
-                what,
-                "it must end within receive.budget",
-                "give less than receive.budget",
-            );
-        }
-        for (key, value) in [
+    fn check_times(&self, complaints: &mut Complaints) {
+        complaints.unless(
+            self.scan.deadline < self.receive.budget,
+            "scan.deadline",
+            format!("{:?}", self.scan.deadline),
+            "it must end within receive.budget",
+            "give less than receive.budget",
+        );
+        complaints.pauses([
             ("scan.canary_interval", self.scan.canary_interval),
             ("scan.canary_retry", self.scan.canary_retry),
             ("relay.retry", self.relay.retry),
             ("announce.retry", self.announce.retry),
-        ] {
-            if value < Duration::from_millis(50) {
-                complain(
-                    key,
-                    format!("{value:?}"),
-                    "it would spin",
-                    "give at least 50ms",
-                );
-            }
-        }
+        ]);
     }
 
     /// Levels.
-    fn check_policy(&self, complain: &mut impl FnMut(&str, String, &str, &str)) {
+    fn check_policy(&self, complaints: &mut Complaints) {
         let levels = [self.levels.tag, self.levels.kill];
-        if !levels.iter().all(|level| level.is_finite()) || self.levels.tag > self.levels.kill {
-            let what = format!("tag {} and kill {}", self.levels.tag, self.levels.kill);
-            complain(
-                "levels.kill",
-                what,
-                "mail is marked before it is refused",
-                "give kill at least tag",
-            );
-        }
+        complaints.unless(
+            levels.iter().all(|level| level.is_finite()) && self.levels.tag <= self.levels.kill,
+            "levels.kill",
+            format!("tag {} and kill {}", self.levels.tag, self.levels.kill),
+            "mail is marked before it is refused",
+            "give kill at least tag",
+        );
     }
 
     /// What others call us, and whom we call.
-    fn check_names(&self, complain: &mut impl FnMut(&str, String, &str, &str)) {
-        if Domain::parse(&self.hostname).is_err() {
-            let what = format!("{:?} is no domain name", self.hostname);
-            complain(
-                "hostname",
-                what,
-                "it stands in greetings",
-                "give a name such as scan-1.example.org",
-            );
-        }
-        if self.relay.hosts.is_empty() {
-            complain(
-                "relay.hosts",
-                "no list host".into(),
-                "a scanner owns no mail",
-                "give at least one IP:PORT",
-            );
-        }
-        let name = &self.announce.name;
-        let is_legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
-        if !(1..=64).contains(&name.len()) || !name.bytes().all(is_legal) {
-            let what = format!("{:?}", self.announce.name);
-            complain(
-                "announce.name",
-                what,
-                "balancers and logs call the node so",
-                "give 1 to 64 letters, digits, dots, hyphens or underscores",
-            );
-        }
+    fn check_names(&self, complaints: &mut Complaints) {
+        complaints.unless(
+            Domain::parse(&self.hostname).is_ok(),
+            "hostname",
+            format!("{:?} is no domain name", self.hostname),
+            "it stands in greetings",
+            "give a name such as scan-1.example.org",
+        );
+        complaints.unless(
+            !self.relay.hosts.is_empty(),
+            "relay.hosts",
+            "no list host".into(),
+            "a scanner owns no mail",
+            "give at least one IP:PORT",
+        );
+        complaints.node_name("announce.name", &self.announce.name);
     }
 
-    /// Without certificates every hop must stay on this host (design, invariant 14).
-    fn check_inside(&self, complain: &mut impl FnMut(&str, String, &str, &str)) {
-        if self.inside.is_some() {
-            return;
+    /// Inner hops are guarded, with certificates that can be used.
+    fn check_inside(&self, complaints: &mut Complaints) {
+        let inside = self.inside.as_ref();
+        complaints.guarded(inside, "receive.listen", self.receive.listen);
+        for host in &self.relay.hosts {
+            complaints.guarded(inside, "relay.hosts", *host);
         }
-        let listen = std::iter::once(("receive.listen", &self.receive.listen));
-        let hosts = self.relay.hosts.iter().map(|host| ("relay.hosts", host));
-        let balancers = &self.announce.balancers;
-        let balancers = balancers.iter().map(|host| ("announce.balancers", host));
-        for (key, address) in listen.chain(hosts).chain(balancers) {
-            if !address.ip().is_loopback() {
-                complain(
-                    key,
-                    format!("{address} without TLS"),
-                    "the inside trusts nobody by address",
-                    "give [inside] certificate, key and authority, or a loopback address",
-                );
-            }
+        for balancer in &self.announce.balancers {
+            complaints.guarded(inside, "announce.balancers", *balancer);
         }
+        complaints.inside(inside);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn keys(change: impl Fn(&mut Config)) -> Vec<String> {
