@@ -69,18 +69,22 @@ pub(crate) fn read<C: Configuration>(path: &Path) -> Result<(C, Vec<String>), St
 
 /// [`read`] for a text; `path` is what the complaints name.
 fn parse<C: Configuration>(text: &str, path: &Path) -> Result<(C, Vec<String>), String> {
-    let complain = |error: toml::de::Error, why: &str, remedy: &str| {
+    let complain = |key: &str, error: &toml::de::Error, why: &str, remedy: &str| {
         let line = error
             .span()
             .map_or(0, |span| line_of(text.as_bytes(), span.start));
         let what = error.message().trim().replace('\n', "; ");
-        format!("{}:{line}: {what}, {why}, {remedy}", path.display())
+        format!("{}:{line}: {key}{what}, {why}, {remedy}", path.display())
     };
     let place = place::Places::read(text)
-        .map_err(|error| complain(error, "the file is not TOML", "correct this line"))?;
+        .map_err(|error| complain("", &error, "the file is not TOML", "correct this line"))?;
     let config: C = place.configuration().map_err(|error| {
+        let key = match error.path().iter().len() {
+            0 => String::new(),
+            _ => format!("{}: ", error.path()),
+        };
         let remedy = "correct it; `config show` and the commented sample list every key";
-        complain(error, "no configuration has this", remedy)
+        complain(&key, error.inner(), "no configuration has this", remedy)
     })?;
     let complaints = config.check().into_iter().chain(config.log().check());
     let complaints = complaints.map(|complaint| {

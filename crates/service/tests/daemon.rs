@@ -34,7 +34,9 @@ fn a_check_tells_every_mistake_with_its_line() {
     assert_eq!(output.status.code(), Some(78));
     let told = text(&output.stderr);
     assert!(
-        told.starts_with(&format!("{path}:2: unknown field `session_max`")),
+        told.starts_with(&format!(
+            "{path}:2: session_max: unknown field `session_max`"
+        )),
         "{told}"
     );
 

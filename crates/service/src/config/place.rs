@@ -17,7 +17,10 @@ impl<'t> Places<'t> {
 
     /// The configuration it is. `[control]` has no default of its own (its socket depends on the program), so what it
     /// leaves out is taken from the program's.
-    pub(super) fn configuration<C: Configuration>(&self) -> Result<C, toml::de::Error> {
+    /// An error knows its key, by its path from the top.
+    pub(super) fn configuration<C: Configuration>(
+        &self,
+    ) -> Result<C, serde_path_to_error::Error<toml::de::Error>> {
         let mut table = self.0.clone();
         let default = C::default();
         let control = [
@@ -37,7 +40,7 @@ impl<'t> Places<'t> {
                 }
             }
         }
-        C::deserialize(toml::de::Deserializer::from(table))
+        serde_path_to_error::deserialize(toml::de::Deserializer::from(table))
     }
 
     /// The place of a dotted key, or of the nearest section above it that is there; elements of arrays are `nodes.0.name`.

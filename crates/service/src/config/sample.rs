@@ -53,7 +53,8 @@ pub fn compare_sample<C: Configuration>(sample: &str) -> Vec<Complaint> {
 }
 
 fn read<C: Configuration>(text: &str) -> Result<C, toml::de::Error> {
-    Places::read(text)?.configuration()
+    let read = Places::read(text)?.configuration();
+    read.map_err(serde_path_to_error::Error::into_inner)
 }
 
 /// The sample with its commented keys and sections taken in; prose stays as it is.

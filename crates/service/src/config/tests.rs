@@ -112,27 +112,30 @@ fn complaints_name_their_lines() {
     for (text, wanted) in [
         (
             "[limits]\nwiat = \"1s\"\n",
-            &["e.toml:2: unknown field `wiat`"][..],
+            &["e.toml:2: limits.wiat: unknown field `wiat`"][..],
         ),
         (
             "[limits]\nwait = 1\n",
-            &["e.toml:2: invalid type: integer `1`"],
+            &["e.toml:2: limits.wait: invalid type: integer `1`"],
         ),
         (
             "\n[limits]\n\nwait = \"1\"\n",
-            &["e.toml:4: invalid duration \"1\""],
+            &["e.toml:4: limits.wait: invalid duration \"1\""],
         ),
         (
             "[limits]\nsize = \"1Mib\"\n",
-            &["e.toml:2: invalid size \"1Mib\""],
+            &["e.toml:2: limits.size: invalid size \"1Mib\""],
         ),
         ("[limits\n", &["e.toml:1: "]),
-        ("[control]\nlisten = \"x\"\n", &["e.toml:2: "]),
+        (
+            "[control]\nlisten = \"x\"\n",
+            &["e.toml:2: control.listen: "],
+        ),
         (
             "[inside]\nkey = \"/k\"\n",
-            &["e.toml:1: missing field `certificate`"],
+            &["e.toml:1: inside: missing field `certificate`"],
         ),
-        ("x = 1\n", &["e.toml:1: unknown field `x`"]),
+        ("x = 1\n", &["e.toml:1: x: unknown field `x`"]),
         (
             "[limits]\nsize = 0\n\nwait = \"0s\"\n",
             &[
