@@ -105,6 +105,22 @@ pub(crate) fn node_valid(
     sync_dir(dir)
 }
 
+/// Makes a secret that a program keeps for itself, durably, unless there is one: what it signed stays valid over restarts.
+pub fn own_secret(path: &Path) -> Result<(), String> {
+    let wrong = |error: std::io::Error| format!("{}: {error}", path.display());
+    if path.try_exists().map_err(wrong)? {
+        return Ok(());
+    }
+    let made = path.with_extension("new");
+    // A crash may have left one half-written.
+    if made.try_exists().map_err(wrong)? {
+        fs::remove_file(&made).map_err(wrong)?;
+    }
+    write_new(&made, 0o600, &format!("{}\n", random_hex()?))?;
+    fs::rename(&made, path).map_err(wrong)?;
+    path.parent().map_or(Ok(()), sync_dir)
+}
+
 /// The CA's key with its name, and when it expires.
 fn authority(dir: &Path) -> Result<(Issuer<'static, KeyPair>, OffsetDateTime), String> {
     let read = |name: &str| {
