@@ -222,6 +222,7 @@ fn settings(arguments: &Arguments) -> Result<Settings, String> {
             handshake: seconds(30),
             session: seconds(24 * 3600),
         },
+        guard: smtp::server::Guard::default(),
         memory_kib: Arc::new(Semaphore::new(MEMORY_KIB)),
     })
 }

@@ -272,6 +272,7 @@ fn lmtp_settings(config: &Config, hostname: Domain, identity: Option<&Identity>)
             handshake: Duration::from_secs(30),
             session: Duration::from_secs(3600),
         },
+        guard: smtp::server::Guard::default(),
         memory_kib: Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))),
     }
 }

@@ -175,6 +175,7 @@ fn settings(config: &Config, certificates: &Certificates, memory: Arc<Semaphore>
             handshake: limits.handshake_timeout,
             session: limits.session_timeout,
         },
+        guard: smtp::server::Guard::default(),
         memory_kib: memory,
     }
 }

@@ -52,6 +52,7 @@ impl Reception {
                 handshake: std::time::Duration::from_secs(30),
                 session: std::time::Duration::from_secs(3600),
             },
+            guard: smtp::server::Guard::default(),
             memory_kib: self.memory_kib.clone(),
         }
     }

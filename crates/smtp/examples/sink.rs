@@ -68,6 +68,7 @@ fn settings(protocol: Protocol) -> Result<Settings, mail::address::AddressError>
             handshake: Duration::from_secs(30),
             session: Duration::from_secs(3600),
         },
+        guard: smtp::server::Guard::default(),
         memory_kib: Arc::new(Semaphore::new(512 << 10)),
     })
 }

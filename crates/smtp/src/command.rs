@@ -35,6 +35,8 @@ pub struct Extensions {
     pub starttls: bool,
     /// XFORWARD.
     pub xforward: bool,
+    /// XCLIENT.
+    pub xclient: bool,
 }
 
 impl Extensions {
@@ -49,6 +51,7 @@ impl Extensions {
         dsn: true,
         starttls: true,
         xforward: true,
+        xclient: true,
     };
 }
 
@@ -90,6 +93,8 @@ pub enum Command {
     StartTls,
     /// XFORWARD with its arguments as sent.
     Xforward(String),
+    /// XCLIENT with its arguments as sent.
+    Xclient(String),
     /// AUTH.
     Auth,
 }
@@ -210,10 +215,8 @@ impl Command {
             b"HELP" => Ok(Self::Help),
             b"STARTTLS" => bare(Self::StartTls, arguments, "STARTTLS"),
             b"AUTH" => Ok(Self::Auth),
-            b"XFORWARD" => match std::str::from_utf8(arguments) {
-                Ok(arguments) => Ok(Self::Xforward(arguments.to_owned())),
-                Err(_) => Err(CommandError::Syntax("XFORWARD attribute=value ...")),
-            },
+            b"XFORWARD" => text(arguments, "XFORWARD attribute=value ...").map(Self::Xforward),
+            b"XCLIENT" => text(arguments, "XCLIENT attribute=value ...").map(Self::Xclient),
             verb if is_foreign(verb) => Err(CommandError::Foreign),
             _ => Err(CommandError::Unrecognized),
         }
@@ -234,6 +237,13 @@ fn is_foreign(verb: &[u8]) -> bool {
             verb,
             b"GET" | b"POST" | b"PUT" | b"HEAD" | b"OPTIONS" | b"CONNECT"
         )
+}
+
+fn text(arguments: &[u8], form: &'static str) -> Result<String, CommandError> {
+    match std::str::from_utf8(arguments) {
+        Ok(arguments) => Ok(arguments.to_owned()),
+        Err(_) => Err(CommandError::Syntax(form)),
+    }
 }
 
 fn bare(command: Command, arguments: &[u8], form: &'static str) -> Result<Command, CommandError> {

@@ -1,6 +1,6 @@
 //! SMTP and LMTP as values: commands, sessions, the end of data, replies; and two thin async drivers, one a server, one a client.
 //!
-//! `command`, `data`, `session`, `xforward` take bytes and return values; they never await. Only `server` reads client sockets.
+//! `command`, `data`, `proxy`, `session`, `xclient`, `xforward` take bytes and return values; they never await. Only `server` reads client sockets.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -8,12 +8,14 @@ pub mod client;
 pub mod command;
 pub mod data;
 pub mod facts;
+pub mod proxy;
 pub mod server;
 pub mod session;
 pub mod settings;
 #[cfg(test)]
 mod testing;
 mod wire;
+pub mod xclient;
 pub mod xforward;
 pub mod xtext;
 

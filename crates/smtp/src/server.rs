@@ -10,13 +10,16 @@ use tokio::sync::watch;
 
 mod ask;
 mod driver;
+mod flow;
+mod proxied;
 mod secure;
 #[cfg(test)]
 mod tests;
 
 pub use crate::data::BareNewline;
 pub use crate::facts::{Ending, Facts, Tls};
-pub use crate::settings::{Settings, Timeouts};
+pub use crate::settings::{Guard, Settings, Stress, Timeouts};
+pub use proxied::{NotProxied, proxy_header};
 
 /// Tells whether the client still waits.
 #[derive(Clone, Debug)]
@@ -40,7 +43,7 @@ pub struct Screening {
 /// What a program answers. Called in the order of the dialogue; a refusal leaves the transaction as it was.
 #[async_trait::async_trait]
 pub trait Handler: Send {
-    /// The connection stands, nothing was said yet. `Err` (421, 554, 521) is said instead of the greeting and ends the session.
+    /// The connection stands, nothing was said yet; or XCLIENT has named another client, who comes as one that just connected. `Err` (421, 554, 521) is said instead of the greeting and ends the session.
     async fn connect(&mut self, facts: &Facts) -> Result<(), Reply> {
         let _ = facts;
         Ok(())
@@ -103,10 +106,21 @@ pub async fn serve<H: Handler>(
     handler: &mut H,
     stop: watch::Receiver<bool>,
 ) -> Ending {
-    // Replies are written a group at a time; waiting for more to send would only add a round trip.
-    let _ = stream.set_nodelay(true);
     let Ok(local) = stream.local_addr() else {
         return Ending::Lost;
     };
+    serve_between(stream, (client, local), settings, handler, stop).await
+}
+
+/// The same where the ends (client's, ours) are not the socket's: behind a proxy.
+pub async fn serve_between<H: Handler>(
+    stream: tokio::net::TcpStream,
+    (client, local): (SocketAddr, SocketAddr),
+    settings: Arc<Settings>,
+    handler: &mut H,
+    stop: watch::Receiver<bool>,
+) -> Ending {
+    // Replies are written a group at a time; waiting for more to send would only add a round trip.
+    let _ = stream.set_nodelay(true);
     driver::serve_on(stream, client, local, settings, handler, stop).await
 }

@@ -100,6 +100,8 @@ pub struct Session {
     state: State,
     lines: LineReader,
     errors: usize,
+    /// Of them those whose replies have waited already.
+    paid: usize,
     /// A transaction ended, and the handler has not been told.
     over: bool,
 }
@@ -113,6 +115,7 @@ impl Session {
             state: State::Asked(Asked::Connect),
             lines: LineReader::default(),
             errors: 0,
+            paid: 0,
             over: false,
         }
     }
@@ -205,6 +208,14 @@ impl Session {
         }
     }
 
+    /// Errors beyond `errors_soft` since the last time this was asked: the replies that stand should wait for each.
+    pub fn penalty(&mut self) -> u32 {
+        let errors = self.errors.saturating_sub(self.settings.guard.errors_soft);
+        let penalty = errors.saturating_sub(self.paid);
+        self.paid = errors;
+        u32::try_from(penalty).unwrap_or(u32::MAX)
+    }
+
     /// Ends the session because the client was too slow.
     pub fn timed_out(&mut self, out: &mut Vec<u8>) {
         replies::timed_out(&self.settings.hostname).write(out);
@@ -269,6 +280,7 @@ impl Session {
             dsn: on("DSN"),
             starttls: settings.tls.is_some() && self.facts.tls.is_none() && on("STARTTLS"),
             xforward: settings.xforward && on("XFORWARD"),
+            xclient: settings.guard.xclient && on("XCLIENT"),
         }
     }
 

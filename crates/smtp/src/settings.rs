@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mail::Domain;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::rustls::ServerConfig;
 
 use crate::Protocol;
@@ -35,6 +35,8 @@ pub struct Settings {
     pub keywords_off: Vec<String>,
     /// Deadlines.
     pub timeouts: Timeouts,
+    /// What a client that misbehaves meets.
+    pub guard: Guard,
     /// Memory that all messages in flight share, in KiB permits; without any left a message is answered 452 4.3.1.
     pub memory_kib: Arc<Semaphore>,
 }
@@ -50,4 +52,64 @@ pub struct Timeouts {
     pub handshake: Duration,
     /// For the whole session [3600 s].
     pub session: Duration,
+}
+
+/// What a client that misbehaves meets. The default is nothing, as the inner hops have it.
+#[derive(Clone, Debug)]
+pub struct Guard {
+    /// Errors of a session from which on the replies to further ones wait.
+    pub errors_soft: usize,
+    /// So long for each [1 s]; not under stress, where a waiting session is one too many.
+    pub error_delay: Duration,
+    /// A message's octets a second, on average and beyond the first `data_block` [500]; 0: no matter.
+    pub data_rate_min: u64,
+    /// Offer and believe XCLIENT.
+    pub xclient: bool,
+    /// What changes while the server is under stress.
+    pub stress: Option<Stress>,
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self {
+            errors_soft: usize::MAX,
+            error_delay: Duration::ZERO,
+            data_rate_min: 0,
+            xclient: false,
+            stress: None,
+        }
+    }
+}
+
+/// Shorter limits, in force while the server is under stress; sessions that wait already are held to them too.
+#[derive(Clone, Debug)]
+pub struct Stress {
+    /// Whether it is.
+    pub now: watch::Receiver<bool>,
+    /// In place of [`Timeouts::command`].
+    pub command: Duration,
+    /// In place of [`Timeouts::data_block`].
+    pub data_block: Duration,
+    /// In place of [`Settings::errors_max`].
+    pub errors_max: usize,
+}
+
+impl Settings {
+    /// What holds in place of the ordinary limits, if the server is under stress now.
+    pub fn stressed(&self) -> Option<&Stress> {
+        let stress = self.guard.stress.as_ref();
+        stress.filter(|stress| *stress.now.borrow())
+    }
+
+    /// Errors after which a session ends, as things are now.
+    pub fn errors_max_now(&self) -> usize {
+        self.stressed()
+            .map_or(self.errors_max, |stress| stress.errors_max)
+    }
+
+    /// For the next block of a message, as things are now.
+    pub fn data_block_now(&self) -> Duration {
+        self.stressed()
+            .map_or(self.timeouts.data_block, |stress| stress.data_block)
+    }
 }

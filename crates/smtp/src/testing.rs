@@ -33,6 +33,7 @@ pub fn settings(protocol: Protocol) -> Settings {
             handshake: Duration::from_secs(30),
             session: Duration::from_secs(3600),
         },
+        guard: crate::server::Guard::default(),
         memory_kib: Arc::new(Semaphore::new(16 << 10)),
     }
 }

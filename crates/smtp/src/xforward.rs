@@ -166,7 +166,8 @@ impl Xforward {
     }
 }
 
-fn address(text: &str) -> Option<IpAddr> {
+/// An address as XFORWARD and XCLIENT write it.
+pub(crate) fn address(text: &str) -> Option<IpAddr> {
     let address = match text.get(..5) {
         Some(prefix) if prefix.eq_ignore_ascii_case("IPV6:") => IpAddr::V6(text[5..].parse().ok()?),
         _ => text.parse().ok()?,

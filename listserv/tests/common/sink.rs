@@ -139,6 +139,7 @@ fn settings() -> Settings {
             handshake: Duration::from_secs(30),
             session: Duration::from_secs(3600),
         },
+        guard: smtp::server::Guard::default(),
         memory_kib: Arc::new(Semaphore::new(1 << 20)),
     }
 }

@@ -284,6 +284,7 @@ fn settings() -> Settings {
             handshake: s(60),
             session: s(600),
         },
+        guard: smtp::server::Guard::default(),
         memory_kib: Arc::new(Semaphore::new(1 << 20)),
     }
 }

@@ -114,6 +114,7 @@ fn settings(tls: Option<Arc<ServerConfig>>) -> Settings {
             handshake: minute,
             session: minute,
         },
+        guard: smtp::server::Guard::default(),
         memory_kib: Arc::new(Semaphore::new(1 << 18)),
     }
 }

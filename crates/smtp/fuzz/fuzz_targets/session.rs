@@ -30,6 +30,7 @@ fn session(protocol: Protocol) -> Session {
             handshake: second,
             session: second,
         },
+        guard: smtp::server::Guard::default(),
         memory_kib: Arc::new(tokio::sync::Semaphore::new(1)),
     };
     let facts = Facts {

@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::ask::{Arrived, ask, ask_message};
+use super::flow::Flow;
 use super::secure::secure;
 use mail::Reply;
 
@@ -23,8 +24,10 @@ use crate::wire::Wire;
 const COMMAND_READ_BYTES: usize = 4 * 1024;
 /// Read at once while a message comes.
 const MESSAGE_READ_BYTES: usize = 32 * 1024;
-/// So many bytes make a block of a message: a client that sends fewer within `data_block` is too slow.
-const BLOCK_BYTES: usize = 512;
+/// Errors that come in a group do not add up to more than this.
+const DELAY_MAX: Duration = Duration::from_secs(10);
+/// What a client that waits when stress begins still has.
+const HURRY_MIN: Duration = Duration::from_secs(1);
 /// For the client to read our last reply before the connection is torn down.
 const LINGER: Duration = Duration::from_secs(1);
 /// Read and dropped while lingering.
@@ -57,7 +60,7 @@ where
         input: BytesMut::new(),
         out: Vec::new(),
         memory: None,
-        block: None,
+        flow: None,
         deadline: Instant::now() + settings.timeouts.session,
         settings,
         stop,
@@ -81,18 +84,11 @@ struct Driver {
     out: Vec<u8>,
     /// Held for the message that is being received or answered.
     memory: Option<OwnedSemaphorePermit>,
-    /// The block of a message that is being read.
-    block: Option<Block>,
+    /// How a message comes in that is being read.
+    flow: Option<Flow>,
     /// The session's end.
     deadline: Instant,
     stop: watch::Receiver<bool>,
-}
-
-/// A block of a message: a deadline that only progress moves.
-#[derive(Clone, Copy)]
-struct Block {
-    deadline: Instant,
-    bytes: usize,
 }
 
 /// Why waiting for the client came to nothing.
@@ -221,6 +217,7 @@ impl Driver {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let patience = self.settings.timeouts.command;
+        self.delay().await;
         flush(wire, &mut self.out, patience)
             .await
             .map_err(NoInput::ending)?;
@@ -244,8 +241,25 @@ impl Driver {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        self.block = None;
-        let deadline = (Instant::now() + self.settings.timeouts.command).min(self.deadline);
+        self.flow = None;
+        let began = Instant::now();
+        let mut deadline = (began + self.settings.timeouts.command).min(self.deadline);
+        let stress = self.settings.guard.stress.clone();
+        let hurry = deadline.min(match &stress {
+            Some(stress) => began + stress.command,
+            None => deadline,
+        });
+        let stressed = async {
+            let begun = match stress {
+                Some(mut stress) => stress.now.wait_for(|now| *now).await.is_ok(),
+                None => false,
+            };
+            if !begun {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::pin!(stressed);
+        let mut hurried = deadline <= hurry;
         let idle = self.session.idle();
         let Self { input, stop, .. } = self;
         let stopped = async {
@@ -260,6 +274,12 @@ impl Driver {
             let read = tokio::select! {
                 read = timeout_at(deadline, wire.read_buf(input)) => read,
                 () = &mut stopped => return Err(NoInput::Stop),
+                () = &mut stressed, if !hurried => {
+                    hurried = true;
+                    // At least a moment, for who has waited longer than that when stress begins.
+                    deadline = hurry.max(Instant::now() + HURRY_MIN).min(deadline);
+                    continue;
+                }
             };
             match read {
                 Err(_) => return Err(NoInput::TimedOut),
@@ -277,20 +297,30 @@ impl Driver {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let data_block = self.settings.timeouts.data_block;
-        let mut block = self.block.unwrap_or_else(|| Block {
-            deadline: Instant::now() + data_block,
-            bytes: 0,
-        });
+        let now = Instant::now();
+        let flow = self.flow.get_or_insert_with(|| Flow::new(now));
+        let deadline = flow.deadline(&self.settings).min(self.deadline);
         self.input.reserve(MESSAGE_READ_BYTES);
-        let deadline = block.deadline.min(self.deadline);
         match timeout_at(deadline, wire.read_buf(&mut self.input)).await {
             Err(_) => Err(NoInput::TimedOut),
             Ok(Err(_) | Ok(0)) => Err(NoInput::Lost),
             Ok(Ok(read)) => {
-                block.bytes += read;
-                self.block = (block.bytes < BLOCK_BYTES).then_some(block);
+                flow.read(read, Instant::now());
                 Ok(())
+            }
+        }
+    }
+
+    /// Lets a client that makes many errors wait for its replies.
+    async fn delay(&mut self) {
+        let penalty = self.session.penalty();
+        if penalty > 0 && self.settings.stressed().is_none() {
+            let delay = self.settings.guard.error_delay.saturating_mul(penalty);
+            let wait = tokio::time::sleep(delay.min(DELAY_MAX));
+            // A shutdown need not wait for it.
+            tokio::select! {
+                () = wait => {}
+                _ = self.stop.wait_for(|stop| *stop) => {}
             }
         }
     }

@@ -8,7 +8,8 @@ use super::{Session, replies};
 use crate::Protocol;
 use crate::command::{Command, CommandError, ForwardPath, Line, Mail, Rcpt};
 use crate::data::BareNewline;
-use crate::facts::Ending;
+use crate::facts::{Ending, Facts};
+use crate::xclient::Xclient;
 
 impl Session {
     pub(super) fn read_command(
@@ -72,9 +73,11 @@ impl Session {
             (Command::Help, state, _) => self.reply(state, replies::help(), out),
             (Command::Bdat { bytes, last }, state, _) => self.bdat(state, bytes, last),
             (Command::StartTls, state, _) => self.start_tls(state, out),
-            (Command::Mail(_) | Command::Vrfy | Command::Xforward(_), state, _)
-                if self.settings.tls_required && self.facts.tls.is_none() =>
-            {
+            (
+                Command::Mail(_) | Command::Vrfy | Command::Xforward(_) | Command::Xclient(_),
+                state,
+                _,
+            ) if self.settings.tls_required && self.facts.tls.is_none() => {
                 self.reject(state, replies::tls_required(), out);
             }
             (Command::Vrfy, state, _) => self.reply(state, replies::cannot_verify(), out),
@@ -87,6 +90,7 @@ impl Session {
             (Command::Data, _, _) if spoke_ahead(input) => self.close(replies::pipelined(), out),
             (Command::Data, State::Transaction(envelope), _) => self.data(envelope, out),
             (Command::Xforward(arguments), State::Ready, _) => self.xforward(&arguments, out),
+            (Command::Xclient(arguments), State::Ready, _) => self.xclient(&arguments, out),
             (command, state, _) => {
                 let reply = replies::out_of_order(&command, &state, self.settings.protocol);
                 self.reject(state, reply, out);
@@ -190,6 +194,27 @@ impl Session {
         }
     }
 
+    /// Another client from here on: greeted anew, and nothing that was said counts for it (XCLIENT_README).
+    fn xclient(&mut self, arguments: &str, out: &mut Vec<u8>) {
+        if !self.extensions().xclient {
+            return self.reject(State::Ready, replies::not_authorized(), out);
+        }
+        match Xclient::read(arguments) {
+            Ok(told) => {
+                self.end_transaction();
+                let Facts { client, local, .. } = self.facts;
+                (self.facts.client, self.facts.local) = told.ends(client, local);
+                self.facts.helo = Box::default();
+                self.facts.extended = false;
+                self.state = State::Asked(Asked::Connect);
+            }
+            Err(error) => {
+                let reply = Reply::new(501, (5, 5, 4), error.to_string());
+                self.reject(State::Ready, reply, out);
+            }
+        }
+    }
+
     /// The handler agrees.
     pub(super) fn agreed(&mut self, asked: Asked, out: &mut Vec<u8>) {
         match asked {
@@ -265,7 +290,7 @@ impl Session {
         if reply.severity() == mail::Severity::Permanent {
             self.errors += 1;
         }
-        if self.errors >= self.settings.errors_max {
+        if self.errors >= self.settings.errors_max_now() {
             return self.close(replies::too_many_errors(&self.settings.hostname), out);
         }
         reply.write(out);

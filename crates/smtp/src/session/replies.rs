@@ -7,7 +7,7 @@ use crate::Protocol;
 use crate::command::{Command, Extensions};
 use crate::data::Fault;
 use crate::settings::Settings;
-use crate::xforward;
+use crate::{xclient, xforward};
 
 pub fn greeting(settings: &Settings) -> Reply {
     let protocol = match settings.protocol {
@@ -39,6 +39,10 @@ pub fn hello(settings: &Settings, extensions: Option<&Extensions>) -> Reply {
             (
                 extensions.xforward,
                 format!("XFORWARD {}", xforward::ATTRIBUTES),
+            ),
+            (
+                extensions.xclient,
+                format!("XCLIENT {}", xclient::ATTRIBUTES),
             ),
         ];
         lines.extend(
@@ -201,6 +205,7 @@ pub fn out_of_order(command: &Command, state: &State, protocol: Protocol) -> Rep
         _ if matches!(state, State::Chunks(_)) => bad_sequence("BDAT, RSET or QUIT expected"),
         Command::Mail(_) => bad_sequence("nested MAIL"),
         Command::Xforward(_) => bad_sequence("XFORWARD within a transaction"),
+        Command::Xclient(_) => bad_sequence("XCLIENT within a transaction"),
         _ => bad_sequence("MAIL first"),
     }
 }

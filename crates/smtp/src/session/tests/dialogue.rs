@@ -439,3 +439,52 @@ fn the_hostname_of_postmaster_is_ours() {
         ",
     );
 }
+
+#[test]
+fn xclient_is_for_those_who_are_trusted() {
+    check(
+        &smtp(),
+        r"
+        S: 220
+        C: HELO proxy.example
+        R:
+        S: 250
+        C: XCLIENT ADDR=192.0.2.7
+        S: 550 5.7.0
+        ",
+    );
+    let mut trusting = smtp();
+    trusting.guard.xclient = true;
+    check(
+        &trusting,
+        r"
+        S: 220
+        C: XCLIENT ADDR=192.0.2.7
+        S: 503 5.5.1
+        C: HELO proxy.example
+        R:
+        S: 250
+        C: XCLIENT ADDR=lists.example
+        S: 501 5.5.4
+        C: XCLIENT ADDR=192.0.2.7 PORT=25
+        R:
+        S: 220 mx.example
+        C: MAIL FROM:<>
+        S: 503 5.5.1
+        C: HELO client.example
+        R:
+        S: 250
+        C: MAIL FROM:<>
+        S: 250
+        C: XCLIENT ADDR=192.0.2.8
+        S: 503 5.5.1
+        C: RSET
+        S: 250
+        R:
+        C: XCLIENT PORT=554
+        R:
+        S: 554 5.7.1 go away
+        X: Refused
+        ",
+    );
+}
