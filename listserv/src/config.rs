@@ -2,6 +2,7 @@
 
 mod check;
 mod delivery;
+mod egress;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,7 +11,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use service::config::{bytes, duration};
 
-pub use self::delivery::{Delivery, Route};
+pub use self::delivery::{Deliver, Delivery, Route};
+pub use self::egress::Egress;
 
 /// Everything that can be said in `listserv.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

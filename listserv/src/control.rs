@@ -223,13 +223,22 @@ impl Desk {
             Ask::QueuePause => {
                 self.pause.send_replace(true);
             }
+            Ask::QueueResume if self.engine.is_sink() => {
+                let why = "deliver = \"sink\" in the configuration: nothing leaves before it says \"smtp\" and listserv is started again";
+                return Err(Refusal(StatusCode::CONFLICT, why.into()));
+            }
             Ask::QueueResume => {
                 self.pause.send_replace(false);
             }
             Ask::QueueNudge => self.engine.nudge(),
             _ => return Ok(tally(&self.spool.tally().await?)),
         }
-        Ok(json!({"paused": *self.pause.borrow()}))
+        let deliver = if self.engine.is_sink() {
+            "sink"
+        } else {
+            "smtp"
+        };
+        Ok(json!({"paused": *self.pause.borrow(), "deliver": deliver}))
     }
 
     async fn quarantine(&self, ask: &Ask) -> Result<Value, Refusal> {

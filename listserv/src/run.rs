@@ -23,7 +23,7 @@ use crate::command::Commander;
 use crate::config::Config;
 use crate::control::{self, Desk};
 use crate::deliver::notify::Notifier;
-use crate::deliver::{self, Deliverer};
+use crate::deliver::{self, Deliverer, Leaving};
 use crate::directory::Directory;
 use crate::expansion::Expander;
 use crate::metrics::Metrics;
@@ -42,6 +42,8 @@ const ENDED_KEEP: Duration = Duration::from_secs(60 * 86_400);
 const ERRORS_MAX: usize = 1000;
 /// Sites in the status: those that are shut, then those with most to do.
 const SITES_IN_STATUS: usize = 20;
+/// Said of a host that keeps its mail.
+const SINK: &str = "deliver = \"sink\": mail is taken, expanded and kept, nothing leaves; set deliver = \"smtp\" and start again";
 /// Peers that may fetch the directory.
 const READERS: &[Role] = &[Role::MxEdge];
 
@@ -71,6 +73,7 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
     let rooms = Rooms::new(&stores, &daemon, &hostname, &secrets, &metrics);
     let deliverer = Deliverer {
         notifier: rooms.notifier.clone(),
+        leaving: Leaving::new(&config.delivery),
     };
     let engine = Engine::new(
         deliver::settings(&config, paused)?,
@@ -87,6 +90,9 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
         metrics: metrics.clone(),
     };
 
+    if engine.is_sink() {
+        daemon.readiness.set("delivery", Err(SINK.into()));
+    }
     look(&stores, &daemon.readiness).await;
     let lmtp = Listener::bind(config.lmtp.listen).await?;
     let published = service::control::serve(
@@ -317,6 +323,7 @@ fn add_control(daemon: &Daemon<Config>, desk: Desk, secrets: watch::Sender<Secre
                 "aliases": names.addresses().len(),
             })),
             "paused": *pause.borrow(),
+            "deliver": if engine.is_sink() { "sink" } else { "smtp" },
             "spool": spool.unhealthy(),
             "sites": engine.sites().iter().take(SITES_IN_STATUS).collect::<Vec<_>>(),
         })

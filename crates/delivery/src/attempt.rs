@@ -87,6 +87,8 @@ pub fn reply_of(trouble: &Trouble) -> Reply {
             (4, 7, 1),
             format!("refused at {}: {reply}", name(phase)),
         ),
+        // Nobody was asked: an operator must act, the mail waits.
+        Cause::NoSource(..) => Reply::new(451, (4, 3, 5), trouble.cause.to_string()),
         Cause::NoTls => Reply::new(
             451,
             (4, 7, 5),

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::attempt::{Attempted, Connections, Copy};
 use crate::board::{Board, SiteState};
 use crate::breaker::Limits;
+use crate::egress::Egresses;
 use crate::expiry::Expiry;
 use crate::metrics::Metrics;
 use crate::pace::Pace;
@@ -20,6 +21,7 @@ use crate::retry::Schedule;
 use crate::rules::Rules;
 use crate::run;
 use crate::site::Exchangers;
+use crate::tls::Levels;
 use crate::transport::{Transport, Wire};
 use crate::wanted::Ways;
 
@@ -34,6 +36,12 @@ pub trait Owner: Send + Sync + 'static {
         batch: &Batch,
         body: &Bytes,
     ) -> std::result::Result<Vec<Copy>, mail::Reply>;
+
+    /// The name of the egress by which this batch leaves; none: no particular one.
+    fn egress(&self, head: &Head, batch: &Batch) -> Option<Arc<str>> {
+        let _ = (head, batch);
+        None
+    }
 
     /// Called once for every attempt, before it is settled: log, count, and accept what must follow (a DSN) under an ident of
     /// its own, so that a crash in between repeats nothing. Returns the note to keep with the recipients that are deferred.
@@ -72,6 +80,12 @@ pub struct Settings {
     pub exchangers: Option<Arc<Exchangers>>,
     /// How to talk to mail exchangers. The server name of its TLS policy is replaced by each exchanger's.
     pub options: smtp::client::Options,
+    /// Where mail leaves from towards mail exchangers, by name; see [`Owner::egress`].
+    pub egresses: Egresses,
+    /// How the way to mail exchangers is protected, in place of the TLS policy of `options`.
+    pub tls: Option<Levels>,
+    /// Nothing is claimed, nothing leaves, nothing expires, and no command changes it: for a restored copy.
+    pub sink: bool,
     /// Attempts under way at once [500].
     pub attempts_max: usize,
     /// Connections to one site at once [20].
@@ -127,6 +141,8 @@ impl Engine {
             routes: settings.routes.clone(),
             exchangers: settings.exchangers.clone(),
             options: settings.options.clone(),
+            egresses: settings.egresses.clone(),
+            tls: settings.tls.clone(),
             site_connections_max: settings.site_connections_max,
             rules: settings.rules.clone(),
             pools: Mutex::default(),
@@ -214,6 +230,11 @@ impl Engine {
     /// up since the start.
     pub fn site_of(&self, destination: &Destination) -> Option<Arc<str>> {
         self.parts.board.site_of(&self.parts.ways, destination)
+    }
+
+    /// Whether nothing leaves ([`Settings::sink`]).
+    pub fn is_sink(&self) -> bool {
+        self.parts.settings.sink
     }
 
     /// Ends the waiting time of sites and lets every gate be probed at once.

@@ -11,6 +11,7 @@ mod bodies;
 pub mod breaker;
 mod claims;
 mod domains;
+pub mod egress;
 pub mod engine;
 pub mod expiry;
 pub mod lane;
@@ -29,6 +30,7 @@ mod settle;
 pub mod site;
 #[cfg(test)]
 mod testing;
+pub mod tls;
 mod transport;
 mod wanted;
 mod work;

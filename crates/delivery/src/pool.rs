@@ -2,29 +2,31 @@
 //!
 //! It owns every outbound connection of the engine. It knows hosts and transactions; never batches, sites' gates or retries.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
+mod dial;
+mod targets;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use mail::Reply;
-use smtp::client::{Cause, Client, Options, Phase, TlsPolicy, Trouble};
+use smtp::client::{Cause, Client, Options, Phase, Trouble};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
-use tokio_rustls::rustls::pki_types::ServerName;
 
+use self::targets::{ADDRESSES_MAX, Memory};
 use crate::attempt::Copy;
+use crate::egress::Egress;
+use crate::pace::Pace;
 use crate::site::{Exchangers, Site};
 
 /// An idle connection is closed after this [Kumo's 5 s]: long enough for the next copy, too short to hold a peer's slot.
 const IDLE_MAX: Duration = Duration::from_secs(5);
-/// Addresses tried for one connection at most [Postfix's smtp_mx_address_limit].
-const ADDRESSES_MAX: usize = 5;
-/// An address that did not answer is tried last for so long.
-const AVOID: Duration = Duration::from_secs(60);
-/// Addresses remembered as not answering, at most.
-const AVOIDED_MAX: usize = 256;
+/// A connection is used for so long at most, whatever it still takes [Postfix's smtp_connection_reuse_time_limit]: exchangers move,
+/// and a peer that balances its load would like to.
+const AGE_MAX: Duration = Duration::from_secs(300);
+/// An attempt waits about so long at most for its turn to connect, where a site allows only so many connections a second.
+const CONNECT_AHEAD_MAX: Duration = Duration::from_secs(300);
 
 /// A next hop that is configured, not looked up: tried in order, hosts resolved anew for each connection.
 #[derive(Clone)]
@@ -48,14 +50,21 @@ pub struct Connections {
 impl Connections {
     /// None yet.
     pub fn new(route: Route) -> Self {
+        Self::leaving(route, Egress::default())
+    }
+
+    /// None yet; they will leave from there.
+    pub fn leaving(route: Route, egress: Egress) -> Self {
         Self {
             connections_max: route.connections_max.max(1),
-            pool: Pool::new(
-                Hosts::Route(route.hosts),
-                route.options,
-                route.transactions_max,
-                route.connections_max,
-            ),
+            pool: Pool::new(Reach {
+                hosts: Hosts::Route(route.hosts),
+                options: route.options,
+                egress,
+                transactions_max: route.transactions_max,
+                connections_max: route.connections_max,
+                connects_per_second_max: None,
+            }),
         }
     }
 
@@ -99,6 +108,16 @@ pub(crate) struct Stopped {
     pub(crate) remote: Option<Box<str>>,
 }
 
+/// How connections are made, and how many.
+pub(crate) struct Reach {
+    pub(crate) hosts: Hosts,
+    pub(crate) options: Options,
+    pub(crate) egress: Egress,
+    pub(crate) transactions_max: usize,
+    pub(crate) connections_max: usize,
+    pub(crate) connects_per_second_max: Option<f64>,
+}
+
 /// See the module.
 pub(crate) struct Pool {
     inner: Arc<Inner>,
@@ -108,19 +127,15 @@ pub(crate) struct Pool {
 struct Inner {
     hosts: Hosts,
     options: Options,
+    egress: Egress,
     transactions_max: usize,
     idle_max: Duration,
     idle: Mutex<Vec<Open>>,
     /// A task that closes idle connections is running.
     sweeping: AtomicBool,
     memory: Mutex<Memory>,
-}
-
-/// What is remembered of addresses.
-#[derive(Default)]
-struct Memory {
-    avoided: HashMap<SocketAddr, Instant>,
-    last_good: Option<SocketAddr>,
+    /// New connections a second.
+    connects: Pace,
 }
 
 /// A connection and what it has done.
@@ -128,39 +143,25 @@ struct Open {
     client: Client,
     remote: Box<str>,
     transactions: usize,
+    opened: Instant,
     idle_since: Instant,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Target {
-    host: Box<str>,
-    address: SocketAddr,
-}
-
-impl Target {
-    fn remote(&self) -> Box<str> {
-        format!("{}[{}]", self.host, self.address.ip()).into()
-    }
-}
-
 impl Pool {
-    pub(crate) fn new(
-        hosts: Hosts,
-        options: Options,
-        transactions_max: usize,
-        connections_max: usize,
-    ) -> Self {
+    pub(crate) fn new(reach: Reach) -> Self {
         Self {
+            permits: Semaphore::new(reach.connections_max.max(1)),
             inner: Arc::new(Inner {
-                hosts,
-                options,
-                transactions_max: transactions_max.max(1),
+                options: reach.egress.options(&reach.options),
+                hosts: reach.hosts,
+                egress: reach.egress,
+                transactions_max: reach.transactions_max.max(1),
                 idle_max: IDLE_MAX,
                 idle: Mutex::default(),
                 sweeping: AtomicBool::new(false),
                 memory: Mutex::default(),
+                connects: Pace::new(reach.connects_per_second_max, Instant::now()),
             }),
-            permits: Semaphore::new(connections_max.max(1)),
         }
     }
 
@@ -255,93 +256,6 @@ impl Inner {
         }
     }
 
-    /// A fresh connection to the first host that takes one.
-    async fn open(&self) -> Result<Open, Stopped> {
-        let targets = self.targets().await.map_err(|trouble| Stopped {
-            trouble,
-            remote: None,
-        })?;
-        let mut last = Stopped {
-            trouble: Trouble {
-                phase: Phase::Connect,
-                cause: Cause::Closed,
-            },
-            remote: None,
-        };
-        for target in self.ordered(targets) {
-            match self.connect(&target).await {
-                Ok(client) => {
-                    let mut memory = lock(&self.memory);
-                    memory.avoided.remove(&target.address);
-                    memory.last_good = Some(target.address);
-                    return Ok(Open {
-                        client,
-                        remote: target.remote(),
-                        transactions: 0,
-                        idle_since: Instant::now(),
-                    });
-                }
-                Err(trouble) => {
-                    self.avoid(target.address);
-                    last = Stopped {
-                        trouble,
-                        remote: Some(target.remote()),
-                    };
-                }
-            }
-        }
-        Err(last)
-    }
-
-    async fn connect(&self, target: &Target) -> Result<Client, Trouble> {
-        let mut options = self.options.clone();
-        if let Hosts::Site(..) = self.hosts {
-            options.tls = named(options.tls, target);
-        }
-        let refused = match Client::connect(target.address, &options).await {
-            Err(trouble) if is_failed_handshake(&trouble, &options.tls) => trouble,
-            ended => return ended,
-        };
-        // RFC 7435 3: opportunistic means that a handshake that fails is no reason to send nothing.
-        tracing::debug!(remote = %target.remote(), %refused, "TLS failed, in the clear");
-        options.tls = TlsPolicy::Never;
-        Client::connect(target.address, &options).await
-    }
-
-    async fn targets(&self) -> Result<Vec<Target>, Trouble> {
-        match &self.hosts {
-            Hosts::Route(hosts) => resolve(hosts).await,
-            Hosts::Site(exchangers, site) => look_up(exchangers, site).await,
-        }
-    }
-
-    /// A route's last good address first; those that did not answer lately last; otherwise as they came.
-    fn ordered(&self, mut targets: Vec<Target>) -> Vec<Target> {
-        let mut memory = lock(&self.memory);
-        let now = Instant::now();
-        memory.avoided.retain(|_, until| *until > now);
-        let last_good = match self.hosts {
-            Hosts::Route(_) => memory.last_good,
-            // Mail exchangers have an order that is not ours to change (RFC 5321 5.1).
-            Hosts::Site(..) => None,
-        };
-        targets.sort_by_key(|t| {
-            (
-                memory.avoided.contains_key(&t.address),
-                Some(t.address) != last_good,
-            )
-        });
-        targets.truncate(ADDRESSES_MAX);
-        targets
-    }
-
-    fn avoid(&self, address: SocketAddr) {
-        let mut memory = lock(&self.memory);
-        if memory.avoided.len() < AVOIDED_MAX {
-            memory.avoided.insert(address, Instant::now() + AVOID);
-        }
-    }
-
     fn take_idle(&self) -> Option<Open> {
         let mut idle = lock(&self.idle);
         let open = idle.pop()?;
@@ -355,7 +269,7 @@ impl Inner {
 
     fn put_back(self: &Arc<Self>, mut open: Open) {
         open.transactions += 1;
-        if open.transactions >= self.transactions_max {
+        if open.transactions >= self.transactions_max || open.opened.elapsed() >= AGE_MAX {
             tokio::spawn(open.client.quit());
             return;
         }
@@ -401,79 +315,6 @@ async fn sweep(pool: Weak<Inner>, idle_max: Duration) {
             Some(next) => at = next,
             None => return,
         }
-    }
-}
-
-/// With a stranger the name on the certificate is the exchanger's.
-fn named(tls: TlsPolicy, target: &Target) -> TlsPolicy {
-    let name = ServerName::try_from(target.host.to_string())
-        .unwrap_or_else(|_| ServerName::IpAddress(target.address.ip().into()));
-    match tls {
-        TlsPolicy::Never => TlsPolicy::Never,
-        TlsPolicy::Opportunistic(config, _) => TlsPolicy::Opportunistic(config, name),
-        TlsPolicy::Required(config, _) => TlsPolicy::Required(config, name),
-    }
-}
-
-/// Whether a connection broke where TLS starts and may be tried without: the handshake failed, or the peer hung up at
-/// STARTTLS. A refusal in words is none; nor is silence, which a second try would double.
-fn is_failed_handshake(trouble: &Trouble, tls: &TlsPolicy) -> bool {
-    matches!(tls, TlsPolicy::Opportunistic(..))
-        && trouble.phase == Phase::Helo
-        && matches!(trouble.cause, Cause::Tls(_) | Cause::Io(_) | Cause::Closed)
-}
-
-async fn resolve(hosts: &[String]) -> Result<Vec<Target>, Trouble> {
-    let mut targets = Vec::new();
-    let mut unresolved = None;
-    for host in hosts {
-        let name = host
-            .rsplit_once(':')
-            .map_or(host.as_str(), |(name, _)| name);
-        match tokio::net::lookup_host(host).await {
-            Ok(addresses) => targets.extend(addresses.map(|address| Target {
-                host: name.into(),
-                address,
-            })),
-            Err(error) => unresolved = Some(error),
-        }
-    }
-    match unresolved {
-        Some(error) if targets.is_empty() => Err(Trouble {
-            phase: Phase::Connect,
-            cause: Cause::Io(error),
-        }),
-        _ => Ok(targets),
-    }
-}
-
-/// The addresses of the exchangers, best first. Only when each of them is known to be nowhere it is a permanent refusal.
-async fn look_up(exchangers: &Exchangers, site: &Site) -> Result<Vec<Target>, Trouble> {
-    let mut targets: Vec<Target> = Vec::new();
-    let mut refusal: Option<Reply> = None;
-    for host in site.shuffled() {
-        if targets.len() >= ADDRESSES_MAX {
-            break;
-        }
-        match exchangers.addresses(host).await {
-            Ok(addresses) => targets.extend(addresses.into_iter().map(|address| Target {
-                host: host.into(),
-                address,
-            })),
-            Err(reply) => {
-                let unsure = refusal.as_ref().is_some_and(|r| r.code < 500);
-                if !unsure {
-                    refusal = Some(reply);
-                }
-            }
-        }
-    }
-    match refusal {
-        Some(reply) if targets.is_empty() => Err(Trouble {
-            phase: Phase::Connect,
-            cause: Cause::Refused(reply),
-        }),
-        _ => Ok(targets),
     }
 }
 

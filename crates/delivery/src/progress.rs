@@ -152,7 +152,10 @@ impl Progress {
         let result = meant(action, reply.clone());
         self.trouble = Some(reply.to_string().into());
         self.bad += 1;
-        let of_site = is_site_trouble(stopped.trouble.phase) && action != Some(Action::Recipient);
+        let unprotected = self.is_unprotected(&stopped.trouble.cause);
+        let of_site = is_site_trouble(stopped.trouble.phase)
+            && action != Some(Action::Recipient)
+            && !unprotected;
         if of_site {
             self.signal = match (&stopped.trouble.cause, &result) {
                 // That a host never takes mail, or that there is none, says nothing about when it will.
@@ -170,7 +173,7 @@ impl Progress {
         }
         let policy = order.is_some();
         self.order = order.or(self.order.take());
-        let goes_on = !of_site && self.bad < BAD_MAX;
+        let goes_on = !of_site && !unprotected && self.bad < BAD_MAX;
         let untried = match goes_on {
             true => &copies[..1],
             false => copies,
@@ -187,6 +190,16 @@ impl Progress {
             }
         }
         goes_on
+    }
+
+    /// Mail exchangers that do not offer what is asked for this domain's mail: others' mail goes there all the same. Inside, all mail
+    /// needs the same.
+    fn is_unprotected(&self, cause: &Cause) -> bool {
+        let is_site = self
+            .site
+            .as_ref()
+            .is_some_and(|(key, _)| matches!(**key, Key::Site(_)));
+        is_site && matches!(cause, Cause::NoTls | Cause::Tls(_))
     }
 
     fn rule(&self, recipient: Option<&Recipient>, reply: &Reply) -> Option<&Rule> {

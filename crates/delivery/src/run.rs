@@ -112,7 +112,7 @@ impl Run {
         let mut paused = self.parts.settings.paused.clone();
         let mut seen = Seen::default();
         while !shutdown.begun() {
-            let is_paused = *paused.borrow_and_update();
+            let is_paused = *paused.borrow_and_update() || self.parts.settings.sink;
             self.hand.wake(Instant::now());
             if !is_paused && !self.settler.is_busy() {
                 self.dispatch();

@@ -8,11 +8,13 @@ use smtp::client::{Cause, Options, Phase, Trouble};
 use tokio::time::Instant;
 
 use crate::attempt::Copy;
-use crate::pool::{Connections, Hosts, Pool, Stopped};
+use crate::egress::{Egress, Egresses};
+use crate::pool::{Connections, Hosts, Pool, Reach, Stopped};
 use crate::rules::Rules;
 use crate::schedule::SITES_MAX;
 use crate::seat::{Ceiling, Key};
 use crate::site::{Exchangers, Site};
+use crate::tls::{Level, Levels};
 
 /// Transactions over one connection to a mail exchanger at most; providers close it at about this many.
 const SITE_TRANSACTIONS_MAX: usize = 100;
@@ -27,7 +29,17 @@ pub(crate) trait Transport: Send + Sync + 'static {
     fn ceiling(&self, key: &Key) -> Result<Ceiling, Reply>;
 
     /// One copy, one transaction.
-    async fn pass(&self, key: &Key, copy: &Copy) -> Result<(Vec<Reply>, Box<str>), Stopped>;
+    async fn pass(&self, way: &Way, copy: &Copy) -> Result<(Vec<Reply>, Box<str>), Stopped>;
+}
+
+/// The way of a batch's copies.
+#[derive(Clone, Debug)]
+pub(crate) struct Way {
+    pub(crate) key: Arc<Key>,
+    /// The egress by its name; none: no particular one. A route has its own.
+    pub(crate) egress: Option<Arc<str>>,
+    /// The recipients' domain, where the destination is one.
+    pub(crate) domain: Option<Domain>,
 }
 
 /// The real one.
@@ -35,9 +47,22 @@ pub(crate) struct Wire {
     pub(crate) routes: BTreeMap<Box<str>, Arc<Connections>>,
     pub(crate) exchangers: Option<Arc<Exchangers>>,
     pub(crate) options: Options,
+    pub(crate) egresses: Egresses,
+    pub(crate) tls: Option<Levels>,
     pub(crate) site_connections_max: usize,
     pub(crate) rules: Arc<Rules>,
-    pub(crate) pools: Mutex<HashMap<Site, Arc<Pool>>>,
+    pub(crate) pools: Mutex<Pools>,
+}
+
+/// The connections of each site, apart by where they leave from and how they are protected.
+pub(crate) type Pools = HashMap<Site, Vec<(Manner, Arc<Pool>)>>;
+
+/// What connections to one site differ in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Manner {
+    egress: Option<Arc<str>>,
+    /// None: as the options say.
+    level: Option<Level>,
 }
 
 #[async_trait::async_trait]
@@ -64,39 +89,65 @@ impl Transport for Wire {
         })
     }
 
-    async fn pass(&self, key: &Key, copy: &Copy) -> Result<(Vec<Reply>, Box<str>), Stopped> {
-        match key {
+    async fn pass(&self, way: &Way, copy: &Copy) -> Result<(Vec<Reply>, Box<str>), Stopped> {
+        match &*way.key {
             Key::Route(name) => match self.routes.get(name) {
                 Some(connections) => pass(connections.pool(), copy).await,
                 None => Err(no_way(not_configured(&format!("route {name:?}")))),
             },
-            Key::Site(site) => match self.pool(site) {
-                Some(pool) => pass(&pool, copy).await,
-                None => Err(no_way(not_configured("mail exchangers"))),
+            Key::Site(site) => match self.pool(way, site) {
+                Ok(pool) => pass(&pool, copy).await,
+                Err(reply) => Err(no_way(reply)),
             },
         }
     }
 }
 
 impl Wire {
-    fn pool(&self, site: &Site) -> Option<Arc<Pool>> {
-        let exchangers = self.exchangers.as_ref()?;
+    fn pool(&self, way: &Way, site: &Site) -> Result<Arc<Pool>, Reply> {
+        let manner = Manner {
+            egress: way.egress.clone(),
+            level: self.tls.as_ref().map(|tls| tls.of(way.domain.as_ref())),
+        };
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pool) = pools.get(site) {
-            return Some(pool.clone());
+        let known = pools.get(site).into_iter().flatten();
+        if let Some((_, pool)) = known.into_iter().find(|(other, _)| *other == manner) {
+            return Ok(pool.clone());
         }
+        let pool = Arc::new(Pool::new(self.reach(way, site, &manner)?));
         if pools.len() >= SITES_MAX {
             // Those in use are held by their attempts; what the others remember is cheap to learn again.
-            pools.retain(|_, pool| Arc::strong_count(pool) > 1);
+            pools.retain(|_, all| all.iter().any(|(_, pool)| Arc::strong_count(pool) > 1));
         }
-        let pool = Arc::new(Pool::new(
-            Hosts::Site(exchangers.clone(), site.clone()),
-            self.options.clone(),
-            SITE_TRANSACTIONS_MAX,
-            self.site_connections_max,
-        ));
-        pools.insert(site.clone(), pool.clone());
-        Some(pool)
+        let all = pools.entry(site.clone()).or_default();
+        all.push((manner, pool.clone()));
+        Ok(pool)
+    }
+
+    fn reach(&self, way: &Way, site: &Site, manner: &Manner) -> Result<Reach, Reply> {
+        let exchangers = self.exchangers.as_ref();
+        let exchangers = exchangers.ok_or_else(|| not_configured("mail exchangers"))?;
+        let egress = match &manner.egress {
+            None => Egress::default(),
+            Some(name) => match self.egresses.get(name) {
+                Some(egress) => egress.clone(),
+                None => return Err(not_configured(&format!("egress {name:?}"))),
+            },
+        };
+        let mut options = self.options.clone();
+        if let (Some(tls), Some(level)) = (&self.tls, manner.level) {
+            let policy = tls.policy(level);
+            options.tls = policy.ok_or_else(|| not_configured("authorities for TLS"))?;
+        }
+        let limits = self.rules.limits(&way.key);
+        Ok(Reach {
+            hosts: Hosts::Site(exchangers.clone(), site.clone()),
+            options,
+            egress,
+            transactions_max: limits.transactions_max.unwrap_or(SITE_TRANSACTIONS_MAX),
+            connections_max: self.site_connections_max,
+            connects_per_second_max: limits.connects_per_second_max,
+        })
     }
 }
 

@@ -24,7 +24,7 @@ use crate::pace::Pace;
 use crate::progress::{Because, Progress};
 use crate::rules::{Action, Order, Rules};
 use crate::seat::{Key, Work};
-use crate::transport::Transport;
+use crate::transport::{Transport, Way};
 
 /// An attempt waits so long for the turn of its next copy; if that is farther ahead, the rest of its batch is put back, so that slow
 /// sites do not hold attempts.
@@ -182,6 +182,7 @@ impl Worker {
         let lease = &work.lease;
         let mut cut = self.cut.clone();
         let mut progress = Progress::new(key, &self.rules);
+        let way = self.way(lease, key);
         for (at, copy) in copies.iter().enumerate() {
             if at > 0 && self.shutdown.begun() {
                 progress.because = Because::Stopping;
@@ -192,7 +193,7 @@ impl Worker {
                 break;
             }
             let passed = tokio::select! {
-                passed = self.transport.pass(key, copy) => passed,
+                passed = self.transport.pass(&way, copy) => passed,
                 _ = cut.wait_for(|cut| *cut) => {
                     progress.because = Because::Stopping;
                     break;
@@ -213,6 +214,17 @@ impl Worker {
             }
         }
         progress
+    }
+
+    fn way(&self, lease: &Lease, key: &Arc<Key>) -> Way {
+        Way {
+            key: key.clone(),
+            egress: self.owner.egress(&lease.head, &lease.batch),
+            domain: match &lease.batch.destination {
+                Destination::Domain(domain) => Some(domain.clone()),
+                _ => None,
+            },
+        }
     }
 
     /// Waits until one more copy may go, as fast as the site and the drain allow; the first message of a batch is paid for.

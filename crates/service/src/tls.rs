@@ -140,6 +140,26 @@ pub fn opportunistic_client() -> Arc<rustls::ClientConfig> {
     Arc::new(config)
 }
 
+/// For strangers whose certificate must be theirs: it leads to one of these authorities (PEM, as distributions keep them) and names
+/// the host that is asked for.
+pub fn verifying_client(authorities: &Path) -> Result<Arc<rustls::ClientConfig>, String> {
+    let mut roots = rustls::RootCertStore::empty();
+    // A bundle may hold some that cannot be used, of old forms; it must hold one that can.
+    let (used, unused) = roots.add_parsable_certificates(identity::certificates(authorities)?);
+    if used == 0 {
+        return Err(in_file(
+            authorities,
+            format!("none of its {unused} certificates can be used"),
+        ));
+    }
+    let config = rustls::ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .expect("ring has TLS 1.2 and 1.3")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
 /// The DNS names in a leaf certificate (DER), in lower case; none when it cannot be read.
 pub fn names(certificate: &[u8]) -> Vec<String> {
     let Ok((_, parsed)) = x509_parser::parse_x509_certificate(certificate) else {

@@ -129,6 +129,9 @@ pub enum Cause {
     /// The network.
     #[error("{0}")]
     Io(#[from] std::io::Error),
+    /// This host cannot connect from the address it was told to.
+    #[error("this host has no address {0} to connect from: {1}")]
+    NoSource(IpAddr, std::io::Error),
     /// A deadline of [`Timeouts`].
     #[error("no answer in time")]
     TimedOut,
@@ -163,12 +166,11 @@ pub struct Client {
 impl Client {
     /// Connects, reads the greeting, says EHLO or LHLO, starts TLS as the policy wants and says EHLO again.
     pub async fn connect(address: SocketAddr, options: &Options) -> Result<Self, Trouble> {
-        let connecting = timeout(options.timeouts.connect, dial(address, options.source));
-        let stream = match connecting.await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(Cause::Io(error).at(Phase::Connect)),
-            Err(_) => return Err(Cause::TimedOut.at(Phase::Connect)),
-        };
+        Self::over(dial(address, options).await?, options).await
+    }
+
+    /// [`Self::connect`] without its first step, over what [`dial`] has connected.
+    pub async fn over(stream: TcpStream, options: &Options) -> Result<Self, Trouble> {
         let connection = Connection::open(stream, options).await?;
         Ok(Self { connection })
     }
@@ -206,15 +208,25 @@ impl Client {
     }
 }
 
-async fn dial(address: SocketAddr, source: Option<IpAddr>) -> std::io::Result<TcpStream> {
+/// A TCP connection, from `options.source` and within `options.timeouts.connect`.
+pub async fn dial(address: SocketAddr, options: &Options) -> Result<TcpStream, Trouble> {
+    let connecting = timeout(options.timeouts.connect, connect(address, options.source));
+    match connecting.await {
+        Ok(connected) => connected.map_err(|cause| cause.at(Phase::Connect)),
+        Err(_) => Err(Cause::TimedOut.at(Phase::Connect)),
+    }
+}
+
+async fn connect(address: SocketAddr, source: Option<IpAddr>) -> Result<TcpStream, Cause> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
     if let Some(source) = source {
-        socket.bind(SocketAddr::new(source, 0))?;
+        let bound = socket.bind(SocketAddr::new(source, 0));
+        bound.map_err(|error| Cause::NoSource(source, error))?;
     }
     // Every write is a whole flight: waiting for more would only meet the peer's delayed acknowledgement.
     socket.set_nodelay(true)?;
-    socket.connect(address).await
+    Ok(socket.connect(address).await?)
 }

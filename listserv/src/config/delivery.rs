@@ -8,15 +8,31 @@ use std::time::Duration;
 use delivery::expiry::Expiry;
 use delivery::retry::Keys;
 use delivery::rules::{Rules, Table};
+use delivery::tls::{Level, Levels};
 use mail::Domain;
 use serde::{Deserialize, Serialize};
 use service::config::duration;
 use service::program::Complaint;
 
+use super::Egress;
+
+/// What becomes of mail that is due.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Deliver {
+    /// It leaves.
+    #[default]
+    Smtp,
+    /// It is kept: nothing leaves and nothing expires, whatever a command says.
+    Sink,
+}
+
 /// `[delivery]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Delivery {
+    /// Whether anything leaves at all.
+    pub deliver: Deliver,
     /// Start with delivery paused; `listserv queue resume` lets it go.
     pub paused: bool,
     /// The route of all domains that are not pinned; none means their mail exchangers.
@@ -26,6 +42,21 @@ pub struct Delivery {
     pub dns: Vec<SocketAddr>,
     /// The port of mail exchangers.
     pub port: u16,
+    /// Names by which mail exchangers lead back to this site, beside `hostname` and the egresses' names.
+    pub own_exchangers: Vec<String>,
+    /// The egress of what has no other; none: the system's choice of address, under `hostname`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub egress: Option<String>,
+    /// The egress of confirmations, answers, moderation and reports.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub egress_urgent: Option<String>,
+    /// The egress of all else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub egress_ordinary: Option<String>,
+    /// How the way to mail exchangers is protected.
+    pub tls: Level,
+    /// Who may sign the certificates of hosts that must be verified.
+    pub tls_authorities_file: PathBuf,
     /// Attempts under way at once.
     pub attempts_max: usize,
     /// Connections to one site at once.
@@ -54,8 +85,14 @@ pub struct Delivery {
     pub provider_rules_file: Option<PathBuf>,
     /// Domains that go to a route: `"one.example" = "sink"`.
     pub pinned: BTreeMap<String, String>,
+    /// Domains whose mail is protected otherwise: `"one.example" = "verify"`.
+    pub tls_domains: BTreeMap<String, Level>,
+    /// The egress of a list's posts, by the list's address.
+    pub egress_lists: BTreeMap<String, String>,
     /// Routes by name.
     pub routes: BTreeMap<String, Route>,
+    /// Egresses by name.
+    pub egresses: BTreeMap<String, Egress>,
 }
 
 /// `[delivery.routes.NAME]`.
@@ -64,15 +101,23 @@ pub struct Delivery {
 pub struct Route {
     /// `host:port` each, tried in order.
     pub hosts: Vec<String>,
-    /// Use STARTTLS when it is offered.
-    #[serde(default)]
-    pub starttls: bool,
+    /// How the way there is protected.
+    #[serde(default = "never")]
+    pub tls: Level,
+    /// The egress by which mail leaves for it; none: no particular one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<String>,
     /// Transactions over one connection.
     #[serde(default = "route_transactions_max")]
     pub transactions_max: usize,
     /// Connections at once.
     #[serde(default = "route_connections_max")]
     pub connections_max: usize,
+}
+
+/// Most routes lead to loopback.
+fn never() -> Level {
+    Level::Never
 }
 
 fn route_transactions_max() -> usize {
@@ -86,10 +131,17 @@ fn route_connections_max() -> usize {
 impl Default for Delivery {
     fn default() -> Self {
         Self {
+            deliver: Deliver::Smtp,
             paused: false,
             default_route: None,
             dns: Vec::new(),
             port: 25,
+            own_exchangers: Vec::new(),
+            egress: None,
+            egress_urgent: None,
+            egress_ordinary: None,
+            tls: Level::Opportunistic,
+            tls_authorities_file: "/etc/ssl/certs/ca-certificates.crt".into(),
             attempts_max: 500,
             site_connections_max: 20,
             retry_first: Duration::from_secs(300),
@@ -101,7 +153,10 @@ impl Default for Delivery {
             give_up_null_sender: Duration::from_secs(2 * 86_400),
             provider_rules_file: None,
             pinned: BTreeMap::new(),
+            tls_domains: BTreeMap::new(),
+            egress_lists: BTreeMap::new(),
             routes: BTreeMap::new(),
+            egresses: BTreeMap::new(),
         }
     }
 }
@@ -117,6 +172,29 @@ impl Delivery {
                 .map_err(|why| format!("{}: {why}", path.display()))?,
         };
         Rules::with(own)
+    }
+
+    /// How domains' mail is protected.
+    pub fn levels(&self) -> Result<Levels, String> {
+        let domain = |(domain, level): (&String, &Level)| {
+            let domain = Domain::parse(domain).map_err(|error| format!("{domain:?}: {error}"))?;
+            Ok((domain, *level))
+        };
+        let routes = self.routes.values().map(|route| &route.tls);
+        let mut all = self.tls_domains.values().chain([&self.tls]).chain(routes);
+        let verifying = match all.any(|level| *level == Level::Verify) {
+            true => Some(service::tls::verifying_client(&self.tls_authorities_file)?),
+            false => None,
+        };
+        Ok(Levels {
+            default: self.tls,
+            domains: self
+                .tls_domains
+                .iter()
+                .map(domain)
+                .collect::<Result<_, String>>()?,
+            verifying,
+        })
     }
 
     /// The `retry_*` keys.
@@ -142,6 +220,8 @@ impl Delivery {
     pub(super) fn check(&self, complaints: &mut Vec<Complaint>) {
         self.check_bounds(complaints);
         self.check_routes(complaints);
+        self.check_egresses(complaints);
+        self.check_tls(complaints);
         complaints.extend(self.retry().check("delivery"));
         if let Err(what) = self.rules() {
             complaints.push(Complaint {
@@ -167,6 +247,28 @@ impl Delivery {
                 why: "nothing would ever be delivered, or all be given up at once".into(),
                 remedy: "give more".into(),
             });
+        }
+    }
+
+    fn check_tls(&self, complaints: &mut Vec<Complaint>) {
+        if let Err(what) = self.levels() {
+            complaints.push(Complaint {
+                key: "delivery.tls_domains".into(),
+                what,
+                why: "mail would leave less protected than it should".into(),
+                remedy: "give domain names, and in tls_authorities_file the authorities in PEM"
+                    .into(),
+            });
+        }
+        for name in &self.own_exchangers {
+            if let Err(error) = Domain::parse(name) {
+                complaints.push(Complaint {
+                    key: "delivery.own_exchangers".into(),
+                    what: format!("{name:?}: {error}"),
+                    why: "it would match no mail exchanger".into(),
+                    remedy: "give host names".into(),
+                });
+            }
         }
     }
 
@@ -242,6 +344,15 @@ mod tests {
                 "provider_rules_file",
             ),
             ("[delivery.routes.x]\nhosts = []", "routes.x.hosts"),
+            ("own_exchangers = [\"a b\"]", "own_exchangers"),
+            (
+                "[delivery.tls_domains]\n\"a b\" = \"encrypt\"",
+                "tls_domains",
+            ),
+            (
+                "tls_authorities_file = \"/nonexistent/ca.pem\"\n[delivery.tls_domains]\n\"one.example\" = \"verify\"",
+                "tls_domains",
+            ),
         ];
         for (text, key) in table {
             let config: Config = toml::from_str(&format!("[delivery]\n{text}")).unwrap();

@@ -1,11 +1,14 @@
 //! The delivery engine's owner: renders copies, counts bounces of members, reports failures of other mail.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use delivery::{Attempted, Copy, Result as Attempt};
 use mail::{Address, Envelope, Reply};
 use spool::{Batch, Head, Lease};
 use tracing::{info, warn};
 
+use super::Leaving;
 use super::notify::{Failure, Notifier};
 use super::render;
 use crate::facts::{Facts, Template};
@@ -15,6 +18,8 @@ use crate::metrics::count;
 pub struct Deliverer {
     /// Reports failures; its directory counts bounces.
     pub notifier: Notifier,
+    /// Chooses egresses.
+    pub leaving: Leaving,
 }
 
 impl Deliverer {
@@ -101,6 +106,10 @@ pub fn copies(
 impl delivery::Owner for Deliverer {
     fn render(&self, head: &Head, batch: &Batch, body: &Bytes) -> Result<Vec<Copy>, Reply> {
         copies(self.notifier.hostname.as_str(), head, batch, body)
+    }
+
+    fn egress(&self, _: &Head, batch: &Batch) -> Option<Arc<str>> {
+        self.leaving.of(batch)
     }
 
     async fn conclude(

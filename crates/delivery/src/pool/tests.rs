@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use mail::{Address, Envelope, Ident, MailParameters, ReversePath};
 use smtp::Protocol;
-use smtp::client::Timeouts;
+use smtp::client::{Timeouts, TlsPolicy};
 use smtp::xforward::Xforward;
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::*;
 use crate::testing::peer::{Manner, Peer};
@@ -23,9 +24,20 @@ fn options() -> Options {
     }
 }
 
+fn reach(hosts: Hosts, transactions_max: usize) -> Reach {
+    Reach {
+        hosts,
+        options: options(),
+        egress: Egress::default(),
+        transactions_max,
+        connections_max: 10,
+        connects_per_second_max: None,
+    }
+}
+
 fn route(peers: &[&Peer], transactions_max: usize) -> Pool {
     let hosts = peers.iter().map(|peer| peer.address.to_string()).collect();
-    Pool::new(Hosts::Route(hosts), options(), transactions_max, 10)
+    Pool::new(reach(Hosts::Route(hosts), transactions_max))
 }
 
 fn copy() -> Copy {
@@ -140,12 +152,7 @@ async fn trouble_says_who_and_where() {
         assert_eq!(stopped.trouble.phase, phase);
         assert_eq!(stopped.remote.as_deref(), Some("127.0.0.1[127.0.0.1]"));
     }
-    let nobody = Pool::new(
-        Hosts::Route(vec!["nowhere.invalid:25".into()]),
-        options(),
-        1,
-        1,
-    );
+    let nobody = Pool::new(reach(Hosts::Route(vec!["nowhere.invalid:25".into()]), 1));
     let stopped = pass(&nobody).await.unwrap_err();
     assert_eq!(stopped.trouble.phase, Phase::Connect);
 }
@@ -220,8 +227,10 @@ async fn a_failed_handshake_is_no_reason_to_send_nothing_unless_tls_is_required(
     let name = ServerName::try_from("peer.example").unwrap();
     let with = |tls| {
         let hosts = vec![peer.address.to_string()];
-        let options = Options { tls, ..options() };
-        Pool::new(Hosts::Route(hosts), options, 1, 1)
+        Pool::new(Reach {
+            options: Options { tls, ..options() },
+            ..reach(Hosts::Route(hosts), 1)
+        })
     };
     passes(&with(TlsPolicy::Opportunistic(
         config.clone(),
@@ -243,7 +252,10 @@ async fn a_failed_handshake_is_no_reason_to_send_nothing_unless_tls_is_required(
 async fn connections_at_once_are_bounded() {
     let peer = Peer::start(Manner::Silent).await;
     let hosts = vec![peer.address.to_string()];
-    let pool = Arc::new(Pool::new(Hosts::Route(hosts), options(), 1, 2));
+    let pool = Arc::new(Pool::new(Reach {
+        connections_max: 2,
+        ..reach(Hosts::Route(hosts), 1)
+    }));
     let works: Vec<_> = (0..5)
         .map(|_| {
             let pool = pool.clone();
@@ -257,4 +269,87 @@ async fn connections_at_once_are_bounded() {
     assert_eq!(stopped.trouble.phase, Phase::Connect);
     assert_eq!(peer.connections(), 2);
     works.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn an_egress_leaves_from_its_address_under_its_name() {
+    let peer = Peer::start(Manner::Good).await;
+    let leaving = |source: &str, helo: Option<&str>| {
+        Pool::new(Reach {
+            egress: Egress {
+                source_v4: Some(source.parse().unwrap()),
+                helo: helo.map(Into::into),
+                ..Egress::default()
+            },
+            ..reach(Hosts::Route(vec![peer.address.to_string()]), 1)
+        })
+    };
+    passes(&leaving("127.0.0.2", Some("bulk.example"))).await;
+    passes(&leaving("127.0.0.3", None)).await;
+    assert_eq!(
+        peer.said("EHLO"),
+        ["EHLO bulk.example", "EHLO client.example"]
+    );
+    let from = peer.seen.lock().unwrap().from.clone();
+    let from: Vec<String> = from.iter().map(ToString::to_string).collect();
+    assert_eq!(from, ["127.0.0.2", "127.0.0.3"]);
+
+    // RFC 5737: an address that this host does not have.
+    let stopped = pass(&leaving("192.0.2.1", None)).await.unwrap_err();
+    let reply = crate::attempt::reply_of(&stopped.trouble);
+    assert_eq!(reply.enhanced.unwrap().to_string(), "4.3.5", "{reply}");
+    assert!(reply.text().contains("192.0.2.1"), "{reply}");
+
+    // One that has an IPv6 address alone does not leave from another one.
+    let six = Pool::new(Reach {
+        egress: Egress {
+            source_v6: Some("2001:db8::1".parse().unwrap()),
+            ..Egress::default()
+        },
+        ..reach(Hosts::Route(vec![peer.address.to_string()]), 1)
+    });
+    let stopped = pass(&six).await.unwrap_err();
+    let reply = crate::attempt::reply_of(&stopped.trouble);
+    assert_eq!(reply.enhanced.unwrap().to_string(), "4.4.1", "{reply}");
+    assert_eq!(peer.connections(), 2);
+}
+
+#[tokio::test]
+async fn an_address_that_is_silent_costs_a_second_and_not_its_time_out() {
+    // A host whose backlog is full answers no SYN.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let silent = socket.listen(1).unwrap();
+    let address = silent.local_addr().unwrap();
+    let brief = Duration::from_millis(200);
+    let mut held = Vec::new();
+    while let Ok(Ok(stream)) =
+        tokio::time::timeout(brief, tokio::net::TcpStream::connect(address)).await
+    {
+        held.push(stream);
+        assert!(held.len() < 100, "its backlog is never full");
+    }
+    let peer = Peer::start(Manner::Good).await;
+    let hosts = vec![address.to_string(), peer.address.to_string()];
+    let pool = Pool::new(reach(Hosts::Route(hosts), 1));
+    let began = Instant::now();
+    passes(&pool).await;
+    assert!(began.elapsed() < Timeouts::default().connect / 3);
+}
+
+#[tokio::test]
+async fn so_many_connects_a_second_and_no_more() {
+    let peer = Peer::start(Manner::Good).await;
+    let pool = Pool::new(Reach {
+        connects_per_second_max: Some(10.0),
+        ..reach(Hosts::Route(vec![peer.address.to_string()]), 1)
+    });
+    let began = Instant::now();
+    for _ in 0..4 {
+        passes(&pool).await;
+    }
+    assert!(
+        began.elapsed() >= Duration::from_millis(300),
+        "three waits of 100 ms"
+    );
 }

@@ -30,6 +30,8 @@ pub(crate) enum Manner {
 pub(crate) struct Seen {
     pub(crate) connections: usize,
     pub(crate) open: usize,
+    /// From where each of them came.
+    pub(crate) from: Vec<std::net::IpAddr>,
     /// Every command line.
     pub(crate) lines: Vec<String>,
     /// Messages that it took to their end.
@@ -62,12 +64,13 @@ impl Peer {
         let manner = Arc::new(Mutex::new(manner));
         let (theirs, how) = (seen.clone(), manner.clone());
         let task = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
+            while let Ok((stream, client)) = listener.accept().await {
                 let manner = how.lock().unwrap().clone();
                 {
                     let mut seen = theirs.lock().unwrap();
                     seen.connections += 1;
                     seen.open += 1;
+                    seen.from.push(client.ip());
                 }
                 let seen = theirs.clone();
                 tokio::spawn(async move {

@@ -17,7 +17,7 @@ use crate::engine::Owner;
 use crate::pool::Stopped;
 use crate::seat::{Ceiling, Key};
 use crate::site::Site;
-use crate::transport::Transport;
+use crate::transport::{Transport, Way};
 
 // === the world ===
 
@@ -110,7 +110,8 @@ impl Transport for World {
         }
     }
 
-    async fn pass(&self, key: &Key, copy: &Copy) -> Result<(Vec<Reply>, Box<str>), Stopped> {
+    async fn pass(&self, way: &Way, copy: &Copy) -> Result<(Vec<Reply>, Box<str>), Stopped> {
+        let key = &*way.key;
         self.tries.fetch_add(1, Ordering::Relaxed);
         let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
         self.most.fetch_max(now, Ordering::Relaxed);

@@ -65,6 +65,9 @@ fn engine(
         default_route: Some("relay".into()),
         exchangers: None,
         options: options(),
+        egresses: Default::default(),
+        tls: None,
+        sink: false,
         attempts_max: 50,
         site_connections_max: 20,
         schedule: Keys {

@@ -260,7 +260,7 @@ impl Trust {
     }
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let read = CertificateDer::pem_file_iter(path).map_err(|error| in_file(path, error))?;
     let read: Result<Vec<_>, _> = read.collect();
     let read = read.map_err(|error| in_file(path, error))?;

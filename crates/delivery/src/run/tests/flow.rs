@@ -190,3 +190,24 @@ async fn an_idle_engine_and_postponed_mail_cost_nothing() {
         "{claims} claims for {attempts} attempts"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_keeps_everything_whatever_it_is_told() {
+    let mut bench = Bench::new(World::kind(), Clerk::default(), 10);
+    let mut settings = bench.engine.settings();
+    settings.sink = true;
+    bench.engine = bench.engine.clone().with_settings(settings);
+    assert!(bench.engine.is_sink());
+    let bench = bench.start();
+    bench.spool.add(domain("a.example"), &["one@a.example"]);
+    bench.pause.send_replace(true);
+    bench.pause.send_replace(false);
+    bench.engine.nudge();
+    // Longer than anything waits for its host: it is neither sent nor given up.
+    bench.pass(DAY * 30).await;
+    assert_eq!(bench.world.tries.load(Ordering::Relaxed), 0);
+    assert!(bench.clerk.heard().is_empty());
+    assert_eq!(bench.spool.claims.load(Ordering::Relaxed), 0);
+    let left = bench.spool.left();
+    assert_eq!((left.len(), left[0].attempts), (1, 0));
+}

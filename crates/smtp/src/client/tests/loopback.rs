@@ -172,7 +172,7 @@ async fn the_source_address_is_ours_to_choose() {
             trouble,
             Trouble {
                 phase: Phase::Connect,
-                cause: Cause::Io(_)
+                cause: Cause::NoSource(..)
             }
         ),
         "{trouble}"

@@ -1,0 +1,176 @@
+//! Where mail leaves from: `[delivery.egresses.NAME]`, and which of them is chosen by class and by list.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use delivery::egress::Egresses;
+use mail::{Address, Domain};
+use serde::{Deserialize, Serialize};
+use service::program::Complaint;
+
+use super::Delivery;
+
+/// `[delivery.egresses.NAME]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Egress {
+    /// The address from which IPv4 hosts are reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_v4: Option<Ipv4Addr>,
+    /// The address from which IPv6 hosts are reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_v6: Option<Ipv6Addr>,
+    /// The name in EHLO; none: `hostname`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub helo: Option<String>,
+}
+
+impl Egress {
+    /// As the engine takes it.
+    pub fn as_engine(&self) -> delivery::egress::Egress {
+        delivery::egress::Egress {
+            source_v4: self.source_v4,
+            source_v6: self.source_v6,
+            helo: self.helo.as_deref().map(Into::into),
+        }
+    }
+}
+
+impl Delivery {
+    /// All egresses, as the engine takes them.
+    pub fn egresses(&self) -> Egresses {
+        let all = self.egresses.iter();
+        all.map(|(name, egress)| (Arc::from(name.as_str()), egress.as_engine()))
+            .collect()
+    }
+
+    /// The names under which mail exchangers mean this host.
+    pub fn own_exchangers(&self, hostname: &str) -> Vec<Domain> {
+        let helos = self.egresses.values().filter_map(|e| e.helo.as_deref());
+        let named = self.own_exchangers.iter().map(String::as_str);
+        let all = helos.chain(named).chain([hostname]);
+        all.filter_map(|name| Domain::parse(name).ok()).collect()
+    }
+
+    /// Each key that names an egress, and the name.
+    fn chosen(&self) -> Vec<(String, &String)> {
+        let classes = [
+            ("egress", &self.egress),
+            ("egress_urgent", &self.egress_urgent),
+            ("egress_ordinary", &self.egress_ordinary),
+        ];
+        let classes = classes
+            .into_iter()
+            .filter_map(|(key, name)| Some((format!("delivery.{key}"), name.as_ref()?)));
+        let lists = self.egress_lists.values();
+        let lists = lists.map(|name| ("delivery.egress_lists".to_owned(), name));
+        let routes = self.routes.iter().filter_map(|(route, settings)| {
+            let key = format!("delivery.routes.{route}.egress");
+            Some((key, settings.egress.as_ref()?))
+        });
+        classes.chain(lists).chain(routes).collect()
+    }
+
+    /// Adds what is wrong with them.
+    pub(super) fn check_egresses(&self, complaints: &mut Vec<Complaint>) {
+        let mut say = |key: String, what: String, why: &str, remedy: String| {
+            complaints.push(Complaint {
+                key,
+                what,
+                why: why.into(),
+                remedy,
+            });
+        };
+        for (key, name) in self.chosen() {
+            if !self.egresses.contains_key(name) {
+                let remedy = format!("add [delivery.egresses.{name}]");
+                say(
+                    key,
+                    format!("no egress {name:?}"),
+                    "its mail would wait",
+                    remedy,
+                );
+            }
+        }
+        for list in self.egress_lists.keys() {
+            if let Err(error) = Address::parse(list) {
+                say(
+                    "delivery.egress_lists".into(),
+                    format!("{list:?}: {error}"),
+                    "it would match no list",
+                    "give a list's address".into(),
+                );
+            }
+        }
+        for (name, egress) in &self.egresses {
+            let helo = egress.helo.iter();
+            for (text, error) in helo.filter_map(|t| Some((t, Domain::parse(t).err()?))) {
+                say(
+                    format!("delivery.egresses.{name}.helo"),
+                    format!("{text:?}: {error}"),
+                    "hosts would refuse the greeting",
+                    "give the name to which the source addresses resolve".into(),
+                );
+            }
+            for (source, error) in egress.as_engine().missing() {
+                let family = if source.is_ipv4() { "v4" } else { "v6" };
+                say(
+                    format!("delivery.egresses.{name}.source_{family}"),
+                    format!("this host has no address {source}: {error}"),
+                    "no mail could leave from it",
+                    "add the address to an interface, or name one that `ip address` shows".into(),
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use service::program::Configuration;
+
+    use super::super::Config;
+
+    #[test]
+    fn complains() {
+        let named = "[delivery.egresses.bulk]\nsource_v4 = \"127.0.0.1\"\nhelo = \"bulk.example\"";
+        let table = [
+            ("[delivery]\negress = \"x\"", "egress"),
+            ("[delivery]\negress_urgent = \"x\"", "egress_urgent"),
+            ("[delivery]\negress_ordinary = \"x\"", "egress_ordinary"),
+            (
+                "[delivery.egress_lists]\n\"dev@lists.example\" = \"x\"",
+                "egress_lists",
+            ),
+            (
+                "[delivery.egress_lists]\n\"dev\" = \"bulk\"",
+                "egress_lists",
+            ),
+            (
+                "[delivery.routes.r]\nhosts = [\"127.0.0.1:25\"]\negress = \"x\"",
+                "routes.r.egress",
+            ),
+            ("[delivery.egresses.e]\nhelo = \"a b\"", "egresses.e.helo"),
+            // RFC 5737 and RFC 3849: nobody's.
+            (
+                "[delivery.egresses.e]\nsource_v4 = \"192.0.2.1\"",
+                "egresses.e.source_v4",
+            ),
+            (
+                "[delivery.egresses.e]\nsource_v6 = \"2001:db8::1\"",
+                "egresses.e.source_v6",
+            ),
+        ];
+        for (text, key) in table {
+            let config: Config = toml::from_str(&format!("{text}\n{named}")).unwrap();
+            let keys: Vec<String> = config.check().into_iter().map(|c| c.key).collect();
+            assert_eq!(keys, [format!("delivery.{key}")], "{text}");
+        }
+        let right = "[delivery]\negress = \"bulk\"\n[delivery.egress_lists]\n\"dev@lists.example\" = \"bulk\"\n";
+        let config: Config = toml::from_str(&format!("{right}{named}")).unwrap();
+        assert!(config.check().is_empty(), "{:?}", config.check());
+        let own = config.delivery.own_exchangers("list-1.example");
+        let own: Vec<&str> = own.iter().map(mail::Domain::as_str).collect();
+        assert_eq!(own, ["bulk.example", "list-1.example"]);
+    }
+}
