@@ -141,6 +141,12 @@ pub struct Spool {
     pub free_bytes_min: u64,
     /// Free inodes below which mail is answered 452.
     pub free_inodes_min: u64,
+    /// Bytes of messages that may wait for the disk.
+    #[serde(with = "bytes")]
+    pub waiting_bytes_max: u64,
+    /// How long one may.
+    #[serde(with = "duration")]
+    pub waiting_max: Duration,
     /// One segment of the journal.
     #[serde(with = "bytes")]
     pub segment_bytes: u64,
@@ -236,6 +242,8 @@ impl Default for Spool {
         Self {
             free_bytes_min: 1 << 30,
             free_inodes_min: 1000,
+            waiting_bytes_max: 256 << 20,
+            waiting_max: Duration::from_secs(3),
             segment_bytes: 64 << 20,
             ident_memory: Duration::from_secs(60 * 86_400),
         }

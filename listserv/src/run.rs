@@ -93,6 +93,7 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
     if engine.is_sink() {
         daemon.readiness.set("delivery", Err(SINK.into()));
     }
+    delivery::vitals::register(&daemon.metrics, stores.spool.clone());
     look(&stores, &daemon.readiness).await;
     let lmtp = Listener::bind(config.lmtp.listen).await?;
     let published = service::control::serve(
@@ -231,6 +232,8 @@ async fn open(config: &Config) -> Result<Stores, StartError> {
             segment_bytes: config.spool.segment_bytes,
             free_bytes_min: config.spool.free_bytes_min,
             free_inodes_min: config.spool.free_inodes_min,
+            waiting_bytes_max: config.spool.waiting_bytes_max,
+            waiting_max: config.spool.waiting_max,
             ident_memory: config.spool.ident_memory,
             message_bytes_max: config.lmtp.message_bytes_max,
             ..Options::new(config.spool_folder())
@@ -325,6 +328,7 @@ fn add_control(daemon: &Daemon<Config>, desk: Desk, secrets: watch::Sender<Secre
             "paused": *pause.borrow(),
             "deliver": if engine.is_sink() { "sink" } else { "smtp" },
             "spool": spool.unhealthy(),
+            "vitals": delivery::vitals::json(&spool.vitals()),
             "sites": engine.sites().iter().take(SITES_IN_STATUS).collect::<Vec<_>>(),
         })
     });

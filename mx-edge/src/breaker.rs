@@ -37,6 +37,11 @@ impl Breaker {
         }
     }
 
+    /// Whether a message that came now would not be admitted; asking is no probe.
+    pub fn refuses(&self, now: Instant) -> bool {
+        self.next_probe.is_some_and(|next| now < next)
+    }
+
     /// The inside answered, whatever it said. Returns whether this opened the breaker.
     pub fn answered(&mut self) -> bool {
         self.failures = 0;
@@ -77,6 +82,7 @@ mod tests {
         assert!(breaker.failed(at(1)), "three in a row");
         assert!(!breaker.failed(at(1)), "told once");
         assert!(breaker.is_shut());
+        assert!(breaker.refuses(at(5)) && !breaker.refuses(at(6)));
         assert!(!breaker.admits(at(5)));
         assert!(breaker.admits(at(6)), "the probe");
         assert!(!breaker.admits(at(6)), "one probe an interval");

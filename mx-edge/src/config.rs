@@ -255,6 +255,12 @@ pub struct Spool {
     pub free_bytes_min: u64,
     /// Free inodes below which nothing is spooled.
     pub free_inodes_min: u64,
+    /// Bytes of messages that may wait for the disk.
+    #[serde(with = "bytes")]
+    pub waiting_bytes_max: u64,
+    /// How long one may.
+    #[serde(with = "duration")]
+    pub waiting_max: Duration,
     /// For making one message durable.
     #[serde(with = "duration")]
     pub deadline: Duration,

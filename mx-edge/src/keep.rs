@@ -48,9 +48,9 @@ impl Keeper {
         }
     }
 
-    /// Whether the spool takes anything at all.
-    pub fn is_healthy(&self) -> bool {
-        self.spool.unhealthy().is_none()
+    /// Why the spool would not take a message now, if it is known.
+    pub fn refuses(&self) -> Option<Reason> {
+        self.spool.refuses().map(|error| reason(&error))
     }
 
     /// Returns when the message is on stable storage. After the deadline the answer is no, although it may still be stored: then
@@ -67,10 +67,7 @@ impl Keeper {
             Ok(Ok(Ok(_))) => Ok(()),
             Ok(Ok(Err(error))) => {
                 error!(event = "not_spooled", %error);
-                Err(match error {
-                    spool::Error::Full(_) => Reason::SpoolFull,
-                    _ => Reason::SpoolFailed,
-                })
+                Err(reason(&error))
             }
             Ok(Err(panicked)) => {
                 error!(event = "not_spooled", error = %panicked);
@@ -81,9 +78,17 @@ impl Keeper {
                     event = "not_spooled",
                     error = "not durable within spool.deadline"
                 );
-                Err(Reason::SpoolSlow)
+                Err(Reason::SpoolLate)
             }
         }
+    }
+}
+
+fn reason(error: &spool::Error) -> Reason {
+    match error {
+        spool::Error::Full(_) => Reason::SpoolFull,
+        spool::Error::Slow(_) => Reason::SpoolSlow,
+        _ => Reason::SpoolFailed,
     }
 }
 

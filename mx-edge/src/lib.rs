@@ -133,6 +133,7 @@ pub async fn start(
     });
     let (paused, pause) = tokio::sync::watch::channel(false);
     let owner = Arc::new(Forward::new(&edge, &spool));
+    delivery::vitals::register(&daemon.metrics, Arc::clone(&spool));
     let engine = next_hop.engine(&config, Arc::clone(&spool), owner, pause, &daemon.metrics);
     let controls = Controls {
         edge,
@@ -161,7 +162,7 @@ async fn serve(
         ..
     } = daemon;
     readiness.set("recipients", edge.recipients.loaded());
-    let status = Status::new(edge, engine);
+    let status = Status::new(edge, engine, &controls.spool);
     let shown = status.clone();
     control.status(move || shown.json());
     let files = delivery::safekeeping::routes(controls.spool.clone());

@@ -30,8 +30,10 @@ pub enum Reason {
     SpoolFull,
     /// The next hop did not take the message and the spool cannot keep it.
     SpoolFailed,
-    /// The next hop did not take the message and the spool took too long.
+    /// The next hop did not take the message and the spool's disk does not keep up.
     SpoolSlow,
+    /// The next hop did not take the message and the spool took longer than its deadline.
+    SpoolLate,
     /// The client left before the message was taken.
     ClientGone,
 }
@@ -45,7 +47,7 @@ struct Entry {
 
 impl Reason {
     /// All of them, for metrics that start at zero.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::UnknownRecipient,
         Self::RelayDenied,
         Self::DirectoryNotLoaded,
@@ -59,6 +61,7 @@ impl Reason {
         Self::SpoolFull,
         Self::SpoolFailed,
         Self::SpoolSlow,
+        Self::SpoolLate,
         Self::ClientGone,
     ];
 
@@ -77,7 +80,8 @@ impl Reason {
             Self::Loop => ("loop", 554, (5, 4, 6), "too many hops, this message is in a loop"),
             Self::SpoolFull => ("spool_full", 452, (4, 3, 1), "no room for this message now, try again later"),
             Self::SpoolFailed => ("spool_failed", 451, (4, 3, 0), "this message cannot be kept now, try again later"),
-            Self::SpoolSlow => ("spool_slow", 451, (4, 3, 0), "this message could not be kept in time, try again later"),
+            Self::SpoolSlow => ("spool_slow", 451, (4, 3, 2), "too much waits to be kept at present, try again later"),
+            Self::SpoolLate => ("spool_late", 451, (4, 3, 0), "this message could not be kept in time, try again later"),
             Self::ClientGone => ("client_gone", 451, (4, 4, 2), "you left before the message was taken"),
         };
         Entry { label, code, enhanced, text }

@@ -259,6 +259,12 @@ impl Handler for Session {
         if self.edge.is_draining() {
             return Err(self.refusal(Reason::Draining, facts));
         }
+        // Neither way in is open: better said before the message is sent.
+        if let Some(reason) = self.edge.keeper.refuses()
+            && self.edge.through.is_shut()
+        {
+            return Err(self.refusal(reason, facts));
+        }
         self.transaction = Transaction {
             null_sender: *reverse_path == ReversePath::Null,
             ..Transaction::default()

@@ -71,7 +71,7 @@ impl Take<'_> {
     ) -> Reply {
         let named = self.name(envelope, message, spf);
         let copy = self.copy(&named);
-        let insist = !self.edge.keeper.is_healthy();
+        let insist = self.edge.keeper.refuses().is_some();
         let (reply, way) = match self.edge.through.pass(&copy, insist).await {
             Tried::Answered(replies, remote) => {
                 self.answered(&named, &replies, &remote, presence).await

@@ -98,6 +98,11 @@ impl Through {
         }
     }
 
+    /// Whether a message that came now would not be tried because the inside does not answer.
+    pub fn is_shut(&self) -> bool {
+        self.breaker().refuses(Instant::now())
+    }
+
     /// Resolves when the inside has answered again after the breaker was shut: what is spooled need not wait any longer.
     pub async fn reopened(&self) {
         self.reopened.notified().await;

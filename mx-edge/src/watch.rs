@@ -7,7 +7,7 @@ use delivery::Engine;
 use mail::Timestamp;
 use serde_json::{Value, json};
 use service::shutdown::Shutdown;
-use spool::Tally;
+use spool::{Spool, Tally};
 
 use crate::forward::held;
 use crate::receive::Edge;
@@ -21,15 +21,17 @@ const INTERVAL: Duration = Duration::from_millis(500);
 pub struct Status {
     edge: Arc<Edge>,
     engine: Engine,
+    spool: Arc<dyn Spool>,
     tally: Arc<Mutex<Vec<Value>>>,
 }
 
 impl Status {
     /// Nothing tallied yet.
-    pub fn new(edge: &Arc<Edge>, engine: &Engine) -> Self {
+    pub fn new(edge: &Arc<Edge>, engine: &Engine, spool: &Arc<dyn Spool>) -> Self {
         Self {
             edge: Arc::clone(edge),
             engine: engine.clone(),
+            spool: Arc::clone(spool),
             tally: Arc::default(),
         }
     }
@@ -45,6 +47,7 @@ impl Status {
             "sources": sources,
             "sites": *self.engine.sites(),
             "spool": *self.tally.lock().expect("no holder panics"),
+            "vitals": delivery::vitals::json(&self.spool.vitals()),
         })
     }
 }

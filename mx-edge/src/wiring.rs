@@ -110,6 +110,8 @@ pub async fn open_spool(config: &Config) -> Result<Arc<dyn Spool>, StartError> {
         segment_bytes: config.spool.segment_bytes,
         free_bytes_min: config.spool.free_bytes_min,
         free_inodes_min: config.spool.free_inodes_min,
+        waiting_bytes_max: config.spool.waiting_bytes_max,
+        waiting_max: config.spool.waiting_max,
         ident_memory: IDENT_MEMORY,
         message_bytes_max: SPOOL_MESSAGE_BYTES_MAX,
         ..spool::embedded::Options::new(config.spool_folder())

@@ -32,6 +32,7 @@ pub mod site;
 mod testing;
 pub mod tls;
 mod transport;
+pub mod vitals;
 mod wanted;
 mod work;
 

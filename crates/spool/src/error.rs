@@ -12,6 +12,9 @@ pub enum Error {
     /// No room: watermarks of bytes or inodes. 452 4.3.1.
     #[error("spool full: {0}")]
     Full(String),
+    /// The disk does not keep up: more waits for it than may. 451 4.3.2.
+    #[error("spool slow: {0}")]
+    Slow(String),
     /// A write or a sync failed; nothing more is acknowledged until an operator has looked and restarted. 451 4.3.0.
     #[error("spool poisoned: {0}")]
     Poisoned(Arc<str>),

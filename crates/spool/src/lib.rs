@@ -82,7 +82,14 @@ pub trait Spool: Send + Sync + 'static {
     /// How it is.
     fn vitals(&self) -> Vitals;
 
-    /// Why nothing is accepted any more, or soon will not be; cheap, for readiness. Only a poisoned spool refuses claims too.
+    /// What [`Self::accept`] would answer now instead of accepting, as far as that is known without asking the disk: a refusal
+    /// before the message is sent is cheaper than one after it.
+    fn refuses(&self) -> Option<Error> {
+        None
+    }
+
+    /// Why nothing is accepted any more, or not all, or soon will not be; cheap, for readiness. Only a poisoned spool refuses
+    /// claims too.
     fn unhealthy(&self) -> Option<String>;
 
     /// What this engine promises.

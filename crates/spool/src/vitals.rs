@@ -21,4 +21,10 @@ pub struct Vitals {
     pub index_behind: u64,
     /// Bodies and batches set aside as corrupt since the start.
     pub set_aside: u64,
+    /// A write or a sync failed: nothing is accepted until a restart.
+    pub poisoned: bool,
+    /// There is less room than is wanted: nothing is accepted until there is more.
+    pub full: bool,
+    /// The disk does not keep up: not all is accepted.
+    pub slow: bool,
 }

@@ -118,6 +118,10 @@ impl Config {
             ("lmtp.recipients_max", self.lmtp.recipients_max),
             ("lists.expansions_max", self.lists.expansions_max),
             ("lists.hops_max", self.lists.hops_max),
+            (
+                "spool.waiting_max",
+                self.spool.waiting_max.as_millis() as usize,
+            ),
         ];
         for (key, _) in bounds.iter().filter(|(_, value)| *value == 0) {
             complaints.push(Complaint {

@@ -371,6 +371,9 @@ fn accepted(id: &str) -> Reply {
 fn refusal(error: &spool::Error) -> Reply {
     match error {
         spool::Error::Full(_) => Reply::new(452, (4, 3, 1), "spool full"),
+        spool::Error::Slow(_) => {
+            Reply::new(451, (4, 3, 2), "too much waits for the disk at present")
+        }
         spool::Error::TooLarge(_) => Reply::new(552, (5, 3, 4), "message too large"),
         _ => Reply::new(451, (4, 3, 0), "the message could not be stored"),
     }
@@ -393,8 +396,12 @@ impl Handler for Receiver {
                 "mail is taken from scanners and edges of this site alone",
             ));
         }
-        match self.spool.unhealthy() {
-            Some(_) => Err(Reply::new(451, (4, 3, 0), "the spool takes no mail now")),
+        match self.spool.refuses() {
+            Some(error) => {
+                let reply = refusal(&error);
+                count(&self.metrics.refused, &reply.code.to_string());
+                Err(reply)
+            }
             None => Ok(()),
         }
     }

@@ -186,6 +186,7 @@ impl Config {
         for (key, value) in [
             ("through.budget", self.through.budget),
             ("spool.deadline", self.spool.deadline),
+            ("spool.waiting_max", self.spool.waiting_max),
             ("forward.probe_interval", self.forward.probe_interval),
             (
                 "recipients.reload_interval",

@@ -138,6 +138,8 @@ impl Default for Spool {
             segment_bytes: 64 * MIB,
             free_bytes_min: 1024 * MIB,
             free_inodes_min: 1000,
+            waiting_bytes_max: 256 * MIB,
+            waiting_max: seconds(3),
             deadline: seconds(60),
         }
     }

@@ -12,6 +12,8 @@ pub enum Fault {
     None,
     /// No room.
     Full,
+    /// The disk does not keep up.
+    Slow,
     /// A sync has failed.
     Poisoned,
     /// Nothing ever becomes durable.
@@ -46,6 +48,7 @@ impl Spool for Faulty {
         match self.fault() {
             Fault::None => self.inner.accept(message, ident).await,
             Fault::Full => Err(Error::Full("no room".into())),
+            Fault::Slow => Err(Error::Slow("2 s a sync".into())),
             Fault::Poisoned => Err(Error::Poisoned("sync failed".into())),
             Fault::Stuck => std::future::pending().await,
         }
@@ -94,6 +97,15 @@ impl Spool for Faulty {
 
     fn vitals(&self) -> Vitals {
         self.inner.vitals()
+    }
+
+    fn refuses(&self) -> Option<Error> {
+        match self.fault() {
+            Fault::None | Fault::Stuck => self.inner.refuses(),
+            Fault::Full => Some(Error::Full("no room".into())),
+            Fault::Slow => Some(Error::Slow("2 s a sync".into())),
+            Fault::Poisoned => Some(Error::Poisoned("sync failed".into())),
+        }
     }
 
     fn unhealthy(&self) -> Option<String> {

@@ -258,6 +258,7 @@ async fn check_fault(fault: Fault, down: &str) {
 #[tokio::test]
 async fn a_spool_that_cannot_keep_lies_to_nobody() {
     check_fault(Fault::Full, "452 4.3.1").await;
+    check_fault(Fault::Slow, "451 4.3.2").await;
     check_fault(Fault::Poisoned, "451 4.3.0").await;
     check_fault(Fault::Stuck, "451 4.3.0").await;
 }

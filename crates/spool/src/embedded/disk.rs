@@ -83,6 +83,14 @@ pub fn read_at(file: &dyn File, offset: u64, length: usize) -> io::Result<Vec<u8
     Ok(bytes)
 }
 
+/// Whether an error says that there is no room; a quota is no room either.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
 /// Writes a small new file, durable with its name.
 pub fn write_file(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let file = disk.open(path)?;

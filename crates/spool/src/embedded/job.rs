@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::entry::{Entry, MessagePlace};
 use super::record::IdentKey;
+use super::syncs::Ticket;
 use crate::{Accepted, Batch, BatchId, Error, Head};
 
 /// Where an answer goes.
@@ -41,6 +42,8 @@ pub struct AcceptJob {
     pub idents: Vec<IdentKey>,
     /// The answer.
     pub answer: Answer<Accepted>,
+    /// Its place among what waits.
+    pub ticket: Ticket,
 }
 
 impl AcceptJob {

@@ -90,9 +90,9 @@ impl Journal {
         let taken = self
             .segments
             .take(generation, length.max(self.segment_bytes));
-        let (file, size) = taken.map_err(|error| match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => AppendError::NoRoom(error),
-            _ => AppendError::Broken(error),
+        let (file, size) = taken.map_err(|error| match disk::is_full(&error) {
+            true => AppendError::NoRoom(error),
+            false => AppendError::Broken(error),
         })?;
         self.end.generation = generation;
         self.end.offset = 0;

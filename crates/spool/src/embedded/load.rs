@@ -4,6 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use mail::MessageId;
@@ -112,6 +113,7 @@ fn set_aside(shared: &Shared, place: &MessagePlace, bytes: &[u8]) -> Error {
             describe(shared, place).as_bytes(),
         )
     });
+    shared.set_aside.fetch_add(1, Ordering::Relaxed);
     tracing::error!(
         event = "body_corrupt",
         message = %place.id,

@@ -28,12 +28,14 @@ mod record;
 mod record_tests;
 mod recover;
 mod replay;
+mod room;
 mod segment;
 mod settling;
 mod shared;
 mod staged;
 mod state;
 mod sweeper;
+mod syncs;
 mod writer;
 
 use std::path::PathBuf;
@@ -64,6 +66,11 @@ pub struct Options {
     pub free_bytes_min: u64,
     /// Below so many free inodes likewise [1000].
     pub free_inodes_min: u64,
+    /// When so many bytes of messages wait to be made durable, `accept` answers [`Error::Slow`] [256 MiB]; a single one may be
+    /// larger.
+    pub waiting_bytes_max: u64,
+    /// When one has waited so long likewise [3 s].
+    pub waiting_max: Duration,
     /// How long idents are remembered [60 days]; an edge keeps mail without limit, so this is also how long it may try.
     pub ident_memory: Duration,
     /// Largest message, bytes [128 MiB].
@@ -86,6 +93,8 @@ impl Options {
             segment_bytes: 64 << 20,
             free_bytes_min: 1 << 30,
             free_inodes_min: 1000,
+            waiting_bytes_max: 256 << 20,
+            waiting_max: Duration::from_secs(3),
             ident_memory: Duration::from_secs(60 * 24 * 3600),
             message_bytes_max: 128 << 20,
             window_max: 4096,
@@ -144,6 +153,7 @@ impl Embedded {
             )?,
             _lock: recovered.lock,
         };
+        shared.look();
         shared.wake_sweeper();
         Ok(Self {
             prepare: recovered.prepare,
@@ -176,6 +186,9 @@ impl Embedded {
 impl Spool for Embedded {
     async fn accept(&self, message: NewMessage, ident: Option<&str>) -> Result<Accepted, Error> {
         self.shared.check_open()?;
+        if let Some(refusal) = self.shared.refusal() {
+            return Err(refusal);
+        }
         let (answer, answered) = oneshot::channel();
         let job = self.prepare.accept(&self.shared, message, ident, answer)?;
         self.submit(Job::Accept(job), answered).await
@@ -227,7 +240,11 @@ impl Spool for Embedded {
     }
 
     fn vitals(&self) -> Vitals {
-        Vitals::default()
+        self.shared.vitals()
+    }
+
+    fn refuses(&self) -> Option<Error> {
+        self.shared.refuses()
     }
 
     fn unhealthy(&self) -> Option<String> {

@@ -60,6 +60,7 @@ impl Prepare {
         let body_bytes = message.body.iter().map(|part| part.len() as u64).sum();
         within(body_bytes, shared.options.message_bytes_max, "a message")?;
         within(message.facts.len() as u64, FACTS_BYTES_MAX as u64, "facts")?;
+        let ticket = shared.syncs.admit(body_bytes)?;
         let now = shared.now();
         let id = self.message_id(now);
         let mut batches = Vec::with_capacity(message.batches.len());
@@ -98,6 +99,7 @@ impl Prepare {
             batches,
             idents,
             answer,
+            ticket,
         })
     }
 }

@@ -92,6 +92,12 @@ impl Segments {
         self.table().live.contains_key(&generation)
     }
 
+    /// Bytes of all, also of those that wait to be used again.
+    pub fn bytes(&self) -> u64 {
+        let table = self.table();
+        table.live.values().sum::<u64>() + table.free.len() as u64 * self.segment_bytes
+    }
+
     /// How many wait to be used again.
     pub fn free(&self) -> usize {
         self.table().free.len()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use mail::Timestamp;
@@ -14,9 +14,11 @@ use super::change::Changes;
 use super::disk::Disk;
 use super::index::{self, Usage};
 use super::job::{Job, Queue};
+use super::room::Room;
 use super::segment::Segments;
 use super::state::State;
-use crate::Error;
+use super::syncs::{Limits, Syncs};
+use crate::{Error, Vitals};
 
 /// Idle connections for reading that are kept.
 const READERS_MAX: usize = 8;
@@ -59,10 +61,15 @@ pub struct Shared {
     pub sweeping: Mutex<()>,
     /// Something was accepted, settled, or read.
     pub news: Notify,
+    /// What waits for the disk.
+    pub syncs: Arc<Syncs>,
+    /// The room on the disk.
+    pub room: Room,
+    /// How many bodies and batches were set aside since the start.
+    pub set_aside: AtomicU64,
     state: Mutex<State>,
     poisoned: OnceLock<Arc<str>>,
     index_trouble: Mutex<Option<String>>,
-    full: AtomicBool,
     abandoned: AtomicBool,
     closed: AtomicBool,
     readers: Mutex<Vec<Connection>>,
@@ -96,6 +103,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Shared {
     /// From its parts.
     pub fn new(parts: Parts) -> Self {
+        let limits = Limits {
+            bytes: parts.options.waiting_bytes_max,
+            time: parts.options.waiting_max,
+        };
         Self {
             options: parts.options,
             disk: parts.disk,
@@ -109,10 +120,12 @@ impl Shared {
             usage: Mutex::new(parts.usage),
             sweeping: Mutex::new(()),
             news: Notify::new(),
+            syncs: Arc::new(Syncs::new(limits)),
+            room: Room::default(),
+            set_aside: AtomicU64::new(0),
             state: Mutex::new(parts.state),
             poisoned: OnceLock::new(),
             index_trouble: Mutex::new(None),
-            full: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             readers: Mutex::new(Vec::new()),
@@ -136,41 +149,40 @@ impl Shared {
         self.now().0.saturating_sub(memory)
     }
 
-    /// Whether there is no room, with one line per crossing.
+    /// Looks at the room; whether a message must be refused.
     pub fn full(&self) -> Option<Error> {
-        let options = &self.options;
-        let (low, why) = match self.disk.free(&options.path) {
-            // Room must come back by a little more than it was short of, lest the answer flutters.
-            Ok(free) => {
-                let factor = |min: u64| match self.full.load(Ordering::Relaxed) {
-                    true => min.saturating_add(min / 16),
-                    false => min,
-                };
-                let bytes_min = factor(options.free_bytes_min);
-                let inodes_min = factor(options.free_inodes_min);
-                let low = free.bytes < bytes_min || free.inodes < inodes_min;
-                let why = format!(
-                    "{} bytes and {} inodes are free at {}, at least {bytes_min} and {inodes_min} are wanted",
-                    free.bytes,
-                    free.inodes,
-                    options.path.display()
-                );
-                (low, why)
-            }
-            Err(error) => (true, format!("free room cannot be read: {error}")),
-        };
-        if self.full.swap(low, Ordering::Relaxed) != low {
-            match low {
-                true => tracing::error!(event = "spool_full", why),
-                false => tracing::info!(event = "spool_has_room", why),
-            }
+        let full = self.room.look(self.disk.as_ref(), &self.options);
+        full.or_else(|| self.index_refuses())
+    }
+
+    /// Looks at all that is only seen by asking the disk.
+    pub fn look(&self) {
+        let index = ["sqlite", "sqlite-wal", "sqlite-shm"].map(|suffix| {
+            let file = self.index_path.with_extension(suffix);
+            std::fs::metadata(file).map_or(0, |file| file.len())
+        });
+        self.room
+            .uses(self.segments.bytes() + index.iter().sum::<u64>());
+        self.room.look(self.disk.as_ref(), &self.options);
+    }
+
+    /// How it is.
+    pub fn vitals(&self) -> Vitals {
+        let (free, used) = self.room.last();
+        let syncs = self.syncs.measured();
+        Vitals {
+            bytes_free: free.map(|free| free.bytes),
+            inodes_free: free.map(|free| free.inodes),
+            bytes_used: used,
+            sync: syncs.average,
+            sync_worst: syncs.worst,
+            waiting_bytes: syncs.waiting_bytes,
+            index_behind: self.state().unindexed() as u64,
+            set_aside: self.set_aside.load(Ordering::Relaxed),
+            poisoned: self.poisoned.get().is_some(),
+            full: self.room.full().is_some(),
+            slow: syncs.slow,
         }
-        if low {
-            return Some(Error::Full(why));
-        }
-        let trouble = self.index_trouble()?;
-        let behind = self.state().unindexed() > options.unindexed_max;
-        behind.then(|| Error::Full(format!("the index is too far behind: {trouble}")))
     }
 
     // === Reasons to refuse ===
@@ -209,6 +221,23 @@ impl Shared {
         *current = trouble;
     }
 
+    /// What keeps in memory has a limit; an index that is only slow makes the writer wait.
+    fn index_refuses(&self) -> Option<Error> {
+        let trouble = self.index_trouble()?;
+        let behind = self.state().unindexed() > self.options.unindexed_max;
+        behind.then(|| Error::Full(format!("the index is too far behind: {trouble}")))
+    }
+
+    /// What a message would be told now.
+    pub fn refuses(&self) -> Option<Error> {
+        self.check_open()
+            .err()
+            .or_else(|| self.refusal())
+            .or_else(|| self.room.full())
+            .or_else(|| self.index_refuses())
+            .or_else(|| self.syncs.refuses())
+    }
+
     /// Why the spool is not healthy.
     pub fn unhealthy(&self) -> Option<String> {
         if let Some(Error::Poisoned(reason)) = self.refusal() {
@@ -217,11 +246,10 @@ impl Shared {
         if let Some(trouble) = self.index_trouble() {
             return Some(format!("index: {trouble}"));
         }
-        self.full
-            .load(Ordering::Relaxed)
-            .then(|| self.full())
-            .flatten()
-            .map(|full| full.to_string())
+        if let Some(full) = self.room.full() {
+            return Some(full.to_string());
+        }
+        self.syncs.slow().map(|why| format!("slow: {why}"))
     }
 
     /// An error of the index.

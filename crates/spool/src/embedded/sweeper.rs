@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::carry;
+use super::disk;
 use super::entry::Position;
 use super::index::Usage;
 use super::lookup;
@@ -36,9 +37,7 @@ pub fn run(shared: &Arc<Shared>, connection: Connection) {
     };
     while !shared.sweeps.wait(EVERY) {
         shared.sweeps.take_now(|()| true);
-        if let Err(error) = shared.segments.prepare() {
-            tracing::warn!(event = "segment_not_prepared", %error);
-        }
+        sweeper.prepare();
         // As long as it finds something, others may wait for that room.
         while !shared.sweeps.is_closed() && sweeper.round() {
             std::thread::sleep(REST);
@@ -57,8 +56,22 @@ struct Sweeper {
 }
 
 impl Sweeper {
+    /// Keeps a free segment ready: where none can be made the room ends, which is told while there still is some.
+    fn prepare(&self) {
+        let made = self.shared.segments.prepare();
+        if let Err(error) = &made {
+            tracing::warn!(event = "segment_not_prepared", %error);
+        }
+        let no_room = made.err().filter(disk::is_full);
+        self.shared.room.segment(match no_room {
+            Some(error) => Err(format!("no room for a new segment: {error}")),
+            None => Ok(()),
+        });
+    }
+
     /// One round; whether another may find more.
     fn round(&mut self) -> bool {
+        self.shared.look();
         self.checkpoint();
         self.forget();
         let released = self.release();
@@ -170,7 +183,9 @@ impl Sweeper {
 
     /// Carries the segment forward of which least is needed.
     fn carry(&mut self) -> bool {
-        if self.shared.refusal().is_some() {
+        // A disk that does not keep up has better things to do, unless it is room that is missing.
+        let slow = self.shared.syncs.slow().is_some() && self.shared.room.full().is_none();
+        if slow || self.shared.refusal().is_some() {
             return false;
         }
         self.resting

@@ -152,7 +152,10 @@ impl Writer {
             return;
         }
         let now = self.shared.now();
-        match self.journal.append(draft, now) {
+        self.shared.syncs.begin();
+        let appended = self.journal.append(draft, now);
+        self.shared.syncs.end();
+        match appended {
             Ok((start, begun)) => {
                 let written = Written {
                     start,
@@ -165,10 +168,9 @@ impl Writer {
                 }
             }
             Err(AppendError::NoRoom(error)) => {
-                self.fail(
-                    staged,
-                    &Error::Full(format!("no room for a new segment: {error}")),
-                );
+                let why = format!("no room for a new segment: {error}");
+                self.shared.room.segment(Err(why.clone()));
+                self.fail(staged, &Error::Full(why));
             }
             Err(AppendError::Broken(error)) => {
                 let reason = format!(

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use spool::embedded::disk::{Disk, File, Free, System};
 
@@ -27,6 +28,8 @@ struct Plan {
     calls: AtomicU64,
     dead: AtomicBool,
     free: Mutex<Free>,
+    /// How much longer a sync takes, milliseconds.
+    slower: AtomicU64,
     last: Mutex<Vec<&'static str>>,
 }
 
@@ -52,6 +55,7 @@ impl FaultyDisk {
                 bytes: u64::MAX,
                 inodes: u64::MAX,
             }),
+            slower: AtomicU64::new(0),
             last: Mutex::new(Vec::new()),
         }))
     }
@@ -72,6 +76,11 @@ impl FaultyDisk {
             .unwrap()
             .get(self.0.at as usize - 1)
             .copied()
+    }
+
+    /// Makes every sync of a file take so much longer.
+    pub fn set_slower(&self, by: Duration) {
+        self.0.slower.store(by.as_millis() as u64, Ordering::SeqCst);
     }
 
     pub fn set_free(&self, bytes: u64, inodes: u64) {
@@ -172,6 +181,8 @@ impl File for FaultyFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        let slower = self.plan.slower.load(Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(slower));
         self.plan.call("sync")?;
         self.file.sync()
     }

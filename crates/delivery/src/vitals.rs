@@ -1,0 +1,182 @@
+//! The spool's vitals as metrics, `spool_*`, and for `/status`. Asked for when somebody looks, never kept here. A metric's help
+//! text is its documentation.
+
+use std::sync::{Arc, Mutex};
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{Gauge, IntCounter, IntGauge, Registry};
+use serde_json::{Value, json};
+use spool::{Spool, Vitals};
+
+/// Shows the vitals of a spool.
+pub fn register(registry: &Registry, spool: Arc<dyn Spool>) {
+    if let Err(error) = registry.register(Box::new(Figures::new(spool))) {
+        tracing::error!(%error, "the spool's metrics are not shown");
+    }
+}
+
+/// As JSON: bytes, seconds, counts.
+pub fn json(vitals: &Vitals) -> Value {
+    json!({
+        "bytes_free": vitals.bytes_free,
+        "inodes_free": vitals.inodes_free,
+        "bytes_used": vitals.bytes_used,
+        "sync_seconds": vitals.sync.as_secs_f64(),
+        "sync_worst_seconds": vitals.sync_worst.as_secs_f64(),
+        "waiting_bytes": vitals.waiting_bytes,
+        "index_behind": vitals.index_behind,
+        "set_aside": vitals.set_aside,
+        "poisoned": vitals.poisoned,
+        "full": vitals.full,
+        "slow": vitals.slow,
+    })
+}
+
+/// Set anew each time they are collected.
+struct Figures {
+    spool: Arc<dyn Spool>,
+    /// Two scrapes at once must not both add what was counted since the last.
+    alone: Mutex<()>,
+    bytes_free: IntGauge,
+    inodes_free: IntGauge,
+    bytes_used: IntGauge,
+    sync: Gauge,
+    sync_worst: Gauge,
+    waiting_bytes: IntGauge,
+    index_behind: IntGauge,
+    set_aside: IntCounter,
+    poisoned: IntGauge,
+    full: IntGauge,
+    slow: IntGauge,
+}
+
+impl Figures {
+    fn new(spool: Arc<dyn Spool>) -> Self {
+        Self {
+            spool,
+            alone: Mutex::default(),
+            bytes_free: gauge(
+                "spool_free_bytes",
+                "Free bytes on the spool's file system; below spool.free_bytes_min nothing is accepted. -1 where that means nothing.",
+            ),
+            inodes_free: gauge(
+                "spool_free_inodes",
+                "Free inodes on the spool's file system; below spool.free_inodes_min nothing is accepted. -1 where that means nothing.",
+            ),
+            bytes_used: gauge(
+                "spool_used_bytes",
+                "Bytes that the spool takes: segments (also free ones kept for use again) and index.",
+            ),
+            sync: seconds(
+                "spool_sync_seconds",
+                "How long making a group durable takes: moving average over some eight groups, or the one under way if that is longer; 0 when there was none in the last minute.",
+            ),
+            sync_worst: seconds(
+                "spool_sync_worst_seconds",
+                "The longest that making a group durable took in the last minute.",
+            ),
+            waiting_bytes: gauge(
+                "spool_waiting_bytes",
+                "Bytes of messages that wait to be made durable; more than spool.waiting_bytes_max are not let in.",
+            ),
+            index_behind: gauge(
+                "spool_index_behind",
+                "Changes that the index has not read yet. They are durable; kept in memory until then.",
+            ),
+            set_aside: IntCounter::new(
+                "spool_set_aside_total",
+                "Bodies and batches that did not match their checksum, set aside in the spool's folder corrupt/; each needs an operator.",
+            )
+            .expect("a constant description is valid"),
+            poisoned: gauge(
+                "spool_poisoned",
+                "1 after a failed write or sync: nothing more is accepted or delivered until a restart. Look at the disk first.",
+            ),
+            full: gauge(
+                "spool_full",
+                "1 while there is less room than is wanted: mail is answered 452; what is there is worked off.",
+            ),
+            slow: gauge(
+                "spool_slow",
+                "1 while the disk does not keep up: what comes beyond spool.waiting_bytes_max or spool.waiting_max is answered 451.",
+            ),
+        }
+    }
+
+    fn all(&self) -> [&dyn Collector; 11] {
+        [
+            &self.bytes_free,
+            &self.inodes_free,
+            &self.bytes_used,
+            &self.sync,
+            &self.sync_worst,
+            &self.waiting_bytes,
+            &self.index_behind,
+            &self.set_aside,
+            &self.poisoned,
+            &self.full,
+            &self.slow,
+        ]
+    }
+}
+
+impl Collector for Figures {
+    fn desc(&self) -> Vec<&Desc> {
+        self.all().into_iter().flat_map(Collector::desc).collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let _alone = self.alone.lock();
+        let vitals = self.spool.vitals();
+        let or_none = |free: Option<u64>| free.map_or(-1, whole);
+        self.bytes_free.set(or_none(vitals.bytes_free));
+        self.inodes_free.set(or_none(vitals.inodes_free));
+        self.bytes_used.set(whole(vitals.bytes_used));
+        self.sync.set(vitals.sync.as_secs_f64());
+        self.sync_worst.set(vitals.sync_worst.as_secs_f64());
+        self.waiting_bytes.set(whole(vitals.waiting_bytes));
+        self.index_behind.set(whole(vitals.index_behind));
+        let counted = self.set_aside.get();
+        self.set_aside
+            .inc_by(vitals.set_aside.saturating_sub(counted));
+        self.poisoned.set(i64::from(vitals.poisoned));
+        self.full.set(i64::from(vitals.full));
+        self.slow.set(i64::from(vitals.slow));
+        self.all()
+            .into_iter()
+            .flat_map(Collector::collect)
+            .collect()
+    }
+}
+
+fn whole(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn gauge(name: &str, help: &str) -> IntGauge {
+    IntGauge::new(name, help).expect("a constant description is valid")
+}
+
+fn seconds(name: &str, help: &str) -> Gauge {
+    Gauge::new(name, help).expect("a constant description is valid")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_figures_are_shown() {
+        let registry = Registry::new();
+        register(&registry, Arc::new(spool::memory::Memory::new()));
+        let text = prometheus::TextEncoder::new()
+            .encode_to_string(&registry.gather())
+            .unwrap();
+        let shown = json(&Vitals::default());
+        let values = text.lines().filter(|line| line.starts_with("spool_"));
+        assert_eq!(values.count(), shown.as_object().unwrap().len(), "{text}");
+        assert!(text.contains("\nspool_free_bytes -1\n"), "{text}");
+        assert!(text.contains("\nspool_poisoned 0\n"), "{text}");
+    }
+}
