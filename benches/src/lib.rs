@@ -1,12 +1,17 @@
-//! Load and rehearsal for mail pipelines. So far its sink: a server that takes mail, counts it or keeps it in Maildirs, and
-//! answers as it is told; and how the benchmarks in `figures/` state what they measured.
+//! Load and rehearsal for mail pipelines. So far its sink: servers that take mail, count it or keep it in Maildirs, and answer as
+//! they are told; and how the benchmarks in `figures/` state what they measured.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod figures;
+pub mod histogram;
+mod lock;
 pub mod maildir;
+mod random;
 pub mod rules;
+mod seen;
 pub mod sink;
+pub mod stamp;
 
 use std::process::ExitCode;
 

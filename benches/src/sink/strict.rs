@@ -1,7 +1,5 @@
-//! The sink: an SMTP or LMTP server that takes everything, or answers as it is told, and counts.
+//! The sink that keeps mail in Maildirs: through the product's own server, which holds every message to the rules.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,55 +10,29 @@ use service::listener::Listener;
 use service::shutdown::Shutdown;
 use smtp::Protocol;
 use smtp::server::{self, BareNewline, Facts, Handler, Presence, Settings, Timeouts};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
+use super::command::{Arguments, say, terminated};
 use crate::maildir::Maildirs;
-use crate::rules::{Rule, Rules, Stage};
+use crate::rules::{Act, Rules, Stage};
 
 /// Sessions at once; a bound on file descriptors.
 const SESSIONS_MAX: usize = 8_000;
 /// Memory for messages in flight.
 const MEMORY_KIB: usize = 1024 * 1024;
 
-/// `mailload sink`.
-#[derive(Debug, clap::Args)]
-pub struct Arguments {
-    /// Where to listen; with port 0 the system chooses, and the first line of output says which.
-    #[arg(long, default_value = "127.0.0.1:2600")]
-    listen: SocketAddr,
-    /// Keep the messages in Maildirs below this folder, one a recipient.
-    #[arg(long, conflicts_with = "count")]
-    maildir: Option<PathBuf>,
-    /// Count only (the default).
-    #[arg(long)]
-    count: bool,
-    /// A chosen reply, STAGE[:PATTERN][#COUNT]=CODE X.Y.Z TEXT; STAGE is connect, mail, rcpt or data. May be repeated.
-    #[arg(long = "reply")]
-    replies: Vec<Rule>,
-    /// Speak LMTP.
-    #[arg(long)]
-    lmtp: bool,
-    /// Largest message, bytes.
-    #[arg(long, default_value_t = 128 << 20)]
-    message_bytes_max: u64,
-    /// Do not offer these EHLO keywords.
-    #[arg(long, value_delimiter = ',')]
-    keywords_off: Vec<String>,
-}
-
 /// What all sessions share.
 #[derive(Debug)]
-struct Sink {
+struct Keeper {
     rules: Rules,
-    maildirs: Option<Maildirs>,
+    maildirs: Maildirs,
     sessions: AtomicU64,
     messages: AtomicU64,
     recipients: AtomicU64,
     bytes: AtomicU64,
 }
 
-impl Sink {
+impl Keeper {
     fn counts(&self) -> String {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         serde_json::json!({
@@ -72,15 +44,34 @@ impl Sink {
         .to_string()
     }
 
+    /// What the rules want of a stage, after the wait that they want.
+    async fn decide(&self, stage: Stage, address: &str) -> Result<(), Reply> {
+        let decision = self.rules.decide(stage, address);
+        if !decision.wait.is_zero() {
+            tokio::time::sleep(decision.wait).await;
+        }
+        match decision.act {
+            // `drop` was refused at the start.
+            Act::Go | Act::Drop => Ok(()),
+            Act::Reply(reply) => Err(reply),
+        }
+    }
+
     /// Takes one recipient's copy.
-    fn take(&self, reverse_path: &ReversePath, recipient: &Recipient, message: &Bytes) -> Reply {
+    async fn take(
+        &self,
+        reverse_path: &ReversePath,
+        recipient: &Recipient,
+        message: &Bytes,
+    ) -> Reply {
         let address = recipient.address.to_string();
-        if let Some(reply) = self.rules.reply(Stage::Data, &address) {
+        if let Err(reply) = self.decide(Stage::Data, &address).await {
             return reply;
         }
-        if let Some(maildirs) = &self.maildirs
-            && let Err(error) = maildirs.deliver(&reverse_path.to_string(), &address, message)
-        {
+        let delivered = self
+            .maildirs
+            .deliver(&reverse_path.to_string(), &address, message);
+        if let Err(error) = delivered {
             return Reply::new(451, (4, 3, 0), format!("maildir: {error}"));
         }
         self.recipients.fetch_add(1, Ordering::Relaxed);
@@ -90,18 +81,16 @@ impl Sink {
 
 /// One session.
 struct Session {
-    sink: Arc<Sink>,
+    sink: Arc<Keeper>,
     protocol: Protocol,
 }
 
 #[async_trait::async_trait]
 impl Handler for Session {
-    async fn connect(&mut self, _: &Facts) -> Result<(), Reply> {
+    async fn connect(&mut self, facts: &Facts) -> Result<(), Reply> {
         self.sink.sessions.fetch_add(1, Ordering::Relaxed);
-        self.sink
-            .rules
-            .reply(Stage::Connect, "")
-            .map_or(Ok(()), Err)
+        let local = facts.local.ip().to_string();
+        self.sink.decide(Stage::Connect, &local).await
     }
 
     async fn mail(
@@ -111,17 +100,13 @@ impl Handler for Session {
         _: &MailParameters,
         _: Option<u64>,
     ) -> Result<(), Reply> {
-        self.sink
-            .rules
-            .reply(Stage::Mail, &reverse_path.to_string())
-            .map_or(Ok(()), Err)
+        let address = reverse_path.to_string();
+        self.sink.decide(Stage::Mail, &address).await
     }
 
     async fn rcpt(&mut self, _: &Facts, _: &Envelope, recipient: &Recipient) -> Result<(), Reply> {
-        self.sink
-            .rules
-            .reply(Stage::Rcpt, &recipient.address.to_string())
-            .map_or(Ok(()), Err)
+        let address = recipient.address.to_string();
+        self.sink.decide(Stage::Rcpt, &address).await
     }
 
     async fn message(
@@ -135,10 +120,11 @@ impl Handler for Session {
         self.sink
             .bytes
             .fetch_add(message.len() as u64, Ordering::Relaxed);
-        let recipients = envelope.recipients.iter();
-        let replies: Vec<Reply> = recipients
-            .map(|recipient| self.sink.take(&envelope.reverse_path, recipient, &message))
-            .collect();
+        let mut replies = Vec::with_capacity(envelope.recipients.len());
+        for recipient in &envelope.recipients {
+            let took = self.sink.take(&envelope.reverse_path, recipient, &message);
+            replies.push(took.await);
+        }
         match self.protocol {
             Protocol::Lmtp => replies,
             // One reply for all: the first refusal, if any recipient's copy was refused.
@@ -151,25 +137,29 @@ impl Handler for Session {
 }
 
 /// Takes mail until SIGTERM or SIGINT; prints where it listens first, its counts last.
-pub async fn run(arguments: Arguments) -> Result<(), String> {
-    let sink = Arc::new(Sink {
-        rules: Rules::new(arguments.replies.clone()),
-        maildirs: arguments
-            .maildir
-            .as_deref()
-            .map(|path| Maildirs::new(path).map_err(|error| format!("{}: {error}", path.display())))
-            .transpose()?,
+pub async fn run(arguments: &Arguments) -> Result<(), String> {
+    let root = arguments.maildir.as_deref().unwrap_or(".".as_ref());
+    let rules = Rules::new(arguments.replies.clone());
+    if rules.drops() {
+        return Err("drop works where mail is counted, not where it is kept: leave out --maildir or that rule".into());
+    }
+    let &[address] = &arguments.listen[..] else {
+        return Err("--maildir works with one --listen".into());
+    };
+    let sink = Arc::new(Keeper {
+        rules,
+        maildirs: Maildirs::new(root).map_err(|error| format!("{}: {error}", root.display()))?,
         sessions: AtomicU64::new(0),
         messages: AtomicU64::new(0),
         recipients: AtomicU64::new(0),
         bytes: AtomicU64::new(0),
     });
-    let settings = Arc::new(settings(&arguments)?);
+    let settings = Arc::new(settings(&arguments.settings())?);
     let shutdown = Shutdown::new();
-    let listener = Listener::bind(arguments.listen)
+    let listener = Listener::bind(address)
         .await
         .map_err(|error| error.to_string())?;
-    println!("listening {}", listener.address());
+    say(&format!("listening {}", listener.address()));
     let (stop, shared, protocol) = (shutdown.clone(), sink.clone(), settings.protocol);
     let serving = tokio::spawn(listener.run(
         "session",
@@ -186,36 +176,27 @@ pub async fn run(arguments: Arguments) -> Result<(), String> {
             }
         },
     ));
-    let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    terminated().await?;
     shutdown.begin();
     let _ = serving.await;
     shutdown.drained().await;
-    println!("{}", sink.counts());
+    say(&sink.counts());
     Ok(())
 }
 
-fn settings(arguments: &Arguments) -> Result<Settings, String> {
+fn settings(wanted: &super::Settings) -> Result<Settings, String> {
     let seconds = Duration::from_secs;
     Ok(Settings {
-        protocol: if arguments.lmtp {
-            Protocol::Lmtp
-        } else {
-            Protocol::Smtp
-        },
+        protocol: wanted.protocol,
         hostname: Domain::parse("sink.invalid").map_err(|error| error.to_string())?,
-        message_bytes_max: arguments.message_bytes_max,
+        message_bytes_max: wanted.message_bytes_max,
         recipients_max: 1000,
         errors_max: 1000,
         bare_newline: BareNewline::Normalize,
         tls: None,
         tls_required: false,
         xforward: false,
-        keywords_off: arguments.keywords_off.clone(),
+        keywords_off: wanted.keywords_off.clone(),
         timeouts: Timeouts {
             command: seconds(300),
             data_block: seconds(180),
