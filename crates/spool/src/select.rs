@@ -61,6 +61,11 @@ impl Pattern {
         Self(text.to_lowercase().into())
     }
 
+    /// Its text.
+    pub(crate) fn text(&self) -> &str {
+        &self.0
+    }
+
     /// Whether a forward-path is meant.
     pub fn matches(&self, address: &Address) -> bool {
         wild(

@@ -7,7 +7,7 @@ use crate::{Action, Batch, BatchId, Head, HoldId, Lane, Pattern, Predicate};
 
 /// What an operator asked for.
 #[derive(Clone, Debug)]
-pub(crate) struct Selection {
+pub struct Selection {
     /// Of what.
     pub predicate: Predicate,
     /// What.
@@ -17,7 +17,7 @@ pub(crate) struct Selection {
 /// What is to become of a batch when its attempt ends: of its selection those conditions that can be true of some of its
 /// recipients and not of others by then. All others were true when it was selected.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Order {
+pub struct Order {
     /// Of such recipients.
     pub recipient: Option<Pattern>,
     /// If they are held by then, or not.
@@ -30,7 +30,7 @@ pub(crate) struct Order {
 
 /// A batch that was treated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Treated {
+pub struct Treated {
     /// What is left of it; the first one keeps its id.
     pub batches: Vec<Batch>,
     /// Recipients that ended.
@@ -78,7 +78,7 @@ fn holds(text: &str, part: &str) -> bool {
 
 impl Selection {
     /// What is to be done with a batch that is meant.
-    pub(crate) fn order(&self) -> Order {
+    pub fn order(&self) -> Order {
         Order {
             recipient: self.predicate.recipient.clone(),
             held: self.predicate.held,

@@ -9,7 +9,9 @@ use mail::Timestamp;
 use shared::*;
 use spool::embedded::{Embedded, Options};
 use spool::memory::Memory;
-use spool::{Class, Destination, Destinations, Lease, NewBatch, Outcome, Spool, Tally, Wanted};
+use spool::{
+    Class, Destination, Destinations, Ends, Lease, NewBatch, Outcome, Spool, Tally, Wanted,
+};
 
 /// Times are multiples of this less a count, so that no two are the same and the order is one.
 const TICK: u64 = 100_000;
@@ -202,8 +204,21 @@ impl Story {
                     Outcome::Replaced(children)
                 }
             };
-            ones.push(settlement(&one, outcome.clone()));
-            others.push(settlement(&other, outcome));
+            // Not always the truth.
+            let mut settled = [
+                settlement(&one, outcome.clone()),
+                settlement(&other, outcome),
+            ];
+            let told = Ends {
+                delivered: self.random.below(3),
+                bounced: self.random.below(2),
+                expired: self.random.below(2),
+                ..Ends::default()
+            };
+            settled.iter_mut().for_each(|settled| settled.ends = told);
+            let [one, other] = settled;
+            ones.push(one);
+            others.push(other);
         }
         let one = self.embedded().settle(ones).await.unwrap();
         let other = self.memory.settle(others).await.unwrap();
@@ -217,6 +232,8 @@ impl Story {
         one.sort_by_key(key);
         other.sort_by_key(key);
         assert_eq!(one, other);
+        let one = self.embedded().ledger().await.unwrap();
+        assert_eq!(one, self.memory.ledger().await.unwrap());
     }
 
     async fn body(&mut self) {

@@ -51,6 +51,8 @@ async fn it_is_made_anew() {
     });
     spool.settle(settlements.collect()).await.unwrap();
     let before = spool.tally().await.unwrap();
+    let ledger = spool.ledger().await.unwrap();
+    assert_eq!((ledger.accepted, ledger.waiting), (60, 40));
     spool.close().await;
     drop(spool);
     // How the index is lost.
@@ -72,6 +74,7 @@ async fn it_is_made_anew() {
         lose(folder.path());
         let spool = open(folder.path());
         let after = spool.tally().await.unwrap();
+        assert_eq!(spool.ledger().await.unwrap(), ledger, "{how}");
         let mut after: Vec<_> = after
             .iter()
             .map(|l| (&l.destination, l.class, l.batches, l.recipients, l.oldest))

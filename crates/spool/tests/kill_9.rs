@@ -60,18 +60,12 @@ async fn load(folder: std::path::PathBuf, round: String) {
         for (number, lease) in leases.iter().enumerate() {
             let name = lease.batch.recipients[0].address.to_string();
             tell("settling", &name);
-            let outcome = match number % 4 {
-                0 => deferred(lease, Timestamp::now()),
-                _ => Outcome::Finished,
+            let settled = match number % 4 {
+                0 => settlement(lease, deferred(lease, Timestamp::now())),
+                _ => delivered(lease),
             };
-            let done = matches!(outcome, Outcome::Finished);
-            assert_eq!(
-                spool
-                    .settle(vec![settlement(lease, outcome)])
-                    .await
-                    .unwrap(),
-                1
-            );
+            let done = matches!(settled.outcome, Outcome::Finished);
+            assert_eq!(spool.settle(vec![settled]).await.unwrap(), 1);
             tell(if done { "finished" } else { "deferred" }, &name);
         }
     }
@@ -139,6 +133,14 @@ async fn nothing_told_is_lost() {
         }
         let spool = Embedded::open(small(folder.path())).unwrap();
         let found = contents(&spool).await;
+        let ledger = spool.ledger().await.unwrap();
+        assert_eq!(
+            (ledger.unaccounted, ledger.difference()),
+            (0, 0),
+            "{ledger:?}"
+        );
+        assert_eq!(ledger.waiting, found.len() as u64);
+        assert!(ledger.ends.delivered >= finished.len() as u64, "{ledger:?}");
         for (name, must) in &expected {
             assert!(
                 !must || found.contains_key(name),

@@ -8,7 +8,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::change::{Change, Changes};
 use super::content;
-use super::entry::{Entry, MessagePlace, Track};
+use super::entry::{Entry, Hold, MessagePlace, Row};
 use super::index::{Line, Usage};
 use super::lookup::{batches_of, blob, entry, message};
 use super::record::IdentKey;
@@ -28,7 +28,7 @@ pub struct Applying<'a> {
     /// Segments of which that changed.
     pub touched: BTreeSet<u64>,
     /// Changes of the counts.
-    pub lines: HashMap<(u32, Track), Line>,
+    pub lines: HashMap<(u32, Row), Line>,
     /// Destinations with a lower number are stored.
     pub stored_destinations: u32,
     /// A message without batches is not done yet.
@@ -93,7 +93,7 @@ impl Applying<'_> {
     fn count(&mut self, entry: &Entry, sign: i64) {
         let line = self
             .lines
-            .entry((entry.destination, entry.track))
+            .entry((entry.destination, entry.row()))
             .or_default();
         line.batches += sign;
         line.recipients += sign * i64::from(entry.recipients);
@@ -206,13 +206,17 @@ impl Applying<'_> {
     fn write(&self, new: &Entry) -> rusqlite::Result<()> {
         self.transaction
             .prepare_cached(
-                "REPLACE INTO batches VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                "REPLACE INTO batches VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
             )?
             .execute(params![
                 blob(new.id.0),
                 blob(new.message.0),
                 new.destination,
-                new.track as u8,
+                new.row().0,
+                match new.hold {
+                    Hold::By(hold) => Some(hold.0 as i64),
+                    Hold::Free | Hold::Ordered => None,
+                },
                 new.key().0 as i64,
                 new.arrival as i64,
                 new.due as i64,
@@ -280,18 +284,13 @@ impl Applying<'_> {
 
     /// Writes the counts.
     pub fn flush(&mut self) -> rusqlite::Result<()> {
-        for ((destination, track), line) in self.lines.drain() {
+        for ((destination, row), line) in self.lines.drain() {
             self.transaction
                 .prepare_cached(
                     "INSERT INTO lines VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE
                      SET batches = batches + ?3, recipients = recipients + ?4",
                 )?
-                .execute(params![
-                    destination,
-                    track as u8,
-                    line.batches,
-                    line.recipients
-                ])?;
+                .execute(params![destination, row.0, line.batches, line.recipients])?;
         }
         for generation in &self.touched {
             let Some(usage) = self.segments.get(generation) else {

@@ -78,11 +78,13 @@ fn collect(shared: &Shared, group: &Group, remainder: &mut Remainder) {
             } => {
                 remainder.messages.push(head.id);
                 // Their message may have been carried forward without them, while they were borrowed.
-                let states = batches.iter().map(|(batch, _)| (batch.id, head.id));
+                let states = batches.iter().map(|(stored, _)| (stored.batch.id, head.id));
                 remainder.states.extend(states);
                 idents.extend(keys.iter().map(|key| (*key, time)));
             }
-            Record::State { message, batch, .. } => remainder.states.push((batch.id, *message)),
+            Record::State { message, batch, .. } => {
+                remainder.states.push((batch.batch.id, *message));
+            }
             Record::Finished {
                 message,
                 batch,
@@ -93,7 +95,10 @@ fn collect(shared: &Shared, group: &Group, remainder: &mut Remainder) {
                 }
             }
             Record::Idents(all) => idents.extend(all),
-            Record::Carried { .. } | Record::Part { .. } | Record::Commit { .. } => {}
+            Record::Carried { .. }
+            | Record::Part { .. }
+            | Record::Commit { .. }
+            | Record::Ledger(_) => {}
         }
     }
     idents.retain(|(_, time)| time.0 >= since);
@@ -235,9 +240,9 @@ fn carry_states(
         let holds = |state: &State, entry: &Entry| state.is_idle(entry.id);
         let mut items = Vec::new();
         for old in watch(shared, &messages, read, holds)? {
-            match load::batch(shared, &old) {
-                Ok(batch) => items.push(Carry::State {
-                    bytes: super::content::encode_batch(&batch),
+            match load::stored(shared, &old) {
+                Ok(stored) => items.push(Carry::State {
+                    bytes: super::content::encode_batch(&stored.batch, &stored.orders),
                     old,
                 }),
                 Err(error) => {

@@ -5,10 +5,12 @@ use std::collections::HashMap;
 
 use mail::{MessageId, Timestamp};
 
-use super::entry::{Entry, MessagePlace, Position, Span, Track};
+use super::content::Stored;
+use super::entry::{Entry, Hold, MessagePlace, Position, Span, Track};
 use super::record::{IdentKey, Record, Stretch};
 use super::replay::Group;
-use crate::{Batch, BatchId, Destination};
+use crate::selection::Order;
+use crate::{Batch, BatchId, Destination, Ledger};
 
 /// One thing that changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +52,8 @@ pub struct Changes {
     pub time: Timestamp,
     /// What changed.
     pub changes: Vec<Change>,
+    /// The account behind it.
+    pub ledger: Option<Ledger>,
     /// From where the journal must be read again once these are in the index. Not behind this group while a transaction
     /// in parts is open.
     pub resume: Position,
@@ -95,6 +99,7 @@ impl Numbers {
 /// Makes the entry of a batch that stands at `span`.
 pub fn entry(
     batch: &Batch,
+    orders: &[Order],
     message: MessageId,
     arrival: Timestamp,
     destination: u32,
@@ -106,6 +111,7 @@ pub fn entry(
         message,
         destination,
         track: Track::of(batch, now),
+        hold: Hold::of(batch, orders),
         arrival: arrival.0,
         due: batch.due.0,
         recipients: u32::try_from(batch.recipients.len()).unwrap_or(u32::MAX),
@@ -153,8 +159,10 @@ impl Reader {
             time: group.header.time,
         };
         let mut changes = Vec::new();
+        let mut ledger = None;
         for record in group.records {
             match record {
+                Record::Ledger(all) => ledger = Some(all),
                 Record::Part {
                     transaction,
                     record,
@@ -186,6 +194,7 @@ impl Reader {
             sequence: end.sequence,
             time: places.time,
             changes,
+            ledger,
             resume: resume.unwrap_or(end).min(end),
         }
     }
@@ -211,9 +220,11 @@ impl Places {
             } => {
                 let entries = batches
                     .iter()
-                    .map(|(batch, at)| {
-                        let number = numbers.number(&batch.destination);
-                        entry(batch, head.id, head.arrival, number, span(*at), self.time)
+                    .map(|(stored, at)| {
+                        let number = numbers.number(&stored.batch.destination);
+                        let (batch, orders) = (&stored.batch, &stored.orders);
+                        let (arrival, at) = (head.arrival, span(*at));
+                        entry(batch, orders, head.id, arrival, number, at, self.time)
                     })
                     .collect();
                 Change::Message {
@@ -234,8 +245,12 @@ impl Places {
                 batch,
                 at,
             } => {
+                let Stored { batch, orders } = *batch;
                 let number = numbers.number(&batch.destination);
-                Change::State(entry(&batch, message, arrival, number, span(at), self.time))
+                let at = span(at);
+                Change::State(entry(
+                    &batch, &orders, message, arrival, number, at, self.time,
+                ))
             }
             Record::Finished {
                 message,
@@ -249,7 +264,7 @@ impl Places {
             Record::Idents(idents) => Change::Idents(idents),
             Record::Carried { generation } => Change::Carried(generation),
             // Neither stands inside a part; the record's reader refuses it.
-            Record::Part { .. } | Record::Commit { .. } => return None,
+            Record::Part { .. } | Record::Commit { .. } | Record::Ledger(_) => return None,
         })
     }
 }

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::entry::Row;
 use super::heads::{Gap, Next, Ripened};
 use super::load;
 use super::lookup;
@@ -154,7 +155,7 @@ pub fn refill(shared: &Shared, gap: Gap) -> Result<(), Error> {
             lookup::following(
                 connection,
                 gap.destination,
-                gap.window.track(),
+                Row(gap.window.track() as u8),
                 gap.after,
                 gap.below,
                 limit,

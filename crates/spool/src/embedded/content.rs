@@ -9,10 +9,22 @@ use mail::{
 };
 
 use super::codec::{Malformed, Put, Take, seal, unseal};
+use super::orders::{put_hold, put_orders, take_hold, take_orders};
+use crate::selection::Order;
 use crate::{Batch, BatchId, Class, Destination, Head};
 
 const HEAD_VERSION: u8 = 1;
-const BATCH_VERSION: u8 = 1;
+/// The first one had neither hold nor orders.
+const BATCH_VERSION: u8 = 2;
+
+/// A batch, with what is to become of it when its attempt ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// The batch.
+    pub batch: Batch,
+    /// None but while it is being attempted, or after a crash meanwhile.
+    pub orders: Vec<Order>,
+}
 
 const SAME_DOMAIN: u8 = 1;
 const HAS_NOTIFY: u8 = 2;
@@ -106,7 +118,7 @@ pub fn decode_head(bytes: &[u8]) -> Result<Head, Malformed> {
 }
 
 /// Packs a batch.
-pub fn encode_batch(batch: &Batch) -> Vec<u8> {
+pub fn encode_batch(batch: &Batch, orders: &[Order]) -> Vec<u8> {
     let mut out = Vec::with_capacity(96 + batch.template.len() + 40 * batch.recipients.len());
     out.put_u8(BATCH_VERSION);
     out.put_u128(batch.id.0);
@@ -122,6 +134,8 @@ pub fn encode_batch(batch: &Batch) -> Vec<u8> {
     out.put_bytes(&batch.template);
     out.put_bytes(&batch.note);
     out.put_bytes(batch.reply.as_bytes());
+    put_hold(&mut out, batch.held);
+    put_orders(&mut out, orders);
     out.put_number(batch.recipients.len() as u64);
     // A batch for a domain starts with that domain in hand.
     let mut domain = match &batch.destination {
@@ -166,9 +180,9 @@ fn put_recipient(out: &mut Vec<u8>, recipient: &Recipient, before: Option<&Domai
 }
 
 /// Unpacks a batch.
-pub fn decode_batch(bytes: &[u8]) -> Result<Batch, Malformed> {
+pub fn decode_batch(bytes: &[u8]) -> Result<Stored, Malformed> {
     let mut take = Take::new(unseal(bytes, "batch")?);
-    take.version("batch", BATCH_VERSION)?;
+    let version = take.version("batch", BATCH_VERSION)?;
     let id = BatchId(take.u128("batch id")?);
     let kind = take.u8("destination")?;
     let name = take.text("destination")?;
@@ -183,6 +197,10 @@ pub fn decode_batch(bytes: &[u8]) -> Result<Batch, Malformed> {
     let template = Bytes::copy_from_slice(take.bytes("template")?);
     let note = Bytes::copy_from_slice(take.bytes("note")?);
     let reply = take.text("reply")?.into();
+    let (held, orders) = match version {
+        1 => (None, Vec::new()),
+        _ => (take_hold(&mut take)?, take_orders(&mut take)?),
+    };
     let count = take.number("recipients")?;
     let mut recipients = Vec::new();
     let mut domain = match &destination {
@@ -194,7 +212,7 @@ pub fn decode_batch(bytes: &[u8]) -> Result<Batch, Malformed> {
         domain = Some(recipient.address.domain().clone());
         recipients.push(recipient);
     }
-    Ok(Batch {
+    let batch = Batch {
         id,
         destination,
         class,
@@ -204,8 +222,9 @@ pub fn decode_batch(bytes: &[u8]) -> Result<Batch, Malformed> {
         template,
         note,
         reply,
-        held: None,
-    })
+        held,
+    };
+    Ok(Stored { batch, orders })
 }
 
 fn take_recipient(take: &mut Take<'_>, before: Option<&Domain>) -> Result<Recipient, Malformed> {

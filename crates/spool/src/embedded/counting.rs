@@ -7,7 +7,7 @@ use std::sync::Arc;
 use mail::Timestamp;
 
 use super::claiming::refill;
-use super::entry::Track;
+use super::entry::{Row, Track};
 use super::heads::Window;
 use super::lookup;
 use super::shared::Shared;
@@ -20,12 +20,12 @@ type Line = (u32, Class);
 pub fn tally(shared: &Arc<Shared>) -> Result<Vec<Tally>, Error> {
     let (lines, unknown) = {
         let state = shared.state();
-        let counts = state.counts.iter();
+        let counts = state.counts.lines.iter();
         let unknown: Vec<_> = counts
             .filter(|(_, count)| count.oldest.is_none())
             .map(|(line, _)| *line)
             .collect();
-        let lines: Vec<_> = state.counts.keys().copied().collect();
+        let lines: Vec<_> = state.counts.lines.keys().copied().collect();
         (lines, unknown)
     };
     let found = find_oldest(shared, unknown)?;
@@ -42,9 +42,10 @@ fn count(shared: &Shared, line: Line, found: &HashMap<Line, u64>) -> Result<Opti
         let now = shared.now();
         let gap = {
             let state = shared.state();
-            let (Some(count), Some(name)) =
-                (state.counts.get(&line), state.numbers.name(destination))
-            else {
+            let (Some(count), Some(name)) = (
+                state.counts.lines.get(&line),
+                state.numbers.name(destination),
+            ) else {
                 return Ok(None);
             };
             let mut next = (count.leased > 0).then_some(now.0);
@@ -69,7 +70,7 @@ fn count(shared: &Shared, line: Line, found: &HashMap<Line, u64>) -> Result<Opti
                         batches: count.batches,
                         recipients: count.recipients,
                         leased: count.leased,
-                        held: 0,
+                        held: count.held,
                         // Unknown only when it was settled this very moment.
                         oldest: Timestamp(oldest.unwrap_or(now.0)),
                         next_due: Timestamp(next.unwrap_or(now.0).max(now.0)),
@@ -92,7 +93,7 @@ fn find_oldest(shared: &Shared, lines: Vec<Line>) -> Result<HashMap<Line, u64>, 
             let state = shared.state();
             let before: HashMap<Line, u64> = lines
                 .iter()
-                .filter_map(|line| Some((*line, state.counts.get(line)?.changes)))
+                .filter_map(|line| Some((*line, state.counts.lines.get(line)?.changes)))
                 .collect();
             (state.commits, state.oldest_unindexed(), before)
         };
@@ -103,11 +104,11 @@ fn find_oldest(shared: &Shared, lines: Vec<Line>) -> Result<HashMap<Line, u64>, 
                 .into_iter()
                 .filter(|track| track.class() == class);
             let mut least = oldest.remove(line);
-            for track in tracks {
+            for row in tracks.flat_map(Row::all) {
                 // Its arrival is what it was, whatever else of a batch the index does not know yet.
                 let indexed = shared.read(|connection| {
                     let counts = |id| !shared.state().is_done(id);
-                    lookup::oldest(connection, destination, track, counts)
+                    lookup::oldest(connection, destination, row, counts)
                 })?;
                 least = least.into_iter().chain(indexed).min();
             }
@@ -119,7 +120,7 @@ fn find_oldest(shared: &Shared, lines: Vec<Line>) -> Result<HashMap<Line, u64>, 
             continue;
         }
         for (line, oldest) in &found {
-            if let Some(count) = state.counts.get_mut(line)
+            if let Some(count) = state.counts.lines.get_mut(line)
                 && before.get(line) == Some(&count.changes)
             {
                 count.oldest = Some(*oldest);

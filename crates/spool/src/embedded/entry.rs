@@ -3,7 +3,8 @@
 
 use mail::{MessageId, Timestamp};
 
-use crate::{Batch, BatchId, Class};
+use crate::selection::Order;
+use crate::{Batch, BatchId, Class, HoldId};
 
 /// A place in the journal that is read back alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +79,28 @@ impl Track {
     }
 }
 
+/// Whether a batch may be served when it is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// Yes.
+    Free,
+    /// It is held.
+    By(HoldId),
+    /// There are orders for when its attempt ends: it may be served when they have been followed.
+    Ordered,
+}
+
+impl Hold {
+    /// Of a batch with these orders.
+    pub fn of(batch: &Batch, orders: &[Order]) -> Self {
+        match batch.held {
+            _ if !orders.is_empty() => Self::Ordered,
+            Some(hold) => Self::By(hold),
+            None => Self::Free,
+        }
+    }
+}
+
 /// A batch as the scheduler knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -89,6 +112,8 @@ pub struct Entry {
     pub destination: u32,
     /// Its order.
     pub track: Track,
+    /// What keeps it from being served.
+    pub hold: Hold,
     /// Arrival of its message.
     pub arrival: u64,
     /// Not before.
@@ -112,6 +137,50 @@ impl Entry {
     /// Its class.
     pub fn class(&self) -> Class {
         self.track.class()
+    }
+
+    /// Whether it is held.
+    pub fn is_held(&self) -> bool {
+        matches!(self.hold, Hold::By(_))
+    }
+
+    /// Its track as the index has it: what may not be served must not stand in the way of what may.
+    pub fn row(&self) -> Row {
+        let hold = match self.hold {
+            Hold::Free => 0,
+            Hold::By(_) => HELD,
+            Hold::Ordered => ORDERED,
+        };
+        Row(self.track as u8 | hold)
+    }
+}
+
+const HELD: u8 = 8;
+const ORDERED: u8 = 16;
+
+/// A track, with whether its batches are held or wait for orders to be followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Row(pub u8);
+
+impl Row {
+    /// All of a track.
+    pub fn all(track: Track) -> [Self; 3] {
+        [0, HELD, ORDERED].map(|hold| Self(track as u8 | hold))
+    }
+
+    /// The track.
+    pub fn track(self) -> Option<Track> {
+        Track::from_number(self.0 & !(HELD | ORDERED))
+    }
+
+    /// Whether its batches are held.
+    pub fn is_held(self) -> bool {
+        self.0 & HELD != 0
+    }
+
+    /// Whether orders must be followed before its batches are served.
+    pub fn is_ordered(self) -> bool {
+        self.0 & ORDERED != 0
     }
 }
 

@@ -12,17 +12,20 @@ use rusqlite::{Connection, params};
 use super::apply::Applying;
 use super::change::{Changes, Numbers};
 use super::content;
-use super::entry::{Position, Track};
-use super::lookup::{self, generations, id, number, track};
+use super::entry::{Position, Row};
+use super::lookup::{self, generations, id, number};
+use super::orders::put_ledger;
+use crate::Ledger;
 
 /// Raised with every change of the tables; an index of another version is rebuilt.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS meta(
     one INTEGER PRIMARY KEY CHECK (one = 1),
     schema INTEGER NOT NULL, secret INTEGER NOT NULL,
-    generation INTEGER NOT NULL, offset INTEGER NOT NULL, sequence INTEGER NOT NULL);
+    generation INTEGER NOT NULL, offset INTEGER NOT NULL, sequence INTEGER NOT NULL,
+    ledger BLOB);
 CREATE TABLE IF NOT EXISTS destinations(
     number INTEGER PRIMARY KEY, kind INTEGER NOT NULL, name TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS messages(
@@ -32,9 +35,10 @@ CREATE TABLE IF NOT EXISTS messages(
     batches INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS batches(
     id BLOB PRIMARY KEY, message BLOB NOT NULL, destination INTEGER NOT NULL, track INTEGER NOT NULL,
-    key INTEGER NOT NULL, arrival INTEGER NOT NULL, due INTEGER NOT NULL, recipients INTEGER NOT NULL,
+    held INTEGER, key INTEGER NOT NULL, arrival INTEGER NOT NULL, due INTEGER NOT NULL, recipients INTEGER NOT NULL,
     generation INTEGER NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS batches_order ON batches(destination, track, key, id);
+CREATE INDEX IF NOT EXISTS batches_held ON batches(id) WHERE held IS NOT NULL;
 CREATE INDEX IF NOT EXISTS batches_oldest ON batches(destination, track, arrival) WHERE track <> 1;
 CREATE TABLE IF NOT EXISTS idents(
     number INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, time INTEGER NOT NULL);
@@ -105,16 +109,16 @@ impl Index {
     /// Opens the index of the spool with this secret. `None` when it is not this spool's, or not of this version.
     pub fn open(path: &Path, secret: u64) -> rusqlite::Result<Option<Self>> {
         let connection = connect(path)?;
+        if lookup::schema(&connection).is_some_and(|found| found != SCHEMA_VERSION) {
+            return Ok(None);
+        }
         connection.execute_batch(SCHEMA)?;
         connection.execute(
-            "INSERT OR IGNORE INTO meta VALUES (1, ?1, ?2, 0, 0, 0)",
+            "INSERT OR IGNORE INTO meta VALUES (1, ?1, ?2, 0, 0, 0, NULL)",
             params![SCHEMA_VERSION, secret as i64],
         )?;
-        let (schema, found): (i64, i64) =
-            connection.query_row("SELECT schema, secret FROM meta", [], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })?;
-        if schema != SCHEMA_VERSION || found as u64 != secret {
+        let found: i64 = connection.query_row("SELECT secret FROM meta", [], |row| row.get(0))?;
+        if found as u64 != secret {
             return Ok(None);
         }
         connection.execute(
@@ -155,6 +159,11 @@ impl Index {
         lookup::position(&self.connection)
     }
 
+    /// The account as of its position; none in a spool from before there was one.
+    pub fn ledger(&self) -> rusqlite::Result<Option<Ledger>> {
+        lookup::ledger(&self.connection)
+    }
+
     /// The destinations that it knows.
     pub fn numbers(&self) -> rusqlite::Result<Numbers> {
         let mut numbers = Numbers::default();
@@ -172,7 +181,7 @@ impl Index {
     }
 
     /// The counts by destination and track.
-    pub fn lines(&self) -> rusqlite::Result<Vec<(u32, Track, Line)>> {
+    pub fn lines(&self) -> rusqlite::Result<Vec<(u32, Row, Line)>> {
         self.connection
             .prepare("SELECT destination, track, batches, recipients FROM lines WHERE batches > 0")?
             .query_map([], |row| {
@@ -180,7 +189,7 @@ impl Index {
                     batches: row.get(2)?,
                     recipients: row.get(3)?,
                 };
-                Ok((row.get(0)?, track(row, 1)?, line))
+                Ok((row.get(0)?, Row(row.get(1)?), line))
             })?
             .collect()
     }
@@ -209,6 +218,13 @@ impl Index {
             applying.destinations(numbers)?;
             applying.flush()?;
             stored_destinations = applying.stored_destinations;
+            if let Some(ledger) = all.iter().rev().find_map(|changes| changes.ledger) {
+                let mut packed = Vec::new();
+                put_ledger(&mut packed, &ledger);
+                transaction
+                    .prepare_cached("UPDATE meta SET ledger = ?1")?
+                    .execute([packed])?;
+            }
             if let Some(last) = all.last() {
                 transaction
                     .prepare_cached("UPDATE meta SET generation = ?1, offset = ?2, sequence = ?3")?

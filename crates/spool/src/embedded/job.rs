@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::entry::{Entry, MessagePlace};
 use super::record::IdentKey;
 use super::syncs::Ticket;
-use crate::{Accepted, Batch, BatchId, Error, Head};
+use crate::{Accepted, Batch, BatchId, Ends, Error, Head};
 
 /// Where an answer goes.
 pub type Answer<T> = oneshot::Sender<Result<T, Error>>;
@@ -69,6 +69,17 @@ pub struct SettleItem {
     pub presents: Vec<Packed>,
     /// Whether the batch itself is done.
     pub finished: bool,
+    /// What became of the recipients who are not left.
+    pub account: Account,
+}
+
+/// What became of the recipients of a batch who are not left.
+#[derive(Clone, Copy, Debug)]
+pub enum Account {
+    /// They ended.
+    Ended(Ends),
+    /// Others took their places.
+    Replaced,
 }
 
 /// Leases to be ended in one commit.

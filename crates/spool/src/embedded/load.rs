@@ -10,7 +10,7 @@ use bytes::Bytes;
 use mail::MessageId;
 
 use super::codec::Malformed;
-use super::content;
+use super::content::{self, Stored};
 use super::disk;
 use super::entry::{Entry, MessagePlace};
 use super::lookup;
@@ -40,6 +40,11 @@ pub fn head(shared: &Shared, place: &MessagePlace) -> Result<Head, Error> {
 
 /// The content of a batch.
 pub fn batch(shared: &Shared, entry: &Entry) -> Result<Batch, Error> {
+    stored(shared, entry).map(|stored| stored.batch)
+}
+
+/// The content of a batch, with its orders.
+pub fn stored(shared: &Shared, entry: &Entry) -> Result<Stored, Error> {
     let bytes = shared
         .segments
         .read(entry.span)

@@ -5,12 +5,14 @@ use std::collections::BTreeSet;
 use mail::MessageId;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::entry::{Entry, MessagePlace, Position, Span, Track};
+use super::codec::Take;
+use super::entry::{self, Entry, Hold, MessagePlace, Position, Span, Track};
+use super::orders::take_ledger;
 use super::record::IdentKey;
-use crate::BatchId;
+use crate::{BatchId, HoldId, Ledger};
 
 const ENTRY: &str =
-    "id, message, destination, track, arrival, due, recipients, generation, offset, length";
+    "id, message, destination, track, held, arrival, due, recipients, generation, offset, length";
 
 /// Stored so that their order is the numbers' order.
 pub fn blob(id: u128) -> [u8; 16] {
@@ -34,31 +36,57 @@ pub fn generations(row: &Row<'_>, column: usize) -> rusqlite::Result<BTreeSet<u6
     Ok(chunks.map(|bytes| u64::from_le_bytes(*bytes)).collect())
 }
 
-/// A track in a column.
-pub fn track(row: &Row<'_>, column: usize) -> rusqlite::Result<Track> {
-    let number: u8 = row.get(column)?;
-    Track::from_number(number).ok_or(rusqlite::Error::IntegralValueOutOfRange(
-        column,
-        i64::from(number),
-    ))
+/// A track and a hold in a column and the one behind it.
+fn track(row: &Row<'_>, column: usize) -> rusqlite::Result<(Track, Hold)> {
+    let number = entry::Row(row.get(column)?);
+    let out_of_range = rusqlite::Error::IntegralValueOutOfRange(column, i64::from(number.0));
+    let track = number.track().ok_or(out_of_range)?;
+    let hold = match row.get::<_, Option<i64>>(column + 1)? {
+        _ if number.is_ordered() => Hold::Ordered,
+        Some(hold) => Hold::By(HoldId(hold as u64)),
+        None => Hold::Free,
+    };
+    Ok((track, hold))
 }
 
 /// An entry, its columns as in `ENTRY`.
 pub fn read_entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
+    let (track, hold) = track(row, 3)?;
     Ok(Entry {
         id: BatchId(id(row, 0)?),
         message: MessageId(id(row, 1)?),
         destination: row.get(2)?,
-        track: track(row, 3)?,
-        arrival: number(row, 4)?,
-        due: number(row, 5)?,
-        recipients: row.get(6)?,
+        track,
+        hold,
+        arrival: number(row, 5)?,
+        due: number(row, 6)?,
+        recipients: row.get(7)?,
         span: Span {
-            generation: number(row, 7)?,
-            offset: row.get(8)?,
-            length: row.get(9)?,
+            generation: number(row, 8)?,
+            offset: row.get(9)?,
+            length: row.get(10)?,
         },
     })
+}
+
+/// The version of an index that has one.
+pub fn schema(connection: &Connection) -> Option<i64> {
+    // Without the table it is new.
+    connection
+        .query_row("SELECT schema FROM meta", [], |row| row.get(0))
+        .ok()
+}
+
+/// The account stored.
+pub fn ledger(connection: &Connection) -> rusqlite::Result<Option<Ledger>> {
+    let packed: Option<Vec<u8>> =
+        connection.query_row("SELECT ledger FROM meta", [], |row| row.get(0))?;
+    packed
+        .map(|packed| take_ledger(&mut Take::new(&packed)))
+        .transpose()
+        .map_err(|error| {
+            rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Blob, error.into())
+        })
 }
 
 /// The position stored.
@@ -159,7 +187,7 @@ pub fn has_ident(connection: &Connection, key: &IdentKey, since: u64) -> rusqlit
 pub fn following(
     connection: &Connection,
     destination: u32,
-    track: Track,
+    row: entry::Row,
     after: (u64, BatchId),
     below: u64,
     limit: usize,
@@ -173,7 +201,7 @@ pub fn following(
         .query_map(
             params![
                 destination,
-                track as u8,
+                row.0,
                 after.0 as i64,
                 blob(after.1.0),
                 i64::try_from(below).unwrap_or(i64::MAX),
@@ -188,17 +216,17 @@ pub fn following(
 pub fn oldest(
     connection: &Connection,
     destination: u32,
-    track: Track,
+    row: entry::Row,
     mut counts: impl FnMut(BatchId) -> bool,
 ) -> rusqlite::Result<Option<u64>> {
-    let order = match track {
-        Track::Ripe => "ORDER BY key, id",
-        _ => "AND track <> 1 ORDER BY arrival",
+    let order = match row == entry::Row(Track::Ripe as u8) {
+        true => "ORDER BY key, id",
+        false => "AND track <> 1 ORDER BY arrival",
     };
     let mut statement = connection.prepare_cached(&format!(
         "SELECT id, arrival FROM batches WHERE destination = ?1 AND track = ?2 {order}"
     ))?;
-    let mut rows = statement.query(params![destination, track as u8])?;
+    let mut rows = statement.query(params![destination, row.0])?;
     while let Some(row) = rows.next()? {
         if counts(BatchId(id(row, 0)?)) {
             return Ok(Some(number(row, 1)?));

@@ -11,6 +11,7 @@ mod claiming;
 mod codec;
 mod content;
 mod counting;
+mod counts;
 pub mod disk;
 mod entry;
 mod group;
@@ -22,6 +23,7 @@ mod journal;
 mod load;
 mod lookup;
 pub mod offline;
+mod orders;
 mod prepare;
 mod record;
 #[cfg(test)]
@@ -230,7 +232,13 @@ impl Spool for Embedded {
     }
 
     async fn ledger(&self) -> Result<Ledger, Error> {
-        Err(Error::Closed)
+        self.shared.check_open()?;
+        let state = self.shared.state();
+        Ok(Ledger {
+            waiting: state.counts.waiting,
+            held: state.counts.held,
+            ..state.ledger
+        })
     }
 
     async fn backup(&self, to: &std::path::Path) -> Result<u64, Error> {

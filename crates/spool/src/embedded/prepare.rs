@@ -8,7 +8,7 @@ use bytes::Bytes;
 use mail::{MessageId, Timestamp};
 
 use super::content;
-use super::job::{AcceptJob, Answer, Packed, SettleItem, SettleJob};
+use super::job::{AcceptJob, Account, Answer, Packed, SettleItem, SettleJob};
 use super::record::IdentKey;
 use super::shared::Shared;
 use super::state::Leased;
@@ -141,7 +141,7 @@ fn pack(_message: MessageId, id: BatchId, new: NewBatch) -> Result<Packed, Error
 
 fn packed(batch: Batch) -> Packed {
     Packed {
-        bytes: content::encode_batch(&batch),
+        bytes: content::encode_batch(&batch, &[]),
         batch: Arc::new(batch),
     }
 }
@@ -201,6 +201,10 @@ fn item(leased: Leased, settlement: Settlement) -> Result<Option<SettleItem>, Er
         return Ok(None);
     };
     let message = leased.entry.message;
+    let account = match settlement.outcome {
+        Outcome::Replaced(_) => Account::Replaced,
+        Outcome::Finished | Outcome::Deferred { .. } => Account::Ended(settlement.ends),
+    };
     let presents = match settlement.outcome {
         Outcome::Finished => Vec::new(),
         Outcome::Deferred { recipients, .. } if recipients.is_empty() => Vec::new(),
@@ -231,6 +235,7 @@ fn item(leased: Leased, settlement: Settlement) -> Result<Option<SettleItem>, Er
                 arrival: Timestamp(leased.entry.arrival),
                 presents: vec![packed(next)],
                 finished: false,
+                account,
             }));
         }
         Outcome::Replaced(children) => children
@@ -247,5 +252,6 @@ fn item(leased: Leased, settlement: Settlement) -> Result<Option<SettleItem>, Er
         arrival: Timestamp(leased.entry.arrival),
         presents,
         finished: true,
+        account,
     }))
 }

@@ -4,8 +4,9 @@
 use mail::{MessageId, Timestamp};
 
 use super::codec::{Malformed, Put, Take};
-use super::content;
-use crate::{Batch, BatchId, Head};
+use super::content::{self, Stored};
+use super::orders::{put_ledger, take_ledger};
+use crate::{BatchId, Head, Ledger};
 
 const VERSION: u8 = 1;
 
@@ -16,6 +17,7 @@ const IDENTS: u8 = 4;
 const CARRIED: u8 = 5;
 const PART: u8 = 6;
 const COMMIT: u8 = 7;
+const LEDGER: u8 = 8;
 
 /// What is remembered of (ident, forward-path): half a SHA-256.
 pub type IdentKey = [u8; 16];
@@ -52,7 +54,7 @@ pub enum Record {
         /// Its body.
         body: BodyPlace,
         /// Its batches, and where each stands.
-        batches: Vec<(Batch, Stretch)>,
+        batches: Vec<(Stored, Stretch)>,
         /// Remember these.
         idents: Vec<IdentKey>,
     },
@@ -63,7 +65,7 @@ pub enum Record {
         /// When that arrived.
         arrival: Timestamp,
         /// The batch.
-        batch: Box<Batch>,
+        batch: Box<Stored>,
         /// Where it stands.
         at: Stretch,
     },
@@ -97,6 +99,8 @@ pub enum Record {
         /// How many parts it has.
         parts: u64,
     },
+    /// The account behind this group, all but what waits.
+    Ledger(Ledger),
 }
 
 /// Writes records into a buffer, telling where the pieces stand that are read back alone.
@@ -196,6 +200,13 @@ impl Records {
         self.put(None, COMMIT, &out);
     }
 
+    /// The account behind the group.
+    pub fn ledger(&mut self, ledger: &Ledger) {
+        let mut out = Vec::with_capacity(48);
+        put_ledger(&mut out, ledger);
+        self.put(None, LEDGER, &out);
+    }
+
     /// Appends a record; returns where its content starts.
     fn put(&mut self, part_of: Option<u64>, kind: u8, content: &[u8]) -> usize {
         if let Some(transaction) = part_of {
@@ -280,6 +291,7 @@ fn read(take: &mut Take<'_>, outermost: bool) -> Result<Record, Malformed> {
             transaction: take.u64("transaction")?,
             parts: take.number("parts")?,
         },
+        LEDGER if outermost => Record::Ledger(take_ledger(take)?),
         _ => return Err(take.bad("record kind")),
     };
     if take.at() - start != length {

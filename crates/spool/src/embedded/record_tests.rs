@@ -5,10 +5,11 @@ use mail::envelope::{Notify, OriginalRecipient, Ret};
 use mail::{Address, Body, Domain, MailParameters, MessageId, Recipient, ReversePath, Timestamp};
 
 use super::codec::Malformed;
-use super::content::{decode_batch, decode_head, encode_batch, encode_head};
+use super::content::{Stored, decode_batch, decode_head, encode_batch, encode_head};
 use super::group::{Draft, Header};
 use super::record::{BodyPlace, Record, Records, read_all};
-use crate::{Batch, BatchId, Class, Destination, Head};
+use crate::selection::Order;
+use crate::{Action, Batch, BatchId, Class, Destination, Ends, Head, HoldId, Ledger, Pattern};
 
 fn recipient(text: &str) -> Recipient {
     Address::parse(text).unwrap().into()
@@ -39,6 +40,48 @@ fn heads() -> Vec<Head> {
         body_bytes: 1 << 33,
     };
     vec![plain, full]
+}
+
+fn plain_order() -> Order {
+    Order {
+        recipient: None,
+        held: None,
+        hold: None,
+        action: Action::Retry,
+    }
+}
+
+/// Every kind of order.
+fn orders() -> Vec<Order> {
+    let full = Order {
+        recipient: Some(Pattern::new("*@example.org")),
+        held: Some(true),
+        hold: Some(HoldId(u64::MAX)),
+        action: Action::Hold(HoldId(u64::MAX)),
+    };
+    let actions = [Action::Release, Action::Retry, Action::Drop];
+    let others = actions.map(|action| Order {
+        action,
+        held: Some(false),
+        ..plain_order()
+    });
+    [plain_order(), full].into_iter().chain(others).collect()
+}
+
+fn stored() -> Vec<Stored> {
+    let plain = batches().into_iter().map(|batch| Stored {
+        batch,
+        orders: Vec::new(),
+    });
+    let ordered = batches().into_iter().map(|batch| Stored {
+        batch,
+        orders: orders(),
+    });
+    plain.chain(ordered).collect()
+}
+
+fn packed(stored: &Stored) -> Vec<u8> {
+    encode_batch(&stored.batch, &stored.orders)
 }
 
 fn batches() -> Vec<Batch> {
@@ -83,6 +126,7 @@ fn batches() -> Vec<Batch> {
         template: vec![1; 300].into(),
         note: vec![2; 300].into(),
         reply: "451 4.4.1 später".into(),
+        held: Some(HoldId(u64::MAX)),
         ..plain.clone()
     });
     std::iter::once(plain).chain(full).collect()
@@ -118,23 +162,67 @@ fn heads_come_back() {
 
 #[test]
 fn batches_come_back() {
-    for batch in batches() {
-        check(&batch, &encode_batch(&batch), decode_batch);
+    for stored in stored() {
+        check(&stored, &packed(&stored), decode_batch);
     }
+}
+
+/// What is only counted is not kept.
+#[test]
+fn orders_that_change_nothing_are_left_out() {
+    let batch = batches().remove(0);
+    let count = Order {
+        action: Action::Count,
+        ..plain_order()
+    };
+    let packed = encode_batch(&batch, &[count, plain_order()]);
+    assert_eq!(decode_batch(&packed).unwrap().orders, [plain_order()]);
+}
+
+/// Without hold and orders, as the first version had it.
+#[test]
+fn batches_of_the_first_version_are_read() {
+    let batch = batches().remove(0);
+    let packed = encode_batch(&batch, &[]);
+    // Two zeros before: count of recipients, one recipient, checksum.
+    let recipients = packed.len() - 4 - (2 + 1 + "a".len() + 1 + "[192.0.2.1]".len());
+    let mut first = packed[..recipients - 2].to_vec();
+    assert_eq!(packed[recipients - 2..recipients], [0, 0]);
+    first.extend_from_slice(&packed[recipients..packed.len() - 4]);
+    first[0] = 1;
+    super::codec::seal(&mut first, 0);
+    assert_eq!(decode_batch(&first).unwrap().batch, batch);
 }
 
 #[test]
 fn a_repeated_domain_costs_nothing() {
     let mut batch = batches().pop().unwrap();
     batch.recipients = vec![recipient("someone@example.org"); 100];
-    let with_hundred = encode_batch(&batch).len();
+    let with_hundred = encode_batch(&batch, &[]).len();
     batch.recipients.truncate(50);
-    assert_eq!(with_hundred - encode_batch(&batch).len(), 50 * 9);
+    assert_eq!(with_hundred - encode_batch(&batch, &[]).len(), 50 * 9);
+}
+
+fn ledger() -> Ledger {
+    Ledger {
+        accepted: 1 << 40,
+        expanded: 1,
+        made: 2,
+        ends: Ends {
+            delivered: 3,
+            bounced: 4,
+            expired: 5,
+            dropped: 6,
+            set_aside: 7,
+        },
+        unaccounted: 8,
+        ..Ledger::default()
+    }
 }
 
 fn all_kinds() -> Records {
     let mut records = Records::default();
-    let packed: Vec<_> = batches().iter().map(encode_batch).collect();
+    let packed: Vec<_> = stored().iter().map(packed).collect();
     let body = BodyPlace {
         offset: 7,
         length: 1 << 33,
@@ -153,6 +241,7 @@ fn all_kinds() -> Records {
     records.idents(&[([3; 16], Timestamp(4))]);
     records.carried(12);
     records.commit(77, 2);
+    records.ledger(&ledger());
     records
 }
 
@@ -161,7 +250,8 @@ fn records_come_back_and_name_their_places() {
     let records = all_kinds();
     let bytes = records.bytes();
     let read = read_all(bytes).unwrap();
-    assert_eq!(read.len(), 8);
+    assert_eq!(read.len(), 9);
+    assert_eq!(read[8], Record::Ledger(ledger()));
     let Record::Message {
         head,
         head_at,
@@ -200,7 +290,7 @@ fn cut_records_are_refused() {
         whole += usize::from(read_all(&bytes[..cut]).is_ok());
     }
     // Between two records a cut cannot be seen here: the group's checksum sees it.
-    assert_eq!(whole, 8);
+    assert_eq!(whole, 9);
 }
 
 #[test]

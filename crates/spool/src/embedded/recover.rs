@@ -25,7 +25,7 @@ use super::segment::Segments;
 use super::shared::{Parts, Shared};
 use super::state::State;
 use super::writer::Writer;
-use crate::Error;
+use crate::{Error, Ledger};
 
 /// The first words of the file `format`, with the version of the whole.
 const FORMAT: &str = "mailflow spool 1";
@@ -121,6 +121,12 @@ pub fn recover(mut options: Options, disk: Arc<dyn Disk>) -> Result<Recovered, E
         now.0 << 20,
     );
     state.end = end;
+    // Of a spool from before there was one the account is opened with what waits.
+    let opened = Ledger {
+        accepted: state.counts.waiting,
+        ..Ledger::default()
+    };
+    state.ledger = index.ledger().map_err(sql)?.unwrap_or(opened);
     let journal = Journal::new(segments.clone(), options.segment_bytes, secret, end)
         .map_err(failed(&journal_folder))?;
     let usage = (end.generation, index.segments.clone());
@@ -339,6 +345,7 @@ pub(super) fn catch_up(
             sequence: end.sequence,
             time,
             changes: Vec::new(),
+            ledger: None,
             resume: end,
         });
     }

@@ -6,12 +6,12 @@ use mail::Timestamp;
 use super::change::Change;
 use super::entry::Position;
 use super::group::Draft;
-use super::job::{Answer, Packed, SettleItem, SettleJob};
+use super::job::{Account, Answer, Packed, SettleItem, SettleJob};
 use super::record::Stretch;
 use super::staged::{Written, present};
 use super::state::{Present, State};
 use super::writer::answer;
-use crate::Error;
+use crate::{Error, Ledger};
 
 /// A settlement above this many bytes is written in parts of about this size.
 pub const PART_BYTES_MAX: u64 = 1024 * 1024;
@@ -37,6 +37,10 @@ struct Item {
     generation: u64,
     /// Written, with places.
     presents: Vec<Present>,
+    /// Recipients that there were.
+    before: u64,
+    /// Recipients that there are in what takes its place.
+    left: u64,
 }
 
 impl Settling {
@@ -52,6 +56,9 @@ impl Settling {
                 continue;
             }
             leased.settling = true;
+            let before = u64::from(leased.entry.recipients);
+            let left = (item.presents.iter()).map(|packed| packed.batch.recipients.len() as u64);
+            let left = left.sum();
             let place = state.leased_message(item.message).1;
             // Taken from the end.
             item.presents.reverse();
@@ -59,6 +66,8 @@ impl Settling {
                 item,
                 generation: place.map_or(0, |place| place.generation()),
                 presents: Vec::new(),
+                before,
+                left,
             });
         }
         if items.is_empty() {
@@ -84,6 +93,16 @@ impl Settling {
     /// Whether all of it was written.
     pub fn is_complete(&self) -> bool {
         self.complete
+    }
+
+    /// Puts it to account.
+    pub fn count(&self, ledger: &mut Ledger) {
+        for item in &self.items {
+            match item.item.account {
+                Account::Ended(ends) => ledger.settle(item.before, item.left, ends),
+                Account::Replaced => ledger.replace(item.before, item.left),
+            }
+        }
     }
 
     /// Where its first part stands.

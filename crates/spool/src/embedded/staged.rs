@@ -49,6 +49,16 @@ pub struct StagedMessage {
     pub accepted: Accepted,
 }
 
+impl StagedMessage {
+    /// Recipients for whom it is accepted.
+    pub fn recipients(&self) -> u64 {
+        let batches = self.job.batches.iter();
+        batches
+            .map(|packed| packed.batch.recipients.len() as u64)
+            .sum()
+    }
+}
+
 /// What is answered once the group is durable.
 #[derive(Debug)]
 pub enum Staged {
@@ -242,7 +252,7 @@ pub fn present(
 ) -> Present {
     let number = state.numbers.number(&batch.destination);
     let span = written.span(at);
-    let entry = change::entry(batch, *message, arrival, number, span, written.now);
+    let entry = change::entry(batch, &[], *message, arrival, number, span, written.now);
     (entry, batch.clone())
 }
 
@@ -260,7 +270,7 @@ pub fn leave_out(job: &mut AcceptJob, paths: &[Path]) {
             .retain(|_| rest.next().is_some_and(|path| *path == Path::New));
         if batch.recipients.len() != before {
             *packed = Packed {
-                bytes: content::encode_batch(&batch),
+                bytes: content::encode_batch(&batch, &[]),
                 batch: Arc::new(batch),
             };
         }

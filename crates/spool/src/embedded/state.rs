@@ -1,17 +1,18 @@
 //! What the engine holds in memory: the scheduler's heads, leases, counts, and everything that the journal has and the index
 //! does not have yet. Changed only by what is durable already; under one lock, which is never held across a disk call.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use mail::MessageId;
 
 use super::change::{Change, Changes, Numbers};
-use super::entry::{Entry, MessagePlace, Position, Track};
+use super::counts::Counts;
+use super::entry::{Entry, Hold, MessagePlace, Position, Row, Track};
 use super::heads::Heads;
 use super::index::Line;
 use super::record::IdentKey;
-use crate::{Batch, BatchId, Class, Head};
+use crate::{Batch, BatchId, Class, Head, Ledger};
 
 /// A batch that the index does not have in its present state.
 #[derive(Debug)]
@@ -52,21 +53,6 @@ struct LeasedMessage {
     leases: usize,
 }
 
-/// What waits for a destination in a class.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Count {
-    /// Batches.
-    pub batches: u64,
-    /// Their recipients.
-    pub recipients: u64,
-    /// Of the batches, those borrowed.
-    pub leased: u64,
-    /// The oldest arrival, when it is known.
-    pub oldest: Option<u64>,
-    /// How often it changed.
-    pub changes: u64,
-}
-
 /// A new state of a batch with its content.
 pub type Present = (Entry, Arc<Batch>);
 
@@ -78,7 +64,9 @@ pub struct State {
     /// Numbers of destinations.
     pub numbers: Numbers,
     /// Counts.
-    pub counts: BTreeMap<(u32, Class), Count>,
+    pub counts: Counts,
+    /// The account, all but what waits.
+    pub ledger: Ledger,
     /// How many changes there were by which a claim may find more; never 0, which is what one has seen who has seen nothing.
     pub news: u64,
     /// How often the index has caught up. What was read from it and from here at the same number fits together.
@@ -102,21 +90,23 @@ impl State {
     pub fn new(
         mut heads: Heads,
         numbers: Numbers,
-        lines: Vec<(u32, Track, Line)>,
+        lines: Vec<(u32, Row, Line)>,
         content_max: usize,
         first_token: u64,
     ) -> Self {
-        let mut counts: BTreeMap<_, Count> = BTreeMap::new();
-        for (destination, track, line) in lines {
-            heads.unknown(destination, track);
-            let count = counts.entry((destination, track.class())).or_default();
-            count.batches += line.batches as u64;
-            count.recipients += line.recipients as u64;
+        let mut counts = Counts::default();
+        for (destination, row, line) in lines {
+            let Some(track) = row.track() else { continue };
+            counts.insert(destination, track.class(), row.is_held(), line);
+            if row == Row(track as u8) {
+                heads.unknown(destination, track);
+            }
         }
         Self {
             heads,
             numbers,
             counts,
+            ledger: Ledger::default(),
             news: 1,
             commits: 0,
             end: Position::default(),
@@ -207,7 +197,7 @@ impl State {
             message.place = Some(unindexed.place);
             message.head = message.head.take().or_else(|| unindexed.head.clone());
         }
-        self.count(&entry).leased += 1;
+        self.counts.of(&entry).leased += 1;
         let leased = Leased {
             token: self.last_token,
             entry,
@@ -248,14 +238,14 @@ impl State {
     /// Ends a lease without a settlement; the batch waits again.
     pub fn unlease(&mut self, batch: BatchId) {
         if let Some(entry) = self.end_lease(batch) {
-            self.heads.insert(entry);
+            self.serve(entry);
             self.news += 1;
         }
     }
 
     fn end_lease(&mut self, batch: BatchId) -> Option<Entry> {
         let leased = self.leases.remove(&batch)?;
-        self.count(&leased.entry).leased -= 1;
+        self.counts.of(&leased.entry).leased -= 1;
         if let Some(message) = self.leased_messages.get_mut(&leased.entry.message) {
             message.leases -= 1;
             if message.leases == 0 {
@@ -263,12 +253,6 @@ impl State {
             }
         }
         Some(leased.entry)
-    }
-
-    fn count(&mut self, entry: &Entry) -> &mut Count {
-        self.counts
-            .entry((entry.destination, entry.class()))
-            .or_default()
     }
 
     // === Durable changes ===
@@ -307,7 +291,7 @@ impl State {
         let Some(old) = self.end_lease(batch) else {
             return;
         };
-        self.subtract(&old);
+        self.counts.subtract(&old);
         self.carrying.remove(&old.message);
         self.put(
             batch,
@@ -337,7 +321,7 @@ impl State {
             leased.entry = new;
         } else {
             self.heads.remove(old);
-            self.heads.insert(new);
+            self.serve(new);
         }
     }
 
@@ -357,16 +341,7 @@ impl State {
     }
 
     fn add(&mut self, sequence: u64, entry: Entry, content: Option<Arc<Batch>>) {
-        let count = self.count(&entry);
-        let first = count.batches == 0;
-        count.changes += 1;
-        count.batches += 1;
-        count.recipients += u64::from(entry.recipients);
-        count.oldest = match count.oldest {
-            Some(oldest) => Some(oldest.min(entry.arrival)),
-            None if first => Some(entry.arrival),
-            None => None,
-        };
+        self.counts.add(&entry);
         let content = content.filter(|batch| self.content_kept + weight(batch) <= self.content_max);
         self.put(
             entry.id,
@@ -376,19 +351,13 @@ impl State {
                 content,
             },
         );
-        self.heads.insert(entry);
+        self.serve(entry);
     }
 
-    fn subtract(&mut self, entry: &Entry) {
-        let count = self.count(entry);
-        count.changes += 1;
-        count.batches -= 1;
-        count.recipients -= u64::from(entry.recipients);
-        if count.oldest == Some(entry.arrival) {
-            count.oldest = None;
-        }
-        if count.batches == 0 {
-            self.counts.remove(&(entry.destination, entry.class()));
+    /// Puts a batch among those to be served, if it may be.
+    fn serve(&mut self, entry: Entry) {
+        if entry.hold == Hold::Free {
+            self.heads.insert(entry);
         }
     }
 

@@ -19,7 +19,7 @@ use super::shared::{IndexJob, Shared};
 use super::staged::{
     Staged, StagedMessage, Written, commit_carry, commit_message, leave_out, stage_carry,
 };
-use crate::{Accepted, Error, Path};
+use crate::{Accepted, Error, Ledger, Path};
 
 /// A group takes no further job once it has so many bytes.
 const GROUP_BYTES_MAX: u64 = 8 * 1024 * 1024;
@@ -131,7 +131,26 @@ impl Writer {
         for settling in &mut self.large {
             settling.stage(&mut draft);
         }
-        self.write(&draft, staged);
+        let ledger = self.account(&staged);
+        if !draft.is_empty() {
+            draft.records.ledger(&ledger);
+        }
+        self.write(&draft, staged, ledger);
+    }
+
+    /// The account behind a group of these.
+    fn account(&self, staged: &[Staged]) -> Ledger {
+        let mut ledger = self.shared.state().ledger;
+        for one in staged {
+            match one {
+                Staged::Message(message) => ledger.accepted += message.recipients(),
+                Staged::Settling(settling) => settling.count(&mut ledger),
+                Staged::Again(..) | Staged::Carry(..) => {}
+            }
+        }
+        let large = self.large.iter().filter(|settling| settling.is_complete());
+        large.for_each(|settling| settling.count(&mut ledger));
+        ledger
     }
 
     fn next_transaction(&mut self) -> u64 {
@@ -140,7 +159,7 @@ impl Writer {
         (self.journal.end().sequence + 1) << 20 | (self.transactions & 0xf_ffff)
     }
 
-    fn write(&mut self, draft: &Draft, staged: Vec<Staged>) {
+    fn write(&mut self, draft: &Draft, staged: Vec<Staged>, ledger: Ledger) {
         if draft.is_empty() {
             for one in staged {
                 match one {
@@ -162,7 +181,7 @@ impl Writer {
                     bodies_at: start.offset + HEADER as u64 + draft.records.bytes().len() as u64,
                     now,
                 };
-                self.commit(written, staged);
+                self.commit(written, staged, ledger);
                 if begun {
                     self.shared.wake_sweeper();
                 }
@@ -269,7 +288,7 @@ impl Writer {
 
     // === The group is durable ===
 
-    fn commit(&mut self, written: Written, staged: Vec<Staged>) {
+    fn commit(&mut self, written: Written, staged: Vec<Staged>, ledger: Ledger) {
         let mut changes = Vec::new();
         let mut answers: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
         let mut state = self.shared.state();
@@ -305,12 +324,14 @@ impl Writer {
         }
         let end = self.journal.end();
         state.end = end;
+        state.ledger = ledger;
         let open = self.large.iter().filter_map(Settling::start).min();
         let changes = Changes {
             generation: end.generation,
             sequence: end.sequence,
             time: written.now,
             changes,
+            ledger: Some(ledger),
             resume: open.unwrap_or(end).min(end),
         };
         // Under the lock: the index must not have what memory does not know yet.

@@ -119,6 +119,17 @@ pub fn settlement(lease: &Lease, outcome: Outcome) -> Settlement {
     }
 }
 
+/// A settlement of a batch whose recipients were all delivered to.
+pub fn delivered(lease: &Lease) -> Settlement {
+    Settlement {
+        ends: Ends {
+            delivered: lease.batch.recipients.len() as u64,
+            ..Ends::default()
+        },
+        ..settlement(lease, Outcome::Finished)
+    }
+}
+
 pub async fn finish(spool: &dyn Spool, leases: &[Lease]) -> usize {
     let settlements = leases
         .iter()

@@ -205,7 +205,9 @@ impl Offline {
             .iter()
             .map(|entry| {
                 let bytes = read(entry.span)?;
-                content::decode_batch(&bytes).map_err(|error| error.to_string())
+                content::decode_batch(&bytes)
+                    .map(|stored| stored.batch)
+                    .map_err(|error| error.to_string())
             })
             .collect();
         Ok(Stored {
