@@ -1,8 +1,8 @@
-//! Bodies of messages under way: read from the spool once, shared by all batches of a message that are attempted at about
-//! the same time, within a bound of memory.
+//! Bodies of messages under way: read from the spool once, shared by all batches of a message that are attempted at the same
+//! time, however many and however large, within a bound of memory; and kept a little longer when they are small.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use mail::MessageId;
@@ -12,7 +12,7 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 /// Memory of all bodies being attempted, KiB [256 MiB]. A body larger than that takes all of it and goes alone.
 const MEMORY_KIB: u32 = 256 * 1024;
 /// Bodies kept after their attempt for the next batch of the same message, bytes [32 MiB].
-const KEPT_BYTES: u64 = 32 << 20;
+const KEPT_BYTES: usize = 32 << 20;
 /// Bodies kept, at most.
 const KEPT_MAX: usize = 1024;
 
@@ -20,22 +20,46 @@ const KEPT_MAX: usize = 1024;
 pub(crate) struct Bodies {
     spool: Arc<dyn Spool>,
     memory: Arc<Semaphore>,
-    kept: Mutex<Kept>,
+    shelf: Arc<Mutex<Shelf>>,
 }
 
-/// A body with the memory it may take.
+/// A body; the memory that it may take is given back with the last of its message.
 pub(crate) struct Body {
     pub(crate) bytes: Bytes,
+    _user: User,
+}
+
+struct Loaded {
+    bytes: Bytes,
     _memory: OwnedSemaphorePermit,
 }
 
-type Cell = Arc<OnceCell<Bytes>>;
+type Cell = Arc<OnceCell<Loaded>>;
 
 #[derive(Default)]
-struct Kept {
-    cells: HashMap<MessageId, (Cell, u64)>,
+struct Shelf {
+    /// With how many use it.
+    under_way: HashMap<MessageId, (Cell, usize)>,
+    kept: HashMap<MessageId, Bytes>,
     order: VecDeque<MessageId>,
-    bytes: u64,
+    bytes: usize,
+}
+
+/// Somebody who uses a body, or waits for it.
+struct User {
+    shelf: Arc<Mutex<Shelf>>,
+    message: MessageId,
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        lock(&self.shelf).leave(self.message);
+    }
+}
+
+fn lock(shelf: &Mutex<Shelf>) -> MutexGuard<'_, Shelf> {
+    // Every change is whole before anything could panic.
+    shelf.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Bodies {
@@ -43,59 +67,190 @@ impl Bodies {
         Self {
             spool,
             memory: Arc::new(Semaphore::new(MEMORY_KIB as usize)),
-            kept: Mutex::default(),
+            shelf: Arc::default(),
         }
     }
 
-    /// The body of a message; waits for memory. Two batches that ask at once make one read.
+    /// The body of a message; waits for memory. Batches that ask for the same one share one read and one copy.
     pub(crate) async fn get(&self, head: &Head) -> Result<Body, spool::Error> {
+        let (cell, user) = self.enter(head.id);
+        let loaded = cell.get_or_try_init(|| self.load(head)).await?;
+        Ok(Body {
+            bytes: loaded.bytes.clone(),
+            _user: user,
+        })
+    }
+
+    fn enter(&self, message: MessageId) -> (Cell, User) {
+        let mut shelf = lock(&self.shelf);
+        let (cell, users) = shelf.under_way.entry(message).or_default();
+        *users += 1;
+        let user = User {
+            shelf: Arc::clone(&self.shelf),
+            message,
+        };
+        (Arc::clone(cell), user)
+    }
+
+    async fn load(&self, head: &Head) -> Result<Loaded, spool::Error> {
         let kib = u32::try_from(head.body_bytes / 1024 + 1).unwrap_or(MEMORY_KIB);
-        let memory = self
-            .memory
-            .clone()
+        let memory = Arc::clone(&self.memory)
             .acquire_many_owned(kib.min(MEMORY_KIB))
             .await
             .map_err(|_| spool::Error::Closed)?;
-        let cell = self.cell(head);
-        let bytes = cell
-            .get_or_try_init(|| self.spool.body(head.id))
-            .await
-            .inspect_err(|_| self.drop(head.id))?
-            .clone();
-        Ok(Body {
+        let kept = lock(&self.shelf).take(head.id);
+        let bytes = match kept {
+            Some(bytes) => bytes,
+            None => self.spool.body(head.id).await?,
+        };
+        Ok(Loaded {
             bytes,
             _memory: memory,
         })
     }
+}
 
-    fn cell(&self, head: &Head) -> Cell {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((cell, _)) = kept.cells.get(&head.id) {
-            return cell.clone();
+impl Shelf {
+    /// One uses it less; after the last one a small body is kept.
+    fn leave(&mut self, message: MessageId) {
+        let Some((cell, users)) = self.under_way.get_mut(&message) else {
+            return;
+        };
+        *users -= 1;
+        if *users > 0 {
+            return;
         }
-        let cell = Cell::default();
-        if head.body_bytes > KEPT_BYTES / 4 {
-            return cell;
+        let bytes = cell.get().map(|loaded| loaded.bytes.clone());
+        self.under_way.remove(&message);
+        if let Some(bytes) = bytes.filter(|bytes| bytes.len() <= KEPT_BYTES / 4) {
+            self.keep(message, bytes);
         }
-        while kept.bytes + head.body_bytes > KEPT_BYTES || kept.cells.len() >= KEPT_MAX {
-            let Some(oldest) = kept.order.pop_front() else {
-                break;
-            };
-            if let Some((_, bytes)) = kept.cells.remove(&oldest) {
-                kept.bytes -= bytes;
-            }
-        }
-        kept.bytes += head.body_bytes;
-        kept.order.push_back(head.id);
-        kept.cells.insert(head.id, (cell.clone(), head.body_bytes));
-        cell
     }
 
-    fn drop(&self, id: MessageId) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, bytes)) = kept.cells.remove(&id) {
-            kept.bytes -= bytes;
-            kept.order.retain(|kept| *kept != id);
+    fn keep(&mut self, message: MessageId, bytes: Bytes) {
+        while self.bytes + bytes.len() > KEPT_BYTES || self.kept.len() >= KEPT_MAX {
+            let Some(oldest) = self.order.pop_front() else {
+                break;
+            };
+            if let Some(dropped) = self.kept.remove(&oldest) {
+                self.bytes -= dropped.len();
+            }
         }
+        self.bytes += bytes.len();
+        self.order.push_back(message);
+        self.kept.insert(message, bytes);
+    }
+
+    fn take(&mut self, message: MessageId) -> Option<Bytes> {
+        let bytes = self.kept.remove(&message)?;
+        self.bytes -= bytes.len();
+        self.order.retain(|kept| *kept != message);
+        Some(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mail::{Address, Timestamp};
+    use spool::memory::Memory;
+    use spool::{Class, Destination, NewBatch, NewMessage};
+
+    use super::*;
+
+    const LARGE: usize = 20 << 20;
+
+    async fn stored(spool: &Memory, bytes: usize) -> Head {
+        let now = Timestamp::now();
+        let accepted = spool.accept(
+            NewMessage {
+                arrival: now,
+                reverse_path: mail::ReversePath::Null,
+                parameters: Default::default(),
+                facts: Bytes::new(),
+                body: vec![Bytes::from(vec![b'x'; bytes])],
+                batches: vec![NewBatch {
+                    destination: Destination::Inside,
+                    class: Class::Ordinary,
+                    due: now,
+                    recipients: vec![Address::parse("a@x.org").unwrap().into()],
+                    template: Bytes::new(),
+                }],
+            },
+            None,
+        );
+        Head {
+            id: accepted.await.unwrap().id,
+            arrival: now,
+            accepted: now,
+            reverse_path: mail::ReversePath::Null,
+            parameters: Default::default(),
+            facts: Bytes::new(),
+            body_bytes: bytes as u64,
+        }
+    }
+
+    fn kib_free(bodies: &Bodies) -> usize {
+        bodies.memory.available_permits()
+    }
+
+    #[tokio::test]
+    async fn a_large_body_is_there_once_however_many_use_it() {
+        let spool = Arc::new(Memory::new());
+        let head = stored(&spool, LARGE).await;
+        let bodies = Bodies::new(spool);
+        let mut users = Vec::new();
+        for _ in 0..20 {
+            users.push(bodies.get(&head).await.unwrap());
+        }
+        // Twenty copies would not fit.
+        assert_eq!(kib_free(&bodies), MEMORY_KIB as usize - LARGE / 1024 - 1);
+        let first = users[0].bytes.as_ptr();
+        assert!(users.iter().all(|user| user.bytes.as_ptr() == first));
+        drop(users);
+        assert_eq!(kib_free(&bodies), MEMORY_KIB as usize);
+        assert_eq!(lock(&bodies.shelf).bytes, 0, "too large to be kept");
+    }
+
+    #[tokio::test]
+    async fn small_ones_are_kept_within_a_bound() {
+        let spool = Arc::new(Memory::new());
+        let mut heads = Vec::new();
+        for _ in 0..6 {
+            heads.push(stored(&spool, KEPT_BYTES / 4).await);
+        }
+        let bodies = Bodies::new(spool);
+        for head in &heads {
+            drop(bodies.get(head).await.unwrap());
+        }
+        let kept: Vec<_> = lock(&bodies.shelf).order.iter().copied().collect();
+        let newest: Vec<_> = heads[2..].iter().map(|head| head.id).collect();
+        assert_eq!(kept, newest);
+        assert_eq!(kib_free(&bodies), MEMORY_KIB as usize);
+        // Used again, it is no longer the oldest.
+        drop(bodies.get(&heads[2]).await.unwrap());
+        drop(bodies.get(&heads[0]).await.unwrap());
+        let kept: Vec<_> = lock(&bodies.shelf).order.iter().copied().collect();
+        let expected = [4, 5, 2, 0].map(|at: usize| heads[at].id);
+        assert_eq!(kept, expected);
+    }
+
+    #[tokio::test]
+    async fn who_stops_waiting_leaves_nothing_behind() {
+        let spool = Arc::new(Memory::new());
+        let (large, small) = (stored(&spool, LARGE).await, stored(&spool, 1000).await);
+        let bodies = Bodies::new(spool);
+        let all = Arc::clone(&bodies.memory).acquire_many_owned(MEMORY_KIB);
+        let all = all.await.unwrap();
+        for head in [&large, &small] {
+            let waits = tokio::time::timeout(std::time::Duration::from_millis(1), bodies.get(head));
+            assert!(waits.await.is_err(), "no memory is left");
+        }
+        assert!(lock(&bodies.shelf).under_way.is_empty());
+        drop(all);
+        assert_eq!(bodies.get(&large).await.unwrap().bytes.len(), LARGE);
+        let mut gone = small;
+        gone.id = mail::MessageId(7);
+        assert!(bodies.get(&gone).await.is_err());
+        assert!(lock(&bodies.shelf).under_way.is_empty());
     }
 }
