@@ -148,6 +148,14 @@ pub fn is_full() -> bool {
     std::env::args().any(|argument| argument == "--full")
 }
 
+/// Whether a figure is asked for: `ONLY` names some, all when it is not set.
+pub fn is_wanted(name: &str) -> bool {
+    match std::env::var("ONLY") {
+        Ok(only) if !only.is_empty() => only.split(',').any(|wanted| wanted == name),
+        _ => true,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
