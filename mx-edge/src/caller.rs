@@ -56,17 +56,17 @@ pub struct Found {
 }
 
 impl Caller {
-    /// How the client is made to wait; `own` ones are not.
+    /// How the client is made to wait; `exempt` ones are not.
     pub fn screen(
         &mut self,
         rules: &Rules,
         facts: &Facts,
-        sessions: usize,
-        own: bool,
+        stressed: bool,
+        exempt: bool,
     ) -> Option<Screening> {
         let client = facts.client.ip();
-        let screen = rules.screen.as_ref().filter(|_| !own)?;
-        let Some(wait) = screen.wait(client, sessions) else {
+        let screen = rules.screen.as_ref().filter(|_| !exempt)?;
+        let Some(wait) = screen.wait(client, stressed) else {
             if screen.knows(client) {
                 self.waited = Waited::Known;
             }

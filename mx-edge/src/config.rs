@@ -2,6 +2,7 @@
 
 mod check;
 mod defaults;
+mod door;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use service::config::{bytes, duration};
 use service::log::LogSettings;
 use service::tls::Files;
+
+pub use door::{Access, Rates, Stress};
 
 use crate::dnsbl::Codes;
 use crate::network::Network;
@@ -33,6 +36,12 @@ pub struct Config {
     pub mail: Mail,
     /// `[limits]`.
     pub limits: Limits,
+    /// `[access]`.
+    pub access: Access,
+    /// `[rates]`.
+    pub rates: Rates,
+    /// `[stress]`.
+    pub stress: Stress,
     /// `[recipients]`.
     pub recipients: RecipientSources,
     /// `[directory]`.
@@ -77,6 +86,10 @@ pub struct Mail {
     pub keywords_off: Vec<String>,
     /// Networks of our own.
     pub own_networks: Vec<Network>,
+    /// Proxies, which speak PROXY.
+    pub proxies: Vec<Network>,
+    /// Who may say XCLIENT.
+    pub xclient_networks: Vec<Network>,
     /// Where a refused sender can ask.
     pub contact: String,
 }
@@ -111,6 +124,16 @@ pub struct Limits {
     pub null_sender_recipients_max: usize,
     /// Errors of one session.
     pub errors_max: usize,
+    /// Errors from which on replies wait.
+    pub errors_soft: usize,
+    /// How long, for each.
+    #[serde(with = "duration")]
+    pub error_delay: Duration,
+    /// Octets a second of a message, on average.
+    pub data_bytes_per_second_min: u64,
+    /// Memory of the whole process; 0: three quarters of what it may have.
+    #[serde(with = "bytes")]
+    pub memory_bytes_max: u64,
     /// Received fields of one message.
     pub hops_max: usize,
     /// For the next command.

@@ -11,6 +11,7 @@ pub mod caller;
 pub mod command;
 pub mod config;
 pub mod dnsbl;
+pub mod doors;
 pub mod ended;
 pub mod facts;
 pub mod forward;
@@ -48,6 +49,7 @@ use tokio::task::JoinSet;
 
 use crate::command::Command;
 use crate::config::Config;
+use crate::doors::Doors;
 use crate::forward::Forward;
 use crate::keep::Keeper;
 use crate::metrics::Metrics;
@@ -123,7 +125,7 @@ pub async fn start(
         idents: wiring::open_idents(&config)?,
         through: next_hop.through(&config, &metrics),
         keeper: Keeper::new(&spool, config.spool.deadline, &metrics),
-        clients: Arc::default(),
+        admission: wiring::admission(&config),
         passes,
         ended: wiring::open_ended(&config)?,
         metrics,
@@ -171,10 +173,10 @@ async fn serve(
 
     let mut tasks = JoinSet::new();
     let stop = || shutdown.clone();
-    let (server, served) = reload::server_settings(&config, &certificates);
+    let (server, served) = reload::server_settings(&config, &certificates, edge);
     let listeners = wiring::bind(&config, &control).await?;
     let addresses = listeners.iter().map(Listener::address).collect();
-    let doors = receive::Doors {
+    let doors = Doors {
         listeners,
         settings: served,
         sessions_max: config.limits.sessions_max,
@@ -183,7 +185,8 @@ async fn serve(
     tasks.spawn(forward::wake(Arc::clone(edge), engine.clone(), stop()));
     tasks.spawn(engine.clone().run(stop()));
     tasks.spawn(Arc::clone(&edge.passes).keep(stop()));
-    tasks.spawn(watch::run(controls.clone(), status, stop()));
+    let waters = watch::Waters::new(&config);
+    tasks.spawn(watch::run(controls.clone(), status, waters, stop()));
     let files = sources.spawn(&mut tasks, &config, &shutdown);
     let reload = Reload {
         edge: Arc::clone(edge),

@@ -13,6 +13,16 @@ pub struct Metrics {
     pub sessions: IntCounterVec,
     /// Sessions open now.
     pub sessions_open: IntGauge,
+    /// Clients turned away before the greeting.
+    pub turned_away: IntCounterVec,
+    /// Reloads of the rules.
+    pub reloads: IntCounterVec,
+    /// Connections from proxies by what their header was.
+    pub proxied: IntCounterVec,
+    /// Whether limits are short now.
+    pub stressed: IntGauge,
+    /// Memory of this process.
+    pub resident_bytes: IntGauge,
     /// RCPT commands by decision.
     pub recipients: IntCounterVec,
     /// Messages by outcome.
@@ -68,6 +78,27 @@ impl Metrics {
         let metrics = Self {
             sessions: maker.counters("sessions_total", "SMTP sessions by how they ended", "outcome")?,
             sessions_open: maker.gauge("sessions_open", "SMTP sessions open now")?,
+            turned_away: maker.counters(
+                "turned_away_sessions_total",
+                "Sessions refused before the greeting, by reason; among those that ended as refused",
+                "reason",
+            )?,
+            reloads: maker.counters(
+                "reloads_total",
+                "Reloads of the rules and the access list: applied, failed (the old ones stay)",
+                "outcome",
+            )?,
+            proxied: maker.counters(
+                "proxied_connections_total",
+                "Connections from listed proxies: client (served), check (the proxy looks whether we live; in no other figure), \
+                 bad (no PROXY header), timed_out, lost (closed before it said one)",
+                "header",
+            )?,
+            stressed: maker.gauge(
+                "stressed",
+                "1 while deadlines are short and few errors are borne, since sessions or memory are nearly used up",
+            )?,
+            resident_bytes: maker.gauge("resident_bytes", "Memory that this process holds")?,
             recipients: maker.counters(
                 "recipients_total",
                 "RCPT commands by decision: accepted, or why not",
@@ -144,10 +175,18 @@ impl Metrics {
         for reason in Reason::ALL {
             self.recipients.with_label_values(&[reason.label()]);
         }
+        for reason in Reason::BEFORE_GREETING {
+            self.turned_away.with_label_values(&[reason.label()]);
+        }
         for (counters, labels) in [
             (
+                &self.proxied,
+                &["client", "check", "bad", "timed_out", "lost"][..],
+            ),
+            (&self.reloads, &["applied", "failed"]),
+            (
                 &self.messages,
-                &["passed", "spooled", "refused", "deferred"][..],
+                &["passed", "spooled", "refused", "deferred"],
             ),
             (&self.through, &["answered", "busy", "shut", "trouble"]),
             (&self.taken, &["through", "spool"]),

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 /// `192.0.2.0/24`, `2001:db8::/32`, or one address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Network {
     address: IpAddr,
@@ -30,6 +30,44 @@ impl Network {
     }
 }
 
+impl Network {
+    /// The network of the first `prefix` bits; none longer than this one's own.
+    pub fn widened(self, prefix: u8) -> Self {
+        let prefix = prefix.min(self.prefix);
+        let address = match self.address {
+            IpAddr::V4(address) => {
+                let shift = 32 - u32::from(prefix);
+                let bits = address.to_bits().checked_shr(shift).unwrap_or(0);
+                IpAddr::V4(bits.checked_shl(shift).unwrap_or(0).into())
+            }
+            IpAddr::V6(address) => {
+                let shift = 128 - u32::from(prefix);
+                let bits = address.to_bits().checked_shr(shift).unwrap_or(0);
+                IpAddr::V6(bits.checked_shl(shift).unwrap_or(0).into())
+            }
+        };
+        Self { address, prefix }
+    }
+
+    /// Whether it is IPv6, how many bits count, and these bits; for tables.
+    pub fn bits(self) -> (bool, u8, u128) {
+        let same = self.widened(self.prefix);
+        match same.address {
+            IpAddr::V4(address) => (false, self.prefix, address.to_bits().into()),
+            IpAddr::V6(address) => (true, self.prefix, address.to_bits()),
+        }
+    }
+}
+
+/// The network of one address.
+impl From<IpAddr> for Network {
+    fn from(address: IpAddr) -> Self {
+        let address = address.to_canonical();
+        let prefix = if address.is_ipv4() { 32 } else { 128 };
+        Self { address, prefix }
+    }
+}
+
 /// Whether one of them contains the address.
 pub fn contains(networks: &[Network], address: IpAddr) -> bool {
     networks.iter().any(|network| network.contains(address))
@@ -37,10 +75,7 @@ pub fn contains(networks: &[Network], address: IpAddr) -> bool {
 
 /// By what a client is counted: an IPv4 address, or the /64 of an IPv6 one, since a host there has a whole one to choose from.
 pub fn client_key(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
-        v4 => v4,
-    }
+    Network::from(address).widened(64).address
 }
 
 impl FromStr for Network {
@@ -106,6 +141,20 @@ mod tests {
                 expected,
                 "{address} in {network}"
             );
+        }
+    }
+
+    #[test]
+    fn widening_clears_what_does_not_count() {
+        for (network, prefix, expected) in [
+            ("192.0.2.129/32", 24, "192.0.2.0/24"),
+            ("192.0.2.129/25", 32, "192.0.2.128/25"),
+            ("192.0.2.129", 0, "0.0.0.0/0"),
+            ("2001:db8:1:2:3::9", 64, "2001:db8:1:2::/64"),
+            ("2001:db8::9", 0, "::/0"),
+        ] {
+            let network: Network = network.parse().unwrap();
+            assert_eq!(String::from(network.widened(prefix)), expected);
         }
     }
 

@@ -20,8 +20,22 @@ pub enum Reason {
     OtherPolicy,
     /// A notification for more recipients than one notification has.
     NullSenderRecipients,
+    /// Rejected by the access list.
+    Access,
+    /// Shown out by the access list.
+    AccessDropped,
     /// Too many sessions of one client.
     ClientSessions,
+    /// Too many sessions of one client or network lately.
+    ConnectionRate,
+    /// Too many messages, likewise.
+    MessageRate,
+    /// Too many recipients, likewise.
+    RecipientRate,
+    /// Too little memory for more clients.
+    Overloaded,
+    /// A proxy that names no client wants to send mail.
+    NoClient,
     /// The edge is being drained.
     Draining,
     /// Too many Received fields.
@@ -47,7 +61,7 @@ struct Entry {
 
 impl Reason {
     /// All of them, for metrics that start at zero.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 22] = [
         Self::UnknownRecipient,
         Self::RelayDenied,
         Self::DirectoryNotLoaded,
@@ -55,7 +69,14 @@ impl Reason {
         Self::Listed,
         Self::OtherPolicy,
         Self::NullSenderRecipients,
+        Self::Access,
+        Self::AccessDropped,
         Self::ClientSessions,
+        Self::ConnectionRate,
+        Self::MessageRate,
+        Self::RecipientRate,
+        Self::Overloaded,
+        Self::NoClient,
         Self::Draining,
         Self::Loop,
         Self::SpoolFull,
@@ -63,6 +84,15 @@ impl Reason {
         Self::SpoolSlow,
         Self::SpoolLate,
         Self::ClientGone,
+    ];
+
+    /// Those for which a client is not even greeted.
+    pub const BEFORE_GREETING: [Self; 5] = [
+        Self::AccessDropped,
+        Self::ClientSessions,
+        Self::ConnectionRate,
+        Self::Overloaded,
+        Self::Draining,
     ];
 
     #[rustfmt::skip]
@@ -76,6 +106,14 @@ impl Reason {
             Self::OtherPolicy => ("other_policy", 452, (4, 5, 3), "send to this recipient in a transaction of its own"),
             Self::NullSenderRecipients => ("null_sender_recipients", 452, (4, 5, 3), "too many recipients for a notification"),
             Self::ClientSessions => ("client_sessions", 421, (4, 7, 0), "too many sessions from your network, try again later"),
+            Self::Access => ("access", 554, (5, 7, 1), "your host is refused by this site"),
+            // RFC 7504 3.
+            Self::AccessDropped => ("access_dropped", 521, (5, 3, 2), "this host takes no mail from yours"),
+            Self::ConnectionRate => ("connection_rate", 421, (4, 7, 0), "too many sessions from your network lately, try again later"),
+            Self::MessageRate => ("message_rate", 450, (4, 7, 1), "too many messages from your network lately, try again later"),
+            Self::RecipientRate => ("recipient_rate", 450, (4, 7, 1), "too many recipients from your network lately, try again later"),
+            Self::Overloaded => ("overloaded", 421, (4, 3, 2), "this host has too much to do, try again later or another one"),
+            Self::NoClient => ("no_client", 450, (4, 3, 0), "your proxy did not say whose mail this is"),
             Self::Draining => ("draining", 421, (4, 3, 2), "this host takes no mail at present, try another one"),
             Self::Loop => ("loop", 554, (5, 4, 6), "too many hops, this message is in a loop"),
             Self::SpoolFull => ("spool_full", 452, (4, 3, 1), "no room for this message now, try again later"),

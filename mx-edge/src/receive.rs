@@ -9,14 +9,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use mail::trace::Spf;
 use mail::{Domain, Envelope, MailParameters, Recipient, Reply, ReversePath};
-use service::listener::Listener;
-use service::shutdown::Shutdown;
-use smtp::server::{Ending, Facts, Handler, Presence, Screening, Settings};
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use smtp::server::{Ending, Facts, Handler, Presence, Screening};
 use tracing::info;
 
-use crate::admission::{Admitted, Clients};
+use crate::admission::rates::Of;
+use crate::admission::{Admission, Door, Entry, Refused, Standing};
 use crate::caller::{Caller, Found};
 use crate::dnsbl::Dnsbl;
 use crate::ended::Ended;
@@ -44,8 +41,8 @@ pub struct Edge {
     pub through: Through,
     /// The way into the spool.
     pub keeper: Keeper,
-    /// Sessions by client.
-    pub clients: Arc<Clients>,
+    /// Who may come in.
+    pub admission: Admission,
     /// Who has passed the screen.
     pub passes: Arc<Memory>,
     /// The list of what was not passed in.
@@ -64,6 +61,8 @@ pub struct Edge {
 pub struct Rules {
     /// In Received fields.
     pub hostname: Domain,
+    /// Who may come in, and how often.
+    pub door: Door,
     /// Exempt from scanning and from SPF.
     pub own_networks: Vec<Network>,
     /// Not checked by SPF.
@@ -78,8 +77,8 @@ pub struct Rules {
     pub screen: Option<Screen>,
     /// Whether who did not wait is refused, and not only told of in the log.
     pub screen_enforced: bool,
-    /// See the configuration.
-    pub sessions_per_client_max: usize,
+    /// Sessions in all from which on there is stress, and below which there is none any more.
+    pub stress_sessions: (usize, usize),
     /// See the configuration.
     pub null_sender_recipients_max: usize,
     /// See the configuration.
@@ -94,6 +93,13 @@ impl Edge {
         Arc::clone(&self.rules.read().expect("no holder panics"))
     }
 
+    /// Looks whether there are too many sessions.
+    fn feel_sessions(&self, rules: &Rules) {
+        let open = usize::try_from(self.metrics.sessions_open.get()).unwrap_or_default();
+        let (high, low) = rules.stress_sessions;
+        self.admission.pressure.sessions(open, high, low);
+    }
+
     /// Whether it is being drained.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
@@ -106,7 +112,7 @@ pub struct Session {
     rules: Arc<Rules>,
     id: Box<str>,
     client: SocketAddr,
-    admitted: Option<Admitted>,
+    entry: Entry,
     transaction: Transaction,
     spf: Option<Check>,
     caller: Caller,
@@ -114,14 +120,27 @@ pub struct Session {
 
 impl Session {
     /// Just connected.
-    pub fn new(edge: Arc<Edge>, client: SocketAddr) -> Self {
+    pub fn new(edge: Arc<Edge>, rules: Arc<Rules>, client: SocketAddr) -> Self {
         edge.metrics.sessions_open.inc();
+        edge.feel_sessions(&rules);
+        Self::with(edge, rules, client, Standing::Ordinary)
+    }
+
+    /// A proxy that looks whether we live: in no figure and under no limit.
+    pub fn check(edge: Arc<Edge>, rules: Arc<Rules>, client: SocketAddr) -> Self {
+        Self::with(edge, rules, client, Standing::Check)
+    }
+
+    fn with(edge: Arc<Edge>, rules: Arc<Rules>, client: SocketAddr, standing: Standing) -> Self {
         Self {
-            rules: edge.rules(),
+            rules,
             edge,
             id: Box::default(),
             client,
-            admitted: None,
+            entry: Entry {
+                standing,
+                admitted: None,
+            },
             transaction: Transaction::default(),
             spf: None,
             caller: Caller::default(),
@@ -130,6 +149,9 @@ impl Session {
 
     /// Over: counted and logged.
     pub fn ended(self, ending: Ending) {
+        if self.is_check() {
+            return;
+        }
         let outcome = outcome(ending);
         let screened = &self.edge.metrics.screened;
         screened.with_label_values(&[self.caller.screened()]).inc();
@@ -154,6 +176,23 @@ impl Session {
         }
     }
 
+    fn is_check(&self) -> bool {
+        matches!(self.entry.standing, Standing::Check)
+    }
+
+    /// Counts what the client does, unless it does too much of it.
+    fn count(&self, of: Of, facts: &Facts) -> Result<(), Refused> {
+        let Self { edge, rules, .. } = self;
+        let client = facts.client.ip();
+        let admission = &edge.admission;
+        admission.count(&rules.door, &self.entry.standing, of, client)
+    }
+
+    fn refusal_with(&self, refused: &Refused, facts: &Facts) -> Reply {
+        let Refused { reason, evidence } = refused;
+        reason.reply_with(evidence, &facts.session, &self.rules.contact)
+    }
+
     fn is_own(&self, client: IpAddr) -> bool {
         contains(&self.rules.own_networks, client)
     }
@@ -175,7 +214,15 @@ impl Session {
         envelope: &Envelope,
         recipient: &Recipient,
     ) -> Option<(Reason, Reply)> {
-        let found = self.caller.found(&self.rules, facts).await?;
+        let found = match &self.entry.standing {
+            Standing::Exempt | Standing::Check => return None,
+            Standing::Rejected(note) => Found {
+                reason: Reason::Access,
+                evidence: note.to_string(),
+                enforced: true,
+            },
+            Standing::Ordinary => self.caller.found(&self.rules, facts).await?,
+        };
         let Found {
             reason,
             evidence,
@@ -211,7 +258,10 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.edge.metrics.sessions_open.dec();
+        if !self.is_check() {
+            self.edge.metrics.sessions_open.dec();
+            self.edge.feel_sessions(&self.rules);
+        }
     }
 }
 
@@ -220,22 +270,38 @@ impl Handler for Session {
     async fn connect(&mut self, facts: &Facts) -> Result<(), Reply> {
         self.id = facts.session.clone();
         self.client = facts.client;
-        if self.edge.is_draining() {
-            return Err(self.refusal(Reason::Draining, facts));
+        if self.is_check() {
+            return Ok(());
         }
-        let most = self.rules.sessions_per_client_max;
-        self.admitted = self.edge.clients.admit(facts.client.ip(), most);
-        match self.admitted {
-            Some(_) => Ok(()),
-            None => Err(self.refusal(Reason::ClientSessions, facts)),
+        // The same session may come again for another client (XCLIENT).
+        self.entry = Entry::default();
+        self.caller = Caller::default();
+        let entry = match self.edge.is_draining() {
+            true => Err(Reason::Draining.into()),
+            false => self
+                .edge
+                .admission
+                .admit(&self.rules.door, facts.client.ip()),
+        };
+        match entry {
+            Ok(entry) => {
+                self.entry = entry;
+                Ok(())
+            }
+            Err(refused) => {
+                let turned_away = &self.edge.metrics.turned_away;
+                turned_away
+                    .with_label_values(&[refused.reason.label()])
+                    .inc();
+                Err(self.refusal_with(&refused, facts))
+            }
         }
     }
 
     async fn screen(&mut self, facts: &Facts) -> Option<Screening> {
-        let sessions = self.edge.metrics.sessions_open.get();
-        let own = self.is_own(facts.client.ip());
-        let sessions = usize::try_from(sessions).unwrap_or_default();
-        self.caller.screen(&self.rules, facts, sessions, own)
+        let stressed = self.edge.admission.pressure.is_stressed();
+        let exempt = self.entry.standing.is_exempt() || self.is_check();
+        self.caller.screen(&self.rules, facts, stressed, exempt)
     }
 
     async fn spoke_first(&mut self, facts: &Facts, bytes: &[u8]) -> Result<(), Reply> {
@@ -259,12 +325,17 @@ impl Handler for Session {
         if self.edge.is_draining() {
             return Err(self.refusal(Reason::Draining, facts));
         }
+        if self.is_check() {
+            return Err(self.refusal(Reason::NoClient, facts));
+        }
         // Neither way in is open: better said before the message is sent.
         if let Some(reason) = self.edge.keeper.refuses()
             && self.edge.through.is_shut()
         {
             return Err(self.refusal(reason, facts));
         }
+        self.count(Of::Messages, facts)
+            .map_err(|refused| self.refusal_with(&refused, facts))?;
         self.transaction = Transaction {
             null_sender: *reverse_path == ReversePath::Null,
             ..Transaction::default()
@@ -279,6 +350,15 @@ impl Handler for Session {
         envelope: &Envelope,
         recipient: &Recipient,
     ) -> Result<(), Reply> {
+        if let Err(refused) = self.count(Of::Recipients, facts) {
+            let label = refused.reason.label();
+            self.edge
+                .metrics
+                .recipients
+                .with_label_values(&[label])
+                .inc();
+            return Err(self.refusal_with(&refused, facts));
+        }
         let known = self
             .edge
             .recipients
@@ -341,38 +421,6 @@ impl Handler for Session {
     fn reset(&mut self) {
         self.transaction = Transaction::default();
         self.spf = None;
-    }
-}
-
-/// Where sessions come in.
-pub struct Doors {
-    /// Bound.
-    pub listeners: Vec<Listener>,
-    /// For new sessions.
-    pub settings: watch::Receiver<Arc<Settings>>,
-    /// At once, in all.
-    pub sessions_max: usize,
-}
-
-impl Doors {
-    /// Serves sessions until shutdown.
-    pub fn open(self, tasks: &mut JoinSet<()>, edge: &Arc<Edge>, shutdown: &Shutdown) {
-        let sessions = Semaphore::new(self.sessions_max.min(Semaphore::MAX_PERMITS));
-        let sessions = Arc::new(sessions);
-        for listener in self.listeners {
-            let (edge, settings) = (Arc::clone(edge), self.settings.clone());
-            let stop = shutdown.watch();
-            let serve = move |stream, client| {
-                let (settings, stop) = (settings.borrow().clone(), stop.clone());
-                let mut session = Session::new(Arc::clone(&edge), client);
-                async move {
-                    let serving = smtp::server::serve(stream, client, settings, &mut session, stop);
-                    let ending = serving.await;
-                    session.ended(ending);
-                }
-            };
-            tasks.spawn(listener.run("session", Arc::clone(&sessions), shutdown.clone(), serve));
-        }
     }
 }
 

@@ -5,10 +5,12 @@ use std::sync::{Arc, RwLock};
 
 use service::program::StartError;
 use service::shutdown::Shutdown;
-use smtp::server::{BareNewline, Settings, Timeouts};
+use smtp::server::{BareNewline, Guard, Settings, Stress, Timeouts};
 use tokio::sync::{Semaphore, watch};
 use tracing::{error, info, warn};
 
+use crate::admission::Door;
+use crate::admission::access::Access;
 use crate::config::{self, Action, Config};
 use crate::dnsbl::Dnsbl;
 use crate::metrics::Metrics;
@@ -52,12 +54,23 @@ impl Reload {
     fn apply(&mut self, config: Config) {
         let kept = self.edge.rules();
         let kept = Some((&self.config, &*kept));
-        match rules(&config, &self.edge.metrics, &self.edge.passes, kept) {
-            Ok(rules) => *self.edge.rules.write().expect("no holder panics") = Arc::new(rules),
-            Err(error) => error!(event = "reload", %error, "the old rules stay"),
-        }
+        let outcome = match rules(&config, &self.edge.metrics, &self.edge.passes, kept) {
+            Ok(rules) => {
+                *self.edge.rules.write().expect("no holder panics") = Arc::new(rules);
+                "applied"
+            }
+            Err(error) => {
+                error!(event = "reload", %error, "the old rules stay");
+                "failed"
+            }
+        };
+        self.edge
+            .metrics
+            .reloads
+            .with_label_values(&[outcome])
+            .inc();
         let memory = Arc::clone(&self.server.borrow().memory_kib);
-        let settings = settings(&config, &self.certificates, memory);
+        let settings = settings(&config, &self.certificates, &self.edge, memory);
         self.server.send_replace(Arc::new(settings));
         self.edge.recipients.set_domains(config.domains());
         for source in self.edge.recipients.sources() {
@@ -71,7 +84,7 @@ impl Reload {
             );
         }
         self.config = config;
-        info!(event = "reload", outcome = "applied");
+        info!(event = "reload", outcome);
     }
 }
 
@@ -98,6 +111,7 @@ pub fn rules(
     })?;
     Ok(Rules {
         hostname: config.host(),
+        door: door(config)?,
         own_networks: config.mail.own_networks.clone(),
         spf_skip_networks: config.spf.skip_networks.clone(),
         spf,
@@ -105,10 +119,27 @@ pub fn rules(
         dnsbl_enforced: config.dnsbl.action == Action::Enforce,
         screen: (config.screen.action != Action::Off).then(|| Screen::new(config, passes)),
         screen_enforced: config.screen.action == Action::Enforce,
-        sessions_per_client_max: config.limits.sessions_per_client_max,
+        stress_sessions: config.stress_sessions(),
         null_sender_recipients_max: config.limits.null_sender_recipients_max,
         hops_max: config.limits.hops_max,
         contact: config.mail.contact.clone(),
+    })
+}
+
+/// Who may come in. A file that cannot be read keeps the old rules in force.
+fn door(config: &Config) -> Result<Door, StartError> {
+    let access = Access::load(&config.access.files).map_err(|why| StartError {
+        what: "access.files".into(),
+        why,
+        remedy: "mend the line: NETWORK permit|reject|drop|dunno [until=TIME] [note]".into(),
+    })?;
+    Ok(Door {
+        access,
+        proxies: config.mail.proxies.clone(),
+        xclient_networks: config.mail.xclient_networks.clone(),
+        own_networks: config.mail.own_networks.clone(),
+        limits: config.rates.limits.clone(),
+        sessions_per_client_max: config.limits.sessions_per_client_max,
     })
 }
 
@@ -143,14 +174,20 @@ impl From<Rules> for RwLock<Arc<Rules>> {
 pub fn server_settings(
     config: &Config,
     certificates: &Certificates,
+    edge: &Edge,
 ) -> (watch::Sender<Arc<Settings>>, watch::Receiver<Arc<Settings>>) {
     let kib = config.limits.message_memory_bytes_max.div_ceil(1024);
-    let memory = crate::through::semaphore(kib);
-    watch::channel(Arc::new(settings(config, certificates, Arc::new(memory))))
+    let memory = Arc::new(crate::through::semaphore(kib));
+    watch::channel(Arc::new(settings(config, certificates, edge, memory)))
 }
 
 /// `memory` stays the same over reloads, since messages in flight hold parts of it.
-fn settings(config: &Config, certificates: &Certificates, memory: Arc<Semaphore>) -> Settings {
+fn settings(
+    config: &Config,
+    certificates: &Certificates,
+    edge: &Edge,
+    memory: Arc<Semaphore>,
+) -> Settings {
     let limits = &config.limits;
     Settings {
         protocol: smtp::Protocol::Smtp,
@@ -175,8 +212,25 @@ fn settings(config: &Config, certificates: &Certificates, memory: Arc<Semaphore>
             handshake: limits.handshake_timeout,
             session: limits.session_timeout,
         },
-        guard: smtp::server::Guard::default(),
+        guard: guard_of(config, edge),
         memory_kib: memory,
+    }
+}
+
+/// What a client that misbehaves meets.
+fn guard_of(config: &Config, edge: &Edge) -> Guard {
+    let (limits, stress) = (&config.limits, &config.stress);
+    Guard {
+        errors_soft: limits.errors_soft,
+        error_delay: limits.error_delay,
+        data_rate_min: limits.data_bytes_per_second_min,
+        xclient: false,
+        stress: Some(Stress {
+            now: edge.admission.pressure.watch(),
+            command: stress.command_timeout.min(limits.command_timeout),
+            data_block: stress.data_block_timeout.min(limits.data_block_timeout),
+            errors_max: stress.errors_max.min(limits.errors_max),
+        }),
     }
 }
 
@@ -195,6 +249,7 @@ fn restart_needed(old: &Config, new: &Config) -> Vec<&'static str> {
         (
             config.limits.sessions_max,
             config.limits.message_memory_bytes_max,
+            config.limits.memory_bytes_max,
         )
     };
     [
@@ -203,6 +258,10 @@ fn restart_needed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("state", old.state != new.state),
         ("mail.listen", old.mail.listen != new.mail.listen),
         ("limits", limits(old) != limits(new)),
+        (
+            "rates.entries_max",
+            old.rates.entries_max != new.rates.entries_max,
+        ),
         ("recipients", sources(old) != sources(new)),
         ("directory", old.directory != new.directory),
         ("next_hop", old.next_hop != new.next_hop),

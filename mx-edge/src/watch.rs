@@ -9,12 +9,41 @@ use serde_json::{Value, json};
 use service::shutdown::Shutdown;
 use spool::{Spool, Tally};
 
+use crate::admission::pressure;
+use crate::config::Config;
 use crate::forward::held;
 use crate::receive::Edge;
 use crate::routes::{Controls, tally_json};
 
 /// Between two looks: a poisoned spool is told within this time.
 const INTERVAL: Duration = Duration::from_millis(500);
+
+/// Above, what is looked at has run out.
+pub struct Waters {
+    memory_bytes_max: Option<u64>,
+}
+
+impl Waters {
+    /// As configured; memory as far as this host lets it be known.
+    pub fn new(config: &Config) -> Self {
+        let memory_bytes_max = match config.limits.memory_bytes_max {
+            0 => pressure::memory_bytes_max(),
+            bytes => Some(bytes),
+        };
+        Self { memory_bytes_max }
+    }
+
+    fn look(&self, edge: &Edge) {
+        let pressure = &edge.admission.pressure;
+        if let Some(used) = pressure::resident_bytes() {
+            edge.metrics.resident_bytes.set(used as i64);
+            if let Some(most) = self.memory_bytes_max {
+                pressure.memory(used, most);
+            }
+        }
+        edge.metrics.stressed.set(i64::from(pressure.is_stressed()));
+    }
+}
 
 /// What `/status` shows of this program.
 #[derive(Clone)]
@@ -42,6 +71,7 @@ impl Status {
         let sources: Vec<_> = sources.map(|source| source.summary()).collect();
         json!({
             "sessions": self.edge.metrics.sessions_open.get(),
+            "stressed": self.edge.admission.pressure.is_stressed(),
             "draining": self.edge.is_draining(),
             "through_shut": self.edge.metrics.through_shut.get() == 1,
             "sources": sources,
@@ -53,7 +83,7 @@ impl Status {
 }
 
 /// Until shutdown.
-pub async fn run(controls: Controls, status: Status, shutdown: Shutdown) {
+pub async fn run(controls: Controls, status: Status, waters: Waters, shutdown: Shutdown) {
     let Controls {
         edge,
         spool,
@@ -65,6 +95,7 @@ pub async fn run(controls: Controls, status: Status, shutdown: Shutdown) {
         readiness.set("spool", spool.unhealthy().map_or(Ok(()), Err));
         readiness.set("recipients", edge.recipients.loaded());
         count_sources(&edge);
+        waters.look(&edge);
         if let Ok(tally) = spool.tally().await {
             let waiting = count_spooled(&edge, &tally, Timestamp::now());
             if first {

@@ -22,6 +22,8 @@ use spool::{Destination, Destinations, Spool};
 use tokio::sync::watch;
 use tokio_rustls::rustls::pki_types::ServerName;
 
+use crate::admission::Admission;
+use crate::admission::rates::Rates;
 use crate::config::{Config, Protocol, SPOOL_MESSAGE_BYTES_MAX};
 use crate::ended::Ended;
 use crate::forward::{self, Forward};
@@ -131,6 +133,15 @@ pub async fn open_spool(config: &Config) -> Result<Arc<dyn Spool>, StartError> {
         ));
     }
     Ok(Arc::new(spool))
+}
+
+/// Nobody has come yet.
+pub fn admission(config: &Config) -> Admission {
+    Admission {
+        clients: Arc::default(),
+        rates: Rates::new(config.rates.entries_max),
+        pressure: Arc::default(),
+    }
 }
 
 /// The names of the listeners, in the order of `mail.listen`; so many there may be.

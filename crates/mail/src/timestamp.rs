@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
+use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
 /// 9999-12-31T23:59:59.999Z: no calendar form goes further (RFC 3339 1).
@@ -56,6 +57,13 @@ impl Timestamp {
         self.format(RFC3339)
     }
 
+    /// The reverse of [`rfc3339`](Self::rfc3339), any offset and precision; none for other text and for times before the epoch.
+    pub fn parse_rfc3339(text: &str) -> Option<Self> {
+        let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+        let millis = time.unix_timestamp_nanos() / 1_000_000;
+        u64::try_from(millis).ok().map(Self)
+    }
+
     fn format(self, form: &[BorrowedFormatItem<'_>]) -> String {
         let millis = self.0.min(LAST_MILLIS);
         OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000)
@@ -68,6 +76,24 @@ impl Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rfc3339_is_read_back() {
+        for (text, millis) in [
+            ("1970-01-01T00:00:00Z", Some(0)),
+            ("2026-11-20T12:04:05.123Z", Some(1_795_176_245_123)),
+            ("2026-11-20T13:04:05+01:00", Some(1_795_176_245_000)),
+            ("1969-12-31T23:59:59Z", None),
+            ("2026-11-20", None),
+            ("tomorrow", None),
+        ] {
+            assert_eq!(
+                Timestamp::parse_rfc3339(text),
+                millis.map(Timestamp),
+                "{text}"
+            );
+        }
+    }
 
     #[test]
     fn forms() {

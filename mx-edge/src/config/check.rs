@@ -16,6 +16,7 @@ impl Configuration for Config {
         let mut complaints = Complaints::default();
         self.check_names(&mut complaints);
         self.check_limits(&mut complaints);
+        self.check_door(&mut complaints);
         self.check_times(&mut complaints);
         complaints.extend(self.forward.retry().check("forward"));
         self.check_lists(&mut complaints);

@@ -35,6 +35,22 @@ fn what_cannot_work_is_complained_of() {
     check("state", |config| config.state = "spool".into());
     check("mail.listen", |config| config.mail.listen.clear());
     check("limits.hops_max", |config| config.limits.hops_max = 0);
+    check("access.files", |config| {
+        config.access.files.push("access".into())
+    });
+    check("access.files", |config| {
+        config.access.files.push("/nonexistent/access".into())
+    });
+    check("rates.entries_max", |config| config.rates.entries_max = 0);
+    check("rates.limits", |config| {
+        config.rates.limits = vec!["0 messages a minute".parse().unwrap()]
+    });
+    check("stress.sessions_percent_high", |config| {
+        config.stress.sessions_percent_high = 60
+    });
+    check("stress.command_timeout", |config| {
+        config.stress.errors_max = 0
+    });
     check("limits.recipients_max", |config| {
         config.limits.recipients_max = 99
     });

@@ -21,8 +21,6 @@ use passes::Passes;
 const FILE: &str = "passes";
 /// How often they are written.
 const WRITE_INTERVAL: Duration = Duration::from_secs(300);
-/// Above this share of the sessions in use clients wait less: each that waits holds one.
-const STRESS_SHARE: f64 = 0.8;
 
 /// Who has passed; outlives reloads.
 #[derive(Debug)]
@@ -100,7 +98,6 @@ pub struct Screen {
     wait_stressed: Duration,
     valid: Duration,
     skip: Vec<Network>,
-    sessions_max: usize,
 }
 
 impl Screen {
@@ -113,16 +110,14 @@ impl Screen {
             wait_stressed: screen.wait_stressed,
             valid: screen.valid,
             skip: screen.skip_networks.clone(),
-            sessions_max: config.limits.sessions_max,
         }
     }
 
-    /// How long a client waits while so many sessions are open; none when it need not.
-    pub fn wait(&self, client: IpAddr, sessions: usize) -> Option<Duration> {
+    /// How long a client waits; none when it need not. Under stress it waits less, since each that waits holds a session.
+    pub fn wait(&self, client: IpAddr, stressed: bool) -> Option<Duration> {
         if network::contains(&self.skip, client) || self.memory.knows(client) {
             return None;
         }
-        let stressed = sessions as f64 > STRESS_SHARE * self.sessions_max as f64;
         Some(if stressed {
             self.wait_stressed
         } else {

@@ -4,6 +4,7 @@
 
 mod client;
 mod directory;
+mod door;
 mod edge;
 mod encrypted;
 mod faulty;

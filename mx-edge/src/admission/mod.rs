@@ -1,0 +1,232 @@
+//! Who may come in, and how often: what is decided about a client before anything is asked about it. Memory alone, no DNS and no
+//! disk. What is decided here never hits our own hosts, and a proxy is never taken for the clients behind it.
+
+pub mod access;
+pub mod clients;
+pub mod pressure;
+pub mod rates;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::network::{Network, contains};
+use crate::reason::Reason;
+use access::{Access, Word};
+use clients::{Admitted, Clients};
+use pressure::Pressure;
+use rates::{Limit, Of, Rates};
+
+/// What all sessions share; outlives reloads.
+pub struct Admission {
+    /// Sessions open, by client.
+    pub clients: Arc<Clients>,
+    /// What clients have done lately.
+    pub rates: Rates,
+    /// Whether there is too much of anything.
+    pub pressure: Arc<Pressure>,
+}
+
+/// What is admitted by; may change on reload.
+#[derive(Debug, Default)]
+pub struct Door {
+    /// Clients by name of their network.
+    pub access: Access,
+    /// Who speaks for clients by the PROXY protocol, always.
+    pub proxies: Vec<Network>,
+    /// Who may speak for clients by XCLIENT.
+    pub xclient_networks: Vec<Network>,
+    /// Ours: nothing here stops them.
+    pub own_networks: Vec<Network>,
+    /// How often.
+    pub limits: Vec<Limit>,
+    /// At once, of one client.
+    pub sessions_per_client_max: usize,
+}
+
+/// How a client stands.
+#[derive(Debug, Default)]
+pub enum Standing {
+    /// As everybody.
+    #[default]
+    Ordinary,
+    /// One of our own, or permitted: no test and no limit meets it.
+    Exempt,
+    /// Rejected by the access list, with its note: refused at RCPT, so that the log says whom it wrote to.
+    Rejected(Box<str>),
+    /// A proxy that looks whether we live.
+    Check,
+}
+
+impl Standing {
+    /// Whether no test meets it.
+    pub fn is_exempt(&self) -> bool {
+        matches!(self, Self::Exempt)
+    }
+}
+
+/// Comes in.
+#[derive(Default)]
+pub struct Entry {
+    /// How it stands.
+    pub standing: Standing,
+    /// Held while its session is open.
+    pub admitted: Option<Admitted>,
+}
+
+/// Does not, why, and by what.
+pub struct Refused {
+    /// Why.
+    pub reason: Reason,
+    /// For the client and the log.
+    pub evidence: String,
+}
+
+impl From<Reason> for Refused {
+    fn from(reason: Reason) -> Self {
+        Self {
+            reason,
+            evidence: String::new(),
+        }
+    }
+}
+
+impl Door {
+    /// How the access list has a client; before it, whether it is one of ours or a proxy, which no list can hit.
+    fn standing(&self, client: IpAddr) -> Result<Standing, Refused> {
+        if contains(&self.own_networks, client) {
+            return Ok(Standing::Exempt);
+        }
+        if contains(&self.proxies, client) {
+            return Ok(Standing::Ordinary);
+        }
+        let Some(entry) = self.access.lookup(client, mail::Timestamp::now()) else {
+            return Ok(Standing::Ordinary);
+        };
+        match entry.word {
+            Word::Permit => Ok(Standing::Exempt),
+            Word::Dunno => Ok(Standing::Ordinary),
+            Word::Reject => Ok(Standing::Rejected(entry.note.clone())),
+            Word::Drop => Err(Refused {
+                reason: Reason::AccessDropped,
+                evidence: entry.note.to_string(),
+            }),
+        }
+    }
+}
+
+impl Admission {
+    /// A client has connected.
+    pub fn admit(&self, door: &Door, client: IpAddr) -> Result<Entry, Refused> {
+        let standing = door.standing(client)?;
+        if standing.is_exempt() {
+            return Ok(Entry {
+                standing,
+                admitted: None,
+            });
+        }
+        if self.pressure.memory_is_short() {
+            return Err(Reason::Overloaded.into());
+        }
+        let admitted = self.clients.admit(client, door.sessions_per_client_max);
+        let admitted = admitted.ok_or(Reason::ClientSessions)?;
+        self.count(door, &standing, Of::Connections, client)?;
+        Ok(Entry {
+            standing,
+            admitted: Some(admitted),
+        })
+    }
+
+    /// A client does something that is counted.
+    pub fn count(
+        &self,
+        door: &Door,
+        standing: &Standing,
+        of: Of,
+        client: IpAddr,
+    ) -> Result<(), Refused> {
+        if standing.is_exempt() {
+            return Ok(());
+        }
+        let taken = self.rates.take(&door.limits, of, client, Instant::now());
+        taken.map_err(|limit| Refused {
+            reason: match of {
+                Of::Connections => Reason::ConnectionRate,
+                Of::Messages => Reason::MessageRate,
+                Of::Recipients => Reason::RecipientRate,
+            },
+            evidence: limit.to_string(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn networks(texts: &[&str]) -> Vec<Network> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn admission() -> Admission {
+        Admission {
+            clients: Arc::default(),
+            rates: Rates::new(100),
+            pressure: Arc::default(),
+        }
+    }
+
+    fn door(list: &str) -> Door {
+        Door {
+            access: Access::parse(list).unwrap(),
+            proxies: networks(&["192.0.2.80"]),
+            own_networks: networks(&["198.51.100.0/24"]),
+            sessions_per_client_max: 10,
+            ..Door::default()
+        }
+    }
+
+    #[test]
+    fn no_list_hits_a_proxy_or_a_host_of_ours() {
+        let (all, door) = (admission(), door("0.0.0.0/0 drop the world\n::/0 drop"));
+        let word = |client: &str| match all.admit(&door, client.parse().unwrap()) {
+            Ok(entry) => format!("{:?}", entry.standing),
+            Err(refused) => format!("{:?} {}", refused.reason, refused.evidence),
+        };
+        assert_eq!(word("198.51.100.7"), "Exempt");
+        assert_eq!(word("::ffff:198.51.100.7"), "Exempt");
+        assert_eq!(word("192.0.2.80"), "Ordinary");
+        assert_eq!(word("192.0.2.81"), "AccessDropped the world");
+        assert_eq!(word("2001:db8::1"), "AccessDropped ");
+    }
+
+    #[test]
+    fn who_is_permitted_meets_no_limit() {
+        let mut door = door("203.0.113.1 permit\n203.0.113.2 reject go away\n");
+        door.sessions_per_client_max = 1;
+        door.limits = vec!["1 connections a minute".parse().unwrap()];
+        let all = admission();
+        let admit = |client: &str| all.admit(&door, client.parse().unwrap());
+        let open: Vec<_> = (0..5).map(|_| admit("203.0.113.1").ok()).collect();
+        assert!(open.iter().all(Option::is_some));
+        let rejected = admit("203.0.113.2").ok().unwrap();
+        assert!(matches!(&rejected.standing, Standing::Rejected(note) if &**note == "go away"));
+        let again = admit("203.0.113.2").err().unwrap();
+        assert_eq!(again.reason, Reason::ClientSessions);
+        drop(rejected);
+        let again = admit("203.0.113.2").err().unwrap();
+        assert_eq!(again.reason, Reason::ConnectionRate);
+        assert!(
+            again.evidence.contains("1 connections"),
+            "{}",
+            again.evidence
+        );
+        all.pressure.memory(2, 1);
+        assert_eq!(
+            admit("203.0.113.3").err().unwrap().reason,
+            Reason::Overloaded
+        );
+        assert!(admit("203.0.113.1").is_ok());
+    }
+}

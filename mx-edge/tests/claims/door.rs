@@ -1,0 +1,293 @@
+//! Who comes in: the access list, proxies that say whom they bring, rates, and what happens when there is too much of anything.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::edge::{Edge, Site, until};
+use crate::inside::{Inside, PATIENCE};
+
+/// A client that sends what it is told, from the loopback address it is told.
+struct Raw(TcpStream);
+
+impl Raw {
+    async fn from(client: &str, edge: &Edge) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket
+            .bind(SocketAddr::new(client.parse().unwrap(), 0))
+            .unwrap();
+        Self(socket.connect(edge.address).await.unwrap())
+    }
+
+    async fn send(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).await.unwrap();
+    }
+
+    /// The last line of the next reply; "" when the connection is closed.
+    async fn hear(&mut self) -> String {
+        let mut line = Vec::new();
+        let reading = async {
+            while let Ok(byte) = self.0.read_u8().await {
+                line.push(byte);
+                if byte == b'\n' {
+                    if line.get(3) != Some(&b'-') {
+                        break;
+                    }
+                    line.clear();
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, reading).await.unwrap();
+        String::from_utf8(line).unwrap()
+    }
+
+    async fn say(&mut self, line: &str) -> String {
+        self.send(format!("{line}\r\n").as_bytes()).await;
+        self.hear().await
+    }
+
+    /// Greets and begins a transaction.
+    async fn begin(&mut self) -> String {
+        self.say("EHLO client.elsewhere.example").await;
+        self.say("MAIL FROM:<ann@elsewhere.example>").await
+    }
+}
+
+fn starts(reply: &str, with: &str) {
+    assert!(reply.starts_with(with), "{reply:?} is not {with:?}");
+}
+
+fn networks(texts: &[&str]) -> Vec<mx_edge::network::Network> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+const RCPT: &str = "RCPT TO:<dev@lists.example>";
+
+#[tokio::test]
+async fn the_access_list_decides_and_a_broken_one_changes_nothing() {
+    let inside = Inside::start(crate::inside::Mode::Listening).await;
+    let mut site = Site::new(&inside);
+    let folder = tempfile::tempdir().unwrap();
+    let list = folder.path().join("access");
+    std::fs::write(
+        &list,
+        "127.0.0.2 reject you send nothing but bounces\n127.0.0.3 drop\n127.0.0.4 permit\n127.0.0.0/8 dunno\n",
+    )
+    .unwrap();
+    site.config.access.files = vec![list.clone()];
+    site.config.mail.contact = "https://help.example/".into();
+    let edge = site.start().await;
+
+    let mut rejected = Raw::from("127.0.0.2", &edge).await;
+    starts(&rejected.hear().await, "220 ");
+    starts(&rejected.begin().await, "250 ");
+    let reply = rejected.say(RCPT).await;
+    starts(&reply, "554 5.7.1 ");
+    assert!(reply.contains("nothing but bounces") && reply.contains("https://help.example/"));
+    starts(
+        &rejected.say("RCPT TO:<nobody@b.example>").await,
+        "550 5.1.1",
+    );
+    starts(
+        &rejected.say("RCPT TO:<postmaster@b.example>").await,
+        "250 ",
+    );
+    let mut dropped = Raw::from("127.0.0.3", &edge).await;
+    starts(&dropped.hear().await, "521 5.3.2 ");
+    assert_eq!(dropped.hear().await, "", "and closed");
+    edge.wait_metric("mx_edge_turned_away_sessions_total", "access_dropped", 1.0)
+        .await;
+
+    // As SIGHUP with a bad line; then with a good one.
+    std::fs::write(&list, "127.0.0.2 perhaps\n").unwrap();
+    edge.changes.send_replace(site.config.clone());
+    // Each reload, good or bad, leaves its mark.
+    edge.wait_metric("mx_edge_reloads_total", "failed", 1.0)
+        .await;
+    let rules = || edge.running.controls.edge.rules();
+    let mut still = Raw::from("127.0.0.3", &edge).await;
+    starts(&still.hear().await, "521 ");
+    std::fs::write(&list, "127.0.0.2 permit\n").unwrap();
+    edge.changes.send_replace(site.config.clone());
+    until(
+        || rules().door.access.len() == 1,
+        || "not read again".into(),
+    )
+    .await;
+    let mut permitted = Raw::from("127.0.0.2", &edge).await;
+    starts(&permitted.hear().await, "220 ");
+    starts(&permitted.begin().await, "250 ");
+    starts(&permitted.say(RCPT).await, "250 ");
+    drop((rejected, permitted));
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_listed_proxy_says_whom_it_brings_and_nobody_else_can() {
+    let inside = Inside::start(crate::inside::Mode::Listening).await;
+    let mut site = Site::new(&inside);
+    let folder = tempfile::tempdir().unwrap();
+    let list = folder.path().join("access");
+    std::fs::write(
+        &list,
+        "203.0.113.7 drop\n127.0.0.0/8 drop no list hits a proxy\n",
+    )
+    .unwrap();
+    site.config.access.files = vec![list];
+    site.config.mail.proxies = networks(&["127.0.0.5"]);
+    site.config.mail.own_networks = networks(&["127.0.0.6"]);
+    let edge = site.start().await;
+
+    // Behind the proxy it is the client whom the list hits, in both versions; header and first words in one packet.
+    let mut dropped = Raw::from("127.0.0.5", &edge).await;
+    dropped
+        .send(b"PROXY TCP4 203.0.113.7 198.51.100.1 4711 25\r\n")
+        .await;
+    starts(&dropped.hear().await, "521 ");
+    let mut dropped = Raw::from("127.0.0.5", &edge).await;
+    dropped
+        .send(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xcb\x00\x71\x07\xc6\x33\x64\x01\x12\x67\0\x19")
+        .await;
+    starts(&dropped.hear().await, "521 ");
+    let mut other = Raw::from("127.0.0.5", &edge).await;
+    other
+        .send(b"PROXY TCP4 203.0.113.8 198.51.100.1 4711 25\r\n")
+        .await;
+    starts(&other.hear().await, "220 ");
+    starts(&other.begin().await, "250 ");
+    starts(
+        &other.say("RCPT TO:<postmaster@[198.51.100.1]>").await,
+        "250 ",
+    );
+    drop(other);
+    edge.wait_metric("mx_edge_sessions_total", "", 3.0).await;
+
+    // A check is answered, and in no figure but its own.
+    for header in [
+        "PROXY UNKNOWN\r\n".as_bytes(),
+        b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+    ] {
+        let mut check = Raw::from("127.0.0.5", &edge).await;
+        check.send(header).await;
+        starts(&check.hear().await, "220 ");
+        starts(&check.begin().await, "450 4.3.0 ");
+        starts(&check.say("QUIT").await, "221 ");
+    }
+    edge.wait_metric("mx_edge_proxied_connections_total", "check", 2.0)
+        .await;
+    assert_eq!(edge.metric("mx_edge_sessions_total", ""), 3.0);
+    assert_eq!(edge.metric("mx_edge_sessions_open", ""), 0.0);
+
+    // It must speak it; nobody else may, not even our own hosts.
+    let mut silent = Raw::from("127.0.0.5", &edge).await;
+    silent.send(b"EHLO client.elsewhere.example\r\n").await;
+    assert_eq!(silent.hear().await, "", "closed without a word");
+    edge.wait_metric("mx_edge_proxied_connections_total", "bad", 1.0)
+        .await;
+    let mut liar = Raw::from("127.0.0.6", &edge).await;
+    starts(&liar.hear().await, "220 ");
+    starts(
+        &liar
+            .say("PROXY TCP4 203.0.113.9 198.51.100.1 4711 25")
+            .await,
+        "500 ",
+    );
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn xclient_is_believed_of_those_who_are_trusted() {
+    let inside = Inside::start(crate::inside::Mode::Listening).await;
+    let mut site = Site::new(&inside);
+    site.config.mail.xclient_networks = networks(&["127.0.0.5"]);
+    site.config.limits.sessions_per_client_max = 1;
+    let edge = site.start().await;
+    let mut trusted = Raw::from("127.0.0.5", &edge).await;
+    starts(&trusted.hear().await, "220 ");
+    trusted.say("EHLO proxy.example").await;
+    starts(
+        &trusted.say("XCLIENT ADDR=203.0.113.7 PORT=4711").await,
+        "220 ",
+    );
+    starts(&trusted.begin().await, "250 ");
+    // It is no session of the proxy's any more, but one of the client's.
+    let mut second = Raw::from("127.0.0.5", &edge).await;
+    starts(&second.hear().await, "220 ");
+    second.say("EHLO proxy.example").await;
+    starts(&second.say("XCLIENT ADDR=203.0.113.7").await, "421 4.7.0 ");
+    let mut stranger = Raw::from("127.0.0.6", &edge).await;
+    starts(&stranger.hear().await, "220 ");
+    stranger.say("EHLO client.elsewhere.example").await;
+    starts(
+        &stranger.say("XCLIENT ADDR=203.0.113.8").await,
+        "550 5.7.0 ",
+    );
+    drop((trusted, second));
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn what_comes_too_often_is_told_to_come_later() {
+    let inside = Inside::start(crate::inside::Mode::Listening).await;
+    let mut site = Site::new(&inside);
+    let limits = [
+        "3 connections a minute",
+        "1 messages a minute",
+        "2 recipients a minute",
+    ];
+    site.config.rates.limits = limits.iter().map(|limit| limit.parse().unwrap()).collect();
+    site.config.mail.own_networks = networks(&["127.0.0.6"]);
+    let edge = site.start().await;
+    let mut client = Raw::from("127.0.0.2", &edge).await;
+    starts(&client.hear().await, "220 ");
+    starts(&client.begin().await, "250 ");
+    starts(&client.say("RCPT TO:<nobody@b.example>").await, "550 5.1.1");
+    starts(&client.say(RCPT).await, "250 ");
+    starts(&client.say(RCPT).await, "450 4.7.1 ");
+    client.say("RSET").await;
+    starts(&client.say("MAIL FROM:<>").await, "450 4.7.1 ");
+    for expected in ["220 ", "220 ", "421 4.7.0 "] {
+        starts(&Raw::from("127.0.0.2", &edge).await.hear().await, expected);
+    }
+    for _ in 0..5 {
+        let mut own = Raw::from("127.0.0.6", &edge).await;
+        starts(&own.hear().await, "220 ");
+        starts(&own.begin().await, "250 ");
+    }
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn without_memory_new_clients_are_told_to_come_later() {
+    let inside = Inside::start(crate::inside::Mode::Listening).await;
+    let mut site = Site::new(&inside);
+    site.config.limits.memory_bytes_max = 1;
+    let edge = site.start().await;
+    edge.wait_metric("mx_edge_stressed", "", 1.0).await;
+    let mut client = Raw::from("127.0.0.2", &edge).await;
+    starts(&client.hear().await, "421 4.3.2 ");
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn many_sessions_are_stress_until_there_are_few() {
+    let inside = Inside::start(crate::inside::Mode::Listening).await;
+    let mut site = Site::new(&inside);
+    site.config.limits.sessions_max = 5;
+    let edge = site.start().await;
+    let mut open = Vec::new();
+    for _ in 0..4 {
+        let mut client = Raw::from("127.0.0.2", &edge).await;
+        starts(&client.hear().await, "220 ");
+        open.push(client);
+    }
+    let pressure = &edge.running.controls.edge.admission.pressure;
+    assert!(pressure.is_stressed());
+    // One error is enough now, also in a session that began before.
+    starts(&open[0].say("WHAT").await, "421 4.7.0 ");
+    open.truncate(2);
+    until(|| !pressure.is_stressed(), || "still stressed".into()).await;
+    starts(&open[1].say("WHAT").await, "500 ");
+    edge.stop().await;
+}
