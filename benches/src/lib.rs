@@ -1,5 +1,5 @@
-//! Load and rehearsal for mail pipelines. So far its sink: servers that take mail, count it or keep it in Maildirs, and answer as
-//! they are told; and how the benchmarks in `figures/` state what they measured.
+//! Load and rehearsal for mail pipelines: a source that sends mail at a pace or as fast as it is taken; a sink that takes it,
+//! counts it or keeps it in Maildirs, and answers as it is told; and how the benchmarks in `figures/` state what they measured.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -11,6 +11,7 @@ mod random;
 pub mod rules;
 mod seen;
 pub mod sink;
+pub mod source;
 pub mod stamp;
 
 use std::process::ExitCode;
@@ -25,13 +26,15 @@ use clap::Parser;
     version
 )]
 enum Command {
+    /// Sends mail over SMTP or LMTP, checks the replies, prints what came of it.
+    Source(source::Arguments),
     /// Takes mail over SMTP or LMTP until SIGTERM, then prints what it took.
     Sink(sink::Arguments),
 }
 
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
-    let Command::Sink(arguments) = Command::parse();
+    let command = Command::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -42,7 +45,13 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(sink::run(arguments)) {
+    let ended = runtime.block_on(async {
+        match command {
+            Command::Sink(arguments) => sink::run(arguments).await,
+            Command::Source(arguments) => source::run(arguments).await,
+        }
+    });
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("mailload: {error}");

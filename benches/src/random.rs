@@ -17,9 +17,21 @@ impl Random {
         mix(self.0)
     }
 
+    /// The next number below `end`, which is not zero.
+    pub fn below(&mut self, end: u64) -> u64 {
+        // The high half of the product: no division, and no bias that a load would show.
+        ((u128::from(self.next()) * u128::from(end)) >> 64) as u64
+    }
+
     /// The next number from zero up to one.
     pub fn share(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// The next number of a normal distribution around 0 with deviation 1 (Box and Muller).
+    pub fn normal(&mut self) -> f64 {
+        let (radius, angle) = (1.0 - self.share(), self.share());
+        (-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos()
     }
 }
 
@@ -48,12 +60,19 @@ mod tests {
     #[test]
     fn numbers_are_spread_evenly() {
         let mut counts = [0; 10];
+        let (mut sum, mut squares) = (0.0, 0.0);
         for position in 0..10_000 {
-            counts[(Random::new(7, position).share() * 10.0) as usize] += 1;
+            let mut random = Random::new(7, position);
+            counts[usize::try_from(random.below(10)).unwrap()] += 1;
+            let normal = random.normal();
+            sum += normal;
+            squares += normal * normal;
         }
         assert!(
             counts.iter().all(|count| (900..1100).contains(count)),
             "{counts:?}"
         );
+        assert!((sum / 10_000.0).abs() < 0.05, "{sum}");
+        assert!((squares / 10_000.0 - 1.0).abs() < 0.05, "{squares}");
     }
 }

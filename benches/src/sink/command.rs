@@ -113,7 +113,7 @@ pub async fn run(arguments: Arguments) -> Result<(), String> {
 }
 
 /// Resolves at SIGTERM or SIGINT.
-pub(super) async fn terminated() -> Result<(), String> {
+pub(crate) async fn terminated() -> Result<(), String> {
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     tokio::select! {
@@ -124,7 +124,7 @@ pub(super) async fn terminated() -> Result<(), String> {
 }
 
 /// Whoever does not listen any more does not need to hear it.
-pub(super) fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }

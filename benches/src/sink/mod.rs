@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 pub use command::{Arguments, run};
+pub(crate) use command::{say, terminated};
 use counts::Counts;
 use site::Site;
 
