@@ -188,6 +188,7 @@ impl Source {
         let header = format!(
             "Date: {date}\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=us-ascii\r\n\r\n"
         );
+        let text = Text::new(settings.seed);
         let began = Instant::now();
         let shared = Arc::new(Shared {
             opening: Opening {
@@ -196,7 +197,7 @@ impl Source {
                 way: settings.way,
                 tls: settings.tls.then(service::tls::opportunistic_client),
             },
-            text: Text::new(settings.seed),
+            text,
             header: header.into_bytes(),
             began,
             next: AtomicU64::new(0),

@@ -324,10 +324,8 @@ impl Wire {
         }
         let for_each = self.protocol == Protocol::Lmtp && accepted > 0;
         if for_each {
-            for nth in 0..replies.len() {
-                if replies[nth].is_yes() {
-                    replies[nth] = self.reply().await?;
-                }
+            for reply in replies.iter_mut().filter(|reply| reply.is_yes()) {
+                *reply = self.reply().await?;
             }
         } else {
             let reply = self.reply().await?;
