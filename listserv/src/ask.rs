@@ -93,14 +93,6 @@ pub enum Ask {
         /// How many, newest first.
         limit: u32,
     },
-    /// Shows what waits.
-    QueueTally,
-    /// Stops delivery; what is under way ends.
-    QueuePause,
-    /// Lets delivery go on.
-    QueueResume,
-    /// Lets every shut site be probed now.
-    QueueNudge,
     /// Shows what is in quarantine.
     QuarantineList {
         /// Also what has ended.

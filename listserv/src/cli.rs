@@ -1,7 +1,7 @@
 //! The commands of `listserv`: each is one [`Ask`] to the running program.
 
 use clap::Subcommand;
-use delivery::safekeeping;
+use delivery::{queue, safekeeping};
 use serde_json::Value;
 use service::control::Request;
 use service::program::Invocation;
@@ -28,9 +28,11 @@ pub enum Command {
     /// Aliases: add, remove, list.
     #[command(subcommand)]
     Alias(Alias),
-    /// What waits to be delivered: tally, pause, resume, nudge.
+    /// What waits to be delivered, and what to do about it.
     #[command(subcommand)]
-    Queue(Queue),
+    Queue(queue::Command),
+    /// How every recipient that was ever accepted ended, or that it waits; exits 1 when that does not add up.
+    Reconcile,
     /// What bounced, and which reports were not sent: show, suppressed.
     #[command(subcommand)]
     Bounce(Bounce),
@@ -117,19 +119,6 @@ pub enum Alias {
     List,
 }
 
-/// `listserv queue`.
-#[derive(Debug, Subcommand)]
-pub enum Queue {
-    /// Show what waits, by destination.
-    Tally,
-    /// Stop delivery; mail is still taken and expanded.
-    Pause,
-    /// Let delivery go on.
-    Resume,
-    /// Probe every site that is shut, now.
-    Nudge,
-}
-
 /// `listserv bounce`.
 #[derive(Debug, Subcommand)]
 pub enum Bounce {
@@ -185,6 +174,8 @@ pub fn invocation(command: Command, config: &Config) -> Invocation {
             let spool = config.spool_folder();
             return safekeeping::invocation(command, spool, &config.hostname, render);
         }
+        Command::Queue(command) => return queue::invocation(command),
+        Command::Reconcile => return queue::reconcile(),
         command => ask(command),
     };
     Invocation::Control {
@@ -200,7 +191,7 @@ pub fn invocation(command: Command, config: &Config) -> Invocation {
 /// None for what is not asked of the running program.
 fn ask(command: Command) -> Option<Ask> {
     Some(match command {
-        Command::Spool(_) => return None,
+        Command::Spool(_) | Command::Queue(_) | Command::Reconcile => return None,
         Command::List(list) => match list {
             List::Create { list, owners } => Ask::ListCreate { list, owners },
             List::Show { list } => Ask::ListShow { list },
@@ -221,12 +212,6 @@ fn ask(command: Command) -> Option<Ask> {
             Alias::Add { alias, addresses } => Ask::AliasAdd { alias, addresses },
             Alias::Remove { alias, addresses } => Ask::AliasRemove { alias, addresses },
             Alias::List => Ask::Aliases,
-        },
-        Command::Queue(queue) => match queue {
-            Queue::Tally => Ask::QueueTally,
-            Queue::Pause => Ask::QueuePause,
-            Queue::Resume => Ask::QueueResume,
-            Queue::Nudge => Ask::QueueNudge,
         },
         Command::Bounce(bounce) => match bounce {
             Bounce::Show { list } => Ask::Bounces { list },
@@ -306,7 +291,6 @@ mod tests {
                 "alias remove joe@l.example",
                 json!({"do": "alias-remove", "alias": "joe@l.example", "addresses": []}),
             ),
-            ("queue tally", json!({"do": "queue-tally"})),
         ];
         for (words, expected) in table {
             let line = Line::try_parse_from(std::iter::once("x").chain(words.split(' '))).unwrap();

@@ -10,8 +10,7 @@ use axum::{Json, Router};
 use mail::{Address, Timestamp};
 use serde::Serialize;
 use serde_json::{Value, json};
-use spool::{Destination, NewMessage, Spool};
-use tokio::sync::watch;
+use spool::{NewMessage, Spool};
 use tracing::info;
 
 use crate::ask::{Ask, PATH};
@@ -32,10 +31,6 @@ pub struct Desk {
     pub quarantine: Quarantine,
     /// The queue.
     pub spool: Arc<dyn Spool>,
-    /// Stops delivery while true.
-    pub pause: Arc<watch::Sender<bool>>,
-    /// Wakes shut sites.
-    pub engine: delivery::Engine,
     /// Counters.
     pub metrics: Metrics,
 }
@@ -91,15 +86,11 @@ async fn answer(State(desk): State<Desk>, Json(ask): Json<Ask>) -> Result<Json<V
         | Ask::Aliases
         | Ask::Bounces { .. }
         | Ask::Suppressed { .. }
-        | Ask::QueueTally
         | Ask::QuarantineList { .. }
         | Ask::QuarantineShow { .. } => None,
         change => serde_json::to_string(change).ok(),
     };
     let answered = match ask {
-        Ask::QueueTally | Ask::QueuePause | Ask::QueueResume | Ask::QueueNudge => {
-            desk.queue(&ask).await
-        }
         Ask::QuarantineList { .. }
         | Ask::QuarantineShow { .. }
         | Ask::QuarantineRelease { .. }
@@ -218,29 +209,6 @@ impl Desk {
         )
     }
 
-    async fn queue(&self, ask: &Ask) -> Result<Value, Refusal> {
-        match ask {
-            Ask::QueuePause => {
-                self.pause.send_replace(true);
-            }
-            Ask::QueueResume if self.engine.is_sink() => {
-                let why = "deliver = \"sink\" in the configuration: nothing leaves before it says \"smtp\" and listserv is started again";
-                return Err(Refusal(StatusCode::CONFLICT, why.into()));
-            }
-            Ask::QueueResume => {
-                self.pause.send_replace(false);
-            }
-            Ask::QueueNudge => self.engine.nudge(),
-            _ => return Ok(tally(&self.spool.tally().await?)),
-        }
-        let deliver = if self.engine.is_sink() {
-            "sink"
-        } else {
-            "smtp"
-        };
-        Ok(json!({"paused": *self.pause.borrow(), "deliver": deliver}))
-    }
-
     async fn quarantine(&self, ask: &Ask) -> Result<Value, Refusal> {
         match *ask {
             Ask::QuarantineShow { id } => {
@@ -290,30 +258,6 @@ impl Desk {
         }
         Ok(json!({"released": id, "message": accepted.id.to_string()}))
     }
-}
-
-/// A tally as JSON.
-pub fn tally(lines: &[spool::Tally]) -> Value {
-    let destination = |destination: &Destination| match destination {
-        Destination::Expand => "expand".to_owned(),
-        Destination::Inside => "inside".to_owned(),
-        Destination::Route(name) => format!("route {name}"),
-        Destination::Domain(domain) => domain.to_string(),
-    };
-    lines
-        .iter()
-        .map(|line| {
-            json!({
-                "destination": destination(&line.destination),
-                "class": format!("{:?}", line.class).to_lowercase(),
-                "batches": line.batches,
-                "recipients": line.recipients,
-                "leased": line.leased,
-                "oldest": line.oldest.rfc3339(),
-                "next_due": line.next_due.rfc3339(),
-            })
-        })
-        .collect()
 }
 
 fn address(text: &str) -> Result<Address, Refusal> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delivery::Engine;
+use delivery::queue::{Kept, Queue};
 use mail::{Domain, Timestamp};
 use serde_json::json;
 use service::control::Readiness;
@@ -69,7 +70,8 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
         );
     }
 
-    let (pause, paused) = watch::channel(config.delivery.paused);
+    let kept = Kept::open(&config.state).map_err(|why| wrong("what was set by `queue`", why))?;
+    let (pause, paused) = watch::channel(config.delivery.paused || kept.is_paused());
     let rooms = Rooms::new(&stores, &daemon, &hostname, &secrets, &metrics);
     let deliverer = Deliverer {
         notifier: rooms.notifier.clone(),
@@ -85,10 +87,15 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
         directory: stores.directory.clone(),
         quarantine: stores.quarantine.clone(),
         spool: stores.spool.clone(),
-        pause: Arc::new(pause),
-        engine: engine.clone(),
         metrics: metrics.clone(),
     };
+    let queue = Queue::new(
+        stores.spool.clone(),
+        engine.clone(),
+        pause,
+        kept,
+        Arc::new(deliver::Names),
+    );
 
     if engine.is_sink() {
         daemon.readiness.set("delivery", Err(SINK.into()));
@@ -104,7 +111,7 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
         daemon.shutdown.clone(),
     )
     .await?;
-    add_control(&daemon, desk, secrets_sender);
+    add_control(&daemon, desk, &queue, &engine, secrets_sender);
     daemon.control.listener("lmtp", &lmtp);
     daemon.control.listener("directory", published);
     if let Some(identity) = &identity {
@@ -114,6 +121,7 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
     let settings = Arc::new(lmtp_settings(&config, hostname, identity.as_ref()));
     let delivering = tokio::spawn(engine.run(daemon.shutdown.clone()));
     let expanding = tokio::spawn(rooms.expander.run(daemon.shutdown.clone()));
+    tokio::spawn(queue.watch(daemon.metrics.clone(), daemon.shutdown.clone()));
     let upkeep = tokio::spawn(upkeep(
         stores.clone(),
         daemon.readiness.clone(),
@@ -307,16 +315,19 @@ async fn serve(
         .await;
 }
 
-fn add_control(daemon: &Daemon<Config>, desk: Desk, secrets: watch::Sender<Secrets>) {
-    let (directory, spool, pause, engine) = (
-        desk.directory.clone(),
-        desk.spool.clone(),
-        desk.pause.clone(),
-        desk.engine.clone(),
-    );
-    daemon
-        .control
-        .routes(control::routes(desk).merge(delivery::safekeeping::routes(spool.clone())));
+fn add_control(
+    daemon: &Daemon<Config>,
+    desk: Desk,
+    queue: &Queue,
+    engine: &Engine,
+    secrets: watch::Sender<Secrets>,
+) {
+    let (directory, spool) = (desk.directory.clone(), desk.spool.clone());
+    let routes = control::routes(desk)
+        .merge(delivery::queue::routes(queue.clone()))
+        .merge(delivery::safekeeping::routes(spool.clone()));
+    daemon.control.routes(routes);
+    let (queue, engine) = (queue.clone(), engine.clone());
     daemon.control.status(move || {
         let names = directory.names();
         json!({
@@ -325,8 +336,7 @@ fn add_control(daemon: &Daemon<Config>, desk: Desk, secrets: watch::Sender<Secre
                 "lists": names.lists().len(),
                 "aliases": names.addresses().len(),
             })),
-            "paused": *pause.borrow(),
-            "deliver": if engine.is_sink() { "sink" } else { "smtp" },
+            "queue": queue.state(),
             "spool": spool.unhealthy(),
             "vitals": delivery::vitals::json(&spool.vitals()),
             "sites": engine.sites().iter().take(SITES_IN_STATUS).collect::<Vec<_>>(),

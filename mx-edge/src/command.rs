@@ -1,7 +1,7 @@
 //! The commands of mx-edge and how their answers look to a person. Each is a request to the running daemon.
 
 use clap::Subcommand;
-use delivery::safekeeping;
+use delivery::{queue, safekeeping};
 use serde_json::{Value, json};
 use service::control::Request;
 use service::program::Invocation;
@@ -12,9 +12,11 @@ use crate::forward::copies;
 /// `mx-edge COMMAND`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// What is spooled
+    /// What is spooled, and what to do about it
     #[command(subcommand)]
-    Queue(Queue),
+    Queue(queue::Command),
+    /// How every recipient that was ever spooled ended, or that it waits; exits 1 when that does not add up
+    Reconcile,
     /// Who is known
     #[command(subcommand)]
     Recipients(Recipients),
@@ -31,23 +33,6 @@ pub enum Command {
     /// The spool's files: backup, restore, check, export
     #[command(subcommand)]
     Spool(safekeeping::Command),
-}
-
-/// `mx-edge queue ...`.
-#[derive(Debug, Subcommand)]
-pub enum Queue {
-    /// Counts by destination
-    Tally,
-    /// Stop passing spooled mail on; taking mail goes on
-    Pause,
-    /// Pass spooled mail on again
-    Resume,
-    /// Try the inside at once, whatever waiting times say
-    Nudge,
-    /// Send held mail inside again
-    Release,
-    /// End held mail; it is listed under `ended`
-    Drop,
 }
 
 /// `mx-edge recipients ...`.
@@ -71,14 +56,14 @@ pub enum Recipients {
 /// The request that a command is, or what is done with the spool of this configuration.
 pub fn invocation(command: Command, config: &Config) -> Invocation {
     let (request, print): (Request, fn(&Value) -> String) = match command {
-        Command::Queue(queue) => match queue {
-            Queue::Tally => (get("/queue/tally"), print_tally),
-            Queue::Pause => (post("/queue/pause", Value::Null), print_plain),
-            Queue::Resume => (post("/queue/resume", Value::Null), print_plain),
-            Queue::Nudge => (post("/queue/nudge", Value::Null), print_plain),
-            Queue::Release => (post("/queue/release", Value::Null), print_plain),
-            Queue::Drop => (post("/queue/drop", Value::Null), print_plain),
-        },
+        Command::Queue(mut command) => {
+            // What the inside refused waits for nobody else.
+            if let Some(words) = command.unsaid() {
+                words.refused = true;
+            }
+            return queue::invocation(command);
+        }
+        Command::Reconcile => return queue::reconcile(),
         Command::Recipients(recipients) => match recipients {
             Recipients::Show => (get("/recipients"), print_sources),
             Recipients::Accept { force } => (
@@ -129,29 +114,6 @@ fn print_plain(answer: &Value) -> String {
         .iter()
         .map(|(key, value)| format!("{key}: {}", plain(value)))
         .collect();
-    lines.join("\n")
-}
-
-fn print_tally(answer: &Value) -> String {
-    let rows = answer.as_array().map(Vec::as_slice).unwrap_or_default();
-    if rows.is_empty() {
-        return "nothing is spooled".into();
-    }
-    let mut lines = vec![format!(
-        "{:<12} {:>10} {:>10} {:>8}  {:<26} {}",
-        "destination", "batches", "recipients", "leased", "oldest", "next due"
-    )];
-    for row in rows {
-        lines.push(format!(
-            "{:<12} {:>10} {:>10} {:>8}  {:<26} {}",
-            plain(&row["destination"]),
-            plain(&row["batches"]),
-            plain(&row["recipients"]),
-            plain(&row["leased"]),
-            plain(&row["oldest"]),
-            plain(&row["next_due"]),
-        ));
-    }
     lines.join("\n")
 }
 

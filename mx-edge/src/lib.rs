@@ -31,7 +31,7 @@ pub mod routes;
 pub mod screen;
 pub mod sources;
 pub mod spf;
-pub mod state;
+pub use service::state;
 pub mod take;
 pub mod through;
 pub mod watch;
@@ -41,6 +41,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use delivery::queue::Queue;
 use service::listener::Listener;
 use service::program::{Daemon, Invocation, Program, StartError};
 use service::shutdown::Shutdown;
@@ -51,6 +52,7 @@ use crate::command::Command;
 use crate::config::Config;
 use crate::doors::Doors;
 use crate::forward::Forward;
+use crate::held::Refused;
 use crate::keep::Keeper;
 use crate::metrics::Metrics;
 use crate::receive::Edge;
@@ -133,15 +135,21 @@ pub async fn start(
         trace: config.next_hop.trace,
         deferred_pause: config.forward.retry_first,
     });
-    let (paused, pause) = tokio::sync::watch::channel(false);
+    let kept = wiring::open_kept(&config)?;
+    let (pause, paused) = tokio::sync::watch::channel(kept.is_paused());
     let owner = Arc::new(Forward::new(&edge, &spool));
     delivery::vitals::register(&daemon.metrics, Arc::clone(&spool));
-    let engine = next_hop.engine(&config, Arc::clone(&spool), owner, pause, &daemon.metrics);
+    let engine = next_hop.engine(&config, Arc::clone(&spool), owner, paused, &daemon.metrics);
+    let names = Arc::new(Refused {
+        edge: Arc::clone(&edge),
+        spool: Arc::clone(&spool),
+    });
+    let queue = Queue::new(Arc::clone(&spool), engine.clone(), pause, kept, names);
     let controls = Controls {
         edge,
         spool,
         engine,
-        paused,
+        queue,
         readiness: daemon.readiness.clone(),
     };
     serve(config, daemon, controls, sources, certificates).await
@@ -161,14 +169,16 @@ async fn serve(
         config: changes,
         readiness,
         control,
+        metrics: registry,
         ..
     } = daemon;
     readiness.set("recipients", edge.recipients.loaded());
-    let status = Status::new(edge, engine, &controls.spool);
+    let status = Status::new(&controls);
     let shown = status.clone();
     control.status(move || shown.json());
     let files = delivery::safekeeping::routes(controls.spool.clone());
-    control.routes(routes::router(controls.clone()).merge(files));
+    let queue = delivery::queue::routes(controls.queue.clone());
+    control.routes(routes::router(controls.clone()).merge(files).merge(queue));
     certificates.publish(&control);
 
     let mut tasks = JoinSet::new();
@@ -184,6 +194,7 @@ async fn serve(
     doors.open(&mut tasks, edge, &shutdown);
     tasks.spawn(forward::wake(Arc::clone(edge), engine.clone(), stop()));
     tasks.spawn(engine.clone().run(stop()));
+    tasks.spawn(controls.queue.clone().watch(registry, stop()));
     tasks.spawn(Arc::clone(&edge.passes).keep(stop()));
     let waters = watch::Waters::new(&config);
     tasks.spawn(watch::run(controls.clone(), status, waters, stop()));

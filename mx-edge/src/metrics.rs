@@ -152,7 +152,7 @@ impl Metrics {
             )?,
             held: maker.counters(
                 "held_recipients_total",
-                "Forward-paths of spooled mail that the inside refused for good; they wait for `mx-edge queue release` or `drop`",
+                "Forward-paths of spooled mail that the inside refused for good; they wait for `mx-edge queue release` or `drop --yes`",
                 "reason",
             )?,
             sources: SourceMetrics::new(&maker)?,

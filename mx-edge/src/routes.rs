@@ -9,16 +9,13 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use delivery::Engine;
+use delivery::queue::Queue;
 use mail::Address;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use service::control::Readiness;
-use spool::{Destination, Spool, Tally};
-use tokio::sync::watch;
-use tracing::warn;
+use spool::Spool;
 
-use crate::ended::Kind;
-use crate::held;
 use crate::receive::Edge;
 use crate::recipients::Known;
 
@@ -31,8 +28,8 @@ pub struct Controls {
     pub spool: Arc<dyn Spool>,
     /// What works the spool off.
     pub engine: Engine,
-    /// Stops its claims.
-    pub paused: watch::Sender<bool>,
+    /// The spool in an operator's hands.
+    pub queue: Queue,
     /// Where draining is told.
     pub readiness: Readiness,
 }
@@ -42,24 +39,6 @@ type Answer = Result<Json<Value>, (StatusCode, Json<Value>)>;
 /// The routes.
 pub fn router(controls: Controls) -> Router {
     Router::new()
-        .route("/queue/tally", get(tally))
-        .route(
-            "/queue/pause",
-            post(|controls: State<Controls>| pause(controls, true)),
-        )
-        .route(
-            "/queue/resume",
-            post(|controls: State<Controls>| pause(controls, false)),
-        )
-        .route("/queue/nudge", post(nudge))
-        .route(
-            "/queue/release",
-            post(|controls: State<Controls>| settle(controls, Kind::Released)),
-        )
-        .route(
-            "/queue/drop",
-            post(|controls: State<Controls>| settle(controls, Kind::Dropped)),
-        )
         .route("/recipients", get(sources))
         .route("/recipients/accept", post(accept))
         .route("/recipients/lookup", post(lookup))
@@ -77,48 +56,6 @@ pub fn router(controls: Controls) -> Router {
 
 fn failed(code: StatusCode, error: impl ToString) -> (StatusCode, Json<Value>) {
     (code, Json(json!({ "error": error.to_string() })))
-}
-
-async fn tally(State(controls): State<Controls>) -> Answer {
-    let tally = controls.spool.tally().await;
-    let tally = tally.map_err(|error| failed(StatusCode::SERVICE_UNAVAILABLE, error))?;
-    Ok(Json(tally.iter().map(tally_json).collect()))
-}
-
-/// A line of the tally for operators.
-pub fn tally_json(line: &Tally) -> Value {
-    let destination = match &line.destination {
-        Destination::Expand => "expand".into(),
-        Destination::Inside => "inside".into(),
-        Destination::Route(name) => name.to_string(),
-        Destination::Domain(domain) => domain.to_string(),
-    };
-    json!({
-        "destination": destination,
-        "batches": line.batches,
-        "recipients": line.recipients,
-        "leased": line.leased,
-        "oldest": line.oldest.rfc3339(),
-        "next_due": line.next_due.rfc3339(),
-    })
-}
-
-async fn pause(State(controls): State<Controls>, paused: bool) -> Answer {
-    if controls.paused.send_replace(paused) != paused {
-        warn!(event = "queue_paused", paused);
-    }
-    Ok(Json(json!({ "paused": paused })))
-}
-
-async fn nudge(State(controls): State<Controls>) -> Answer {
-    controls.engine.nudge();
-    Ok(Json(json!({ "nudged": true })))
-}
-
-async fn settle(State(controls): State<Controls>, kind: Kind) -> Answer {
-    let settled = held::settle(&controls, kind).await;
-    let count = settled.map_err(|error| failed(StatusCode::SERVICE_UNAVAILABLE, error))?;
-    Ok(Json(json!({ "recipients": count })))
 }
 
 async fn sources(State(controls): State<Controls>) -> Answer {

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use delivery::Engine;
+use delivery::queue::{Queue, show_tally};
 use mail::Timestamp;
 use serde_json::{Value, json};
 use service::shutdown::Shutdown;
@@ -13,7 +14,7 @@ use crate::admission::pressure;
 use crate::config::Config;
 use crate::forward::held;
 use crate::receive::Edge;
-use crate::routes::{Controls, tally_json};
+use crate::routes::Controls;
 
 /// Between two looks: a poisoned spool is told within this time.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -51,16 +52,18 @@ pub struct Status {
     edge: Arc<Edge>,
     engine: Engine,
     spool: Arc<dyn Spool>,
-    tally: Arc<Mutex<Vec<Value>>>,
+    queue: Queue,
+    tally: Arc<Mutex<Value>>,
 }
 
 impl Status {
     /// Nothing tallied yet.
-    pub fn new(edge: &Arc<Edge>, engine: &Engine, spool: &Arc<dyn Spool>) -> Self {
+    pub fn new(controls: &Controls) -> Self {
         Self {
-            edge: Arc::clone(edge),
-            engine: engine.clone(),
-            spool: Arc::clone(spool),
+            edge: Arc::clone(&controls.edge),
+            engine: controls.engine.clone(),
+            spool: Arc::clone(&controls.spool),
+            queue: controls.queue.clone(),
             tally: Arc::default(),
         }
     }
@@ -75,6 +78,7 @@ impl Status {
             "draining": self.edge.is_draining(),
             "through_shut": self.edge.metrics.through_shut.get() == 1,
             "sources": sources,
+            "queue": self.queue.state(),
             "sites": *self.engine.sites(),
             "spool": *self.tally.lock().expect("no holder panics"),
             "vitals": delivery::vitals::json(&self.spool.vitals()),
@@ -102,8 +106,7 @@ pub async fn run(controls: Controls, status: Status, waters: Waters, shutdown: S
                 edge.metrics.spooled_at_start.set(waiting);
                 first = false;
             }
-            *status.tally.lock().expect("no holder panics") =
-                tally.iter().map(tally_json).collect();
+            *status.tally.lock().expect("no holder panics") = show_tally(&tally);
         }
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}

@@ -11,6 +11,7 @@ use std::time::Duration;
 use delivery::attempt::{Connections, Route};
 use delivery::engine::{Engine, Settings};
 use delivery::expiry::Expiry;
+use delivery::queue::Kept;
 use prometheus::Registry;
 use service::control::Control;
 use service::listener::Listener;
@@ -67,6 +68,15 @@ pub fn open_idents(config: &Config) -> Result<Idents, StartError> {
 pub fn open_ended(config: &Config) -> Result<Arc<Ended>, StartError> {
     let ended = Ended::open(&config.state).map_err(|error| io_error(&config.state, &error))?;
     Ok(Arc::new(ended))
+}
+
+/// Reads what operators set that outlasts a restart.
+pub fn open_kept(config: &Config) -> Result<Kept, StartError> {
+    Kept::open(&config.state).map_err(|why| StartError {
+        what: "what was set by `queue`".into(),
+        why,
+        remedy: "look at the file".into(),
+    })
 }
 
 /// This node's certificates.

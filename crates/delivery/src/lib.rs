@@ -20,6 +20,7 @@ mod outcome;
 mod pace;
 mod pool;
 mod progress;
+pub mod queue;
 pub mod retry;
 pub mod rules;
 mod run;

@@ -10,5 +10,6 @@ pub mod log;
 pub mod metrics;
 pub mod program;
 pub mod shutdown;
+pub mod state;
 pub mod tls;
 pub mod trouble;

@@ -5,8 +5,8 @@ use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use time::OffsetDateTime;
 
@@ -35,6 +35,11 @@ pub fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
 /// A gauge by labels, which have few values.
 pub fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
     register(registry, IntGaugeVec::new(Opts::new(name, help), labels))
+}
+
+/// A gauge of what is no whole number.
+pub fn real_gauge(registry: &Registry, name: &str, help: &str) -> Gauge {
+    register(registry, Gauge::new(name, help))
 }
 
 /// A histogram; the upper bounds of its buckets are in the unit its name ends in.

@@ -45,6 +45,15 @@ pub enum Invocation {
         /// How to show the answer to a person.
         print: fn(&serde_json::Value) -> String,
     },
+    /// Ask the running daemon how something is; printed in the same way.
+    Inquiry {
+        /// What to ask.
+        request: Request,
+        /// How to show the answer to a person.
+        print: fn(&serde_json::Value) -> String,
+        /// Whether all is as it should be; otherwise it exits 1.
+        good: fn(&serde_json::Value) -> bool,
+    },
     /// Do it here; the string is printed, an error goes to stderr and exits 1.
     Here(Box<dyn FnOnce() -> Result<String, String> + Send>),
     /// Look at something here; the finding is printed as JSON with `--json`, otherwise through `print`.

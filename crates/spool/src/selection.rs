@@ -43,7 +43,7 @@ pub struct Treated {
 
 impl Predicate {
     /// How many recipients of a batch are meant.
-    pub(crate) fn meant(&self, head: &Head, batch: &Batch, now: Timestamp) -> u64 {
+    pub fn meant(&self, head: &Head, batch: &Batch, now: Timestamp) -> u64 {
         match self.is_about(head, batch, now) {
             true => batch.recipients.iter().filter(|to| self.names(to)).count() as u64,
             false => 0,

@@ -1,11 +1,13 @@
 //! Delivery to the internet: what a copy looks like, and what an end means. The engine is crates/delivery.
 
 mod leaving;
+mod names;
 pub mod notify;
 mod owner;
 mod render;
 mod settings;
 
 pub use leaving::Leaving;
+pub use names::Names;
 pub use owner::{Deliverer, copies};
 pub use settings::settings;

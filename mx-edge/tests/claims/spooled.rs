@@ -288,8 +288,13 @@ async fn what_the_inside_refuses_later_is_held_until_an_operator_decides() {
 
     // Released, it is tried anew, with the same name; refused again, it is held again.
     let controls = edge.running.controls.clone();
-    let settle = |kind| mx_edge::held::settle(&controls, kind);
-    assert_eq!(settle(mx_edge::ended::Kind::Released).await.unwrap(), 1);
+    let settle = async |kind| {
+        let (edge, spool) = (&controls.edge, &*controls.spool);
+        let all = spool::Predicate::default();
+        let settled = mx_edge::held::settle(edge, spool, kind, &all).await;
+        settled.unwrap().recipients
+    };
+    assert_eq!(settle(mx_edge::ended::Kind::Released).await, 1);
     let got = inside.wait_for(before + 1).await;
     assert_eq!(got[before].ident(), got[before - 1].ident());
     assert_eq!(got[before].accepted(), Vec::<String>::new());
@@ -298,7 +303,7 @@ async fn what_the_inside_refuses_later_is_held_until_an_operator_decides() {
     edge.wait_metric("mx_edge_spooled_recipients", "held", 1.0)
         .await;
 
-    assert_eq!(settle(mx_edge::ended::Kind::Dropped).await.unwrap(), 1);
+    assert_eq!(settle(mx_edge::ended::Kind::Dropped).await, 1);
     edge.wait_metric("mx_edge_spooled_recipients", "held", 0.0)
         .await;
     assert_eq!(edge.metric("mx_edge_done_recipients_total", "ended"), 1.0);

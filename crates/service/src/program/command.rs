@@ -57,13 +57,16 @@ pub(super) fn dispatch<P: Program>(arguments: Arguments<P::Command>) -> Result<E
         Invocation::Report { act, print, good } => {
             checked?;
             let found = act().map_err(End::failed)?;
-            match options.json {
-                true => say(&found.to_string()),
-                false => say(&print(&found)),
-            }
-            if !good(&found) {
-                return Ok(ExitCode::from(EXIT_FAILED));
-            }
+            return Ok(report(&found, options.json, print, good));
+        }
+        Invocation::Inquiry {
+            request,
+            print,
+            good,
+        } => {
+            let answer = answer(&config, &request)?;
+            let found = serde_json::from_slice(&answer).map_err(End::failed)?;
+            return Ok(report(&found, options.json, print, good));
         }
         Invocation::Control { request, print } => {
             let answer = answer(&config, &request)?;
@@ -75,6 +78,23 @@ pub(super) fn dispatch<P: Program>(arguments: Arguments<P::Command>) -> Result<E
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints a finding; 0 when all is as it should be.
+fn report(
+    found: &Value,
+    as_json: bool,
+    print: fn(&Value) -> String,
+    good: fn(&Value) -> bool,
+) -> ExitCode {
+    match as_json {
+        true => say(&found.to_string()),
+        false => say(&print(found)),
+    }
+    match good(found) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::from(EXIT_FAILED),
+    }
 }
 
 fn config_path<P: Program>(options: &Options) -> PathBuf {

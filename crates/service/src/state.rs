@@ -1,4 +1,4 @@
-//! Small files of the edge's own below its state folder: written whole, synced, then renamed, so that a crash leaves the old
+//! Small files of a program's own below its state folder: written whole, synced, then renamed, so that a crash leaves the old
 //! or the new one and never a torn one. Message files are the spool's, never this module's.
 
 use std::fs::{self, File};

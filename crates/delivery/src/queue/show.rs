@@ -1,0 +1,201 @@
+//! What waits, as JSON: the tally, a listing, one message or batch in full, the sites, and how the queue is as a whole.
+
+use axum::http::StatusCode;
+use mail::{MessageId, Timestamp};
+use serde_json::{Value, json};
+use spool::{BatchId, Found, Lane, Predicate, Tally};
+
+use super::{Queue, Refusal, Words, destination};
+use crate::lane;
+
+/// Batches that a listing shows at most.
+const LIST_MAX: usize = 10_000;
+/// Batches of one message that are shown at most.
+const SHOWN_MAX: usize = 1000;
+
+/// The tally. The same for `/status`.
+pub fn tally(lines: &[Tally]) -> Value {
+    let line = |line: &Tally| {
+        json!({
+            "destination": destination(&line.destination),
+            "class": format!("{:?}", line.class).to_lowercase(),
+            "batches": line.batches,
+            "recipients": line.recipients,
+            "leased": line.leased,
+            "held": line.held,
+            "oldest": line.oldest.rfc3339(),
+            "next_due": line.next_due.rfc3339(),
+        })
+    };
+    lines.iter().map(line).collect()
+}
+
+impl Queue {
+    /// How it is as a whole.
+    pub fn state(&self) -> Value {
+        let survey = self.survey();
+        json!({
+            "paused": self.is_paused(),
+            "deliver": if self.engine.is_sink() { "sink" } else { "smtp" },
+            "drain_rate": self.engine.rate(),
+            "waiting": survey.waiting,
+            "held": survey.held,
+            "oldest_seconds": survey.oldest_seconds,
+            "drained_per_second": survey.drained_per_second,
+            "eta_seconds": survey.eta_seconds,
+        })
+    }
+
+    pub(super) async fn tally(&self) -> Result<Value, Refusal> {
+        Ok(tally(&self.spool.tally().await?))
+    }
+
+    /// A page of what is meant.
+    pub(super) async fn list(
+        &self,
+        words: &Words,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Value, Refusal> {
+        let predicate = self.predicate(words).await?;
+        let after = after.map(batch_id).transpose()?;
+        let limit = limit.clamp(1, LIST_MAX);
+        let found = self.spool.find(&predicate, after, limit).await?;
+        let next = found.last().filter(|_| found.len() == limit);
+        let now = Timestamp::now();
+        Ok(json!({
+            "batches": found.iter().map(|found| self.line(found, now)).collect::<Vec<_>>(),
+            "after": next.map(|last| hex(last.batch.id)),
+        }))
+    }
+
+    /// A message with its batches, or a batch: by the message's id, its ident, or the batch's id.
+    pub(super) async fn show(&self, id: &str) -> Result<Value, Refusal> {
+        let found = match (batch_id(id), id.contains('.')) {
+            (Ok(BatchId(number)), _) => self.by_number(number).await?,
+            (_, true) => {
+                let words = Words {
+                    ident: Some(id.into()),
+                    ..Words::default()
+                };
+                let predicate = self.predicate(&words).await?;
+                self.spool.find(&predicate, None, SHOWN_MAX).await?
+            }
+            (Err(refusal), false) => return Err(refusal),
+        };
+        let Some(first) = found.first() else {
+            return Err(Refusal(
+                StatusCode::NOT_FOUND,
+                format!(
+                    "{id}: nothing of this name waits; it has ended, or was never here (`why` and the log tell which)"
+                ),
+            ));
+        };
+        let now = Timestamp::now();
+        let head = &first.head;
+        let batches: Vec<Value> = found.iter().map(|found| self.full(found, now)).collect();
+        Ok(json!({
+            "message": head.id.to_string(),
+            "ident": self.names.ident(head),
+            "reverse_path": head.reverse_path.to_string(),
+            "arrival": head.arrival.rfc3339(),
+            "accepted": head.accepted.rfc3339(),
+            "bytes": head.body_bytes,
+            "facts": text_or_json(&head.facts),
+            "batches": batches,
+            "more": found.len() == SHOWN_MAX,
+        }))
+    }
+
+    async fn by_number(&self, number: u128) -> Result<Vec<Found>, Refusal> {
+        let of_message = Predicate {
+            message: Some(MessageId(number)),
+            ..Predicate::default()
+        };
+        let found = self.spool.find(&of_message, None, SHOWN_MAX).await?;
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        let before = number.checked_sub(1).map(BatchId);
+        let all = Predicate::default();
+        let mut found = self.spool.find(&all, before, 1).await?;
+        found.retain(|found| found.batch.id == BatchId(number));
+        Ok(found)
+    }
+
+    /// A batch in one line.
+    fn line(&self, found: &Found, now: Timestamp) -> Value {
+        let (head, batch) = (&found.head, &found.batch);
+        let lane = Lane::of(batch.class, head.arrival, batch.attempts, now);
+        let first = batch.recipients.first();
+        json!({
+            "batch": hex(batch.id),
+            "message": head.id.to_string(),
+            "ident": self.names.ident(head),
+            "list": self.names.list(head, batch),
+            "sender": head.reverse_path.to_string(),
+            "destination": destination(&batch.destination),
+            "site": self.site_of(&batch.destination),
+            "lane": lane::label(lane),
+            "recipients": batch.recipients.len(),
+            "first_recipient": first.map(|first| first.address.to_string()),
+            "arrival": head.arrival.rfc3339(),
+            "age_seconds": now.since(head.arrival).as_secs(),
+            "attempts": batch.attempts,
+            "due": batch.due.rfc3339(),
+            "in_flight": found.in_flight,
+            "hold": batch.held.map(|hold| hold.0),
+            "reply": batch.reply,
+        })
+    }
+
+    /// And with everything that is known of it.
+    fn full(&self, found: &Found, now: Timestamp) -> Value {
+        let mut line = self.line(found, now);
+        let recipients = found.batch.recipients.iter();
+        line["recipients"] = recipients.map(|r| r.address.to_string()).collect();
+        line["template"] = text_or_json(&found.batch.template);
+        line["note"] = text_or_json(&found.batch.note);
+        line
+    }
+
+    /// The sites that the engine knows, with what waits for each.
+    pub(super) async fn sites(&self) -> Result<Value, Refusal> {
+        let mut waiting = std::collections::HashMap::new();
+        for line in self.spool.tally().await? {
+            if let Some(site) = self.site_of(&line.destination) {
+                *waiting.entry(site).or_insert(0) += line.recipients;
+            }
+        }
+        let sites = self.engine.sites();
+        let lines = sites.iter().map(|site| {
+            let mut line = serde_json::to_value(site).unwrap_or_default();
+            line["recipients"] = waiting
+                .get(&site.site.to_string())
+                .copied()
+                .unwrap_or(0)
+                .into();
+            line
+        });
+        Ok(lines.collect())
+    }
+}
+
+fn hex(id: BatchId) -> String {
+    format!("{:032x}", id.0)
+}
+
+fn batch_id(text: &str) -> Result<BatchId, Refusal> {
+    let number = u128::from_str_radix(text, 16).ok();
+    let number = number.filter(|_| text.len() == 32);
+    number.map(BatchId).ok_or_else(|| {
+        Refusal::asked(format!(
+            "{text:?} is neither an id of 32 hexadecimal digits as `queue list` shows, nor an ident"
+        ))
+    })
+}
+
+/// JSON where it is some, and text otherwise.
+fn text_or_json(bytes: &[u8]) -> Value {
+    serde_json::from_slice(bytes).unwrap_or_else(|_| String::from_utf8_lossy(bytes).into())
+}
