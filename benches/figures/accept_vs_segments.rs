@@ -52,7 +52,7 @@ fn message() -> Result<NewMessage, mail::address::AddressError> {
 /// Claims and finishes whatever there is, until there is nothing and `over` says so.
 async fn consume(spool: &Embedded, over: &AtomicBool) -> Result<(), spool::Error> {
     let wanted = Wanted {
-        destinations: Destinations::Except(Vec::new()),
+        destinations: Destinations::Except([].into()),
         lanes: [500; 4],
     };
     loop {

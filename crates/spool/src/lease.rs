@@ -19,8 +19,9 @@ pub struct Wanted {
 /// A set of destinations.
 #[derive(Clone, Debug)]
 pub enum Destinations {
-    /// All of them but these (whose gates are shut, or who have enough in hand).
-    Except(Vec<Destination>),
+    /// All of them but these (whose gates are shut, or who have enough in hand). Keep it as long as it stays the same: then a
+    /// claim costs the same however many they are.
+    Except(Arc<[Destination]>),
     /// Only these.
     Only(Vec<Destination>),
 }

@@ -128,11 +128,11 @@ impl Story {
     }
 
     async fn claim(&mut self) {
-        let some = (0..self.random.below(4))
+        let some: Vec<_> = (0..self.random.below(4))
             .map(|_| destination(self.random.below(7)))
             .collect();
         let destinations = match self.random.below(2) {
-            0 => Destinations::Except(some),
+            0 => Destinations::Except(some.into()),
             _ => Destinations::Only(some),
         };
         let lanes = match self.ordered {

@@ -50,7 +50,7 @@ pub fn settings(config: &Config, paused: watch::Receiver<bool>) -> Result<Settin
     };
     Ok(Settings {
         host: config.hostname.clone(),
-        serves: Destinations::Except(vec![Destination::Expand]),
+        serves: Destinations::Except([Destination::Expand].into()),
         routes,
         pinned,
         default_route: delivery.default_route.as_deref().map(Into::into),

@@ -107,7 +107,7 @@ async fn a_crash_before_the_settlement_expands_once() {
         after.work(lease).await;
     }
     assert_eq!(claim(&spool, expand()).await.len(), 0);
-    let batches = claim(&spool, Destinations::Except(Vec::new())).await;
+    let batches = claim(&spool, Destinations::Except([].into())).await;
     assert_eq!(batches.len(), 2);
     for (lease, first) in batches.iter().zip(&first) {
         let template = Template::read(&lease.batch.template);

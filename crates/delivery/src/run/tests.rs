@@ -72,7 +72,7 @@ impl Bench {
         let (pause, paused) = watch::channel(false);
         let settings = Settings {
             host: "test".to_owned(),
-            serves: Destinations::Except(vec![Destination::Expand]),
+            serves: Destinations::Except([Destination::Expand].into()),
             routes: Default::default(),
             pinned: Default::default(),
             default_route: None,

@@ -59,7 +59,7 @@ fn engine(
     });
     let settings = Settings {
         host: "test".to_owned(),
-        serves: Destinations::Except(vec![Destination::Expand]),
+        serves: Destinations::Except([Destination::Expand].into()),
         routes: BTreeMap::from([("relay".into(), Arc::new(relay))]),
         pinned: BTreeMap::new(),
         default_route: Some("relay".into()),

@@ -11,25 +11,10 @@ use super::load;
 use super::lookup;
 use super::shared::Shared;
 use super::state::Leased;
-use crate::{Batch, Destination, Destinations, Error, Lane, Lease, Seen, Wanted};
+use crate::{Batch, Destinations, Error, Lane, Lease, Seen, Wanted};
 
 /// Ordinary mail is live for so long ([`Lane::of`] says the same).
 pub const LIVE_FOR: Duration = Duration::from_secs(3600);
-
-/// Which destinations are served.
-enum Served {
-    Only(Vec<u32>),
-    Except(HashSet<u32>),
-}
-
-impl Served {
-    fn has(&self, destination: u32) -> bool {
-        match self {
-            Self::Only(these) => these.contains(&destination),
-            Self::Except(these) => !these.contains(&destination),
-        }
-    }
-}
 
 /// Batches taken; those not handed on go back when it is dropped.
 struct Taken {
@@ -100,34 +85,26 @@ fn take(
     let now = shared.now().0;
     let mut state = shared.state();
     state.age(now.saturating_sub(LIVE_FOR.as_millis() as u64) + 1);
-    let numbers = |these: &[Destination]| -> Vec<u32> {
-        these
-            .iter()
-            .filter_map(|destination| state.numbers.known(destination))
-            .collect()
+    let only: Option<Vec<u32>> = match &wanted.destinations {
+        Destinations::Only(these) => {
+            let numbers = these.iter().filter_map(|one| state.numbers.known(one));
+            Some(numbers.collect())
+        }
+        Destinations::Except(these) => {
+            state.leave_out(these);
+            None
+        }
     };
-    let served = match &wanted.destinations {
-        Destinations::Only(these) => Served::Only(numbers(these)),
-        Destinations::Except(these) => Served::Except(numbers(these).into_iter().collect()),
-    };
-    let only = match &served {
-        Served::Only(these) => Some(these.as_slice()),
-        Served::Except(_) => None,
-    };
+    let only = only.as_deref();
     loop {
-        let ripened = state
-            .heads
-            .ripen(now, |destination| served.has(destination));
+        let ripened = state.heads.ripen(now, only);
         if let Ripened::Gap(gap) = ripened {
             return Some(gap);
         }
         let before = leased.len();
         for (lane, left) in Lane::ALL.into_iter().zip(left.iter_mut()) {
             while *left > 0 {
-                match state
-                    .heads
-                    .next(lane, now, only, |destination| served.has(destination))
-                {
+                match state.heads.next(lane, now, only) {
                     Next::Nothing => break,
                     Next::Gap(gap) => return Some(gap),
                     Next::Entry(entry) => {

@@ -5,9 +5,10 @@
 //! horizon all are in memory. A window whose front is its horizon must be refilled before it is served, so order and
 //! completeness do not depend on how much is kept.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::entry::{Entry, Track};
+use super::fronts::Fronts;
 use crate::{BatchId, Class, Lane};
 
 /// How a window sorts: by the track's key; ties by id.
@@ -31,7 +32,8 @@ pub enum Window {
 }
 
 impl Window {
-    const ALL: [Self; 6] = [
+    /// All of them.
+    pub const ALL: [Self; 6] = [
         Self::Urgent,
         Self::Live,
         Self::Backlog,
@@ -122,7 +124,7 @@ impl Queue {
 #[derive(Debug)]
 pub struct Heads {
     queues: HashMap<(u32, Window), Queue>,
-    fronts: BTreeMap<Window, BTreeSet<(u64, u32)>>,
+    fronts: Fronts,
     /// Ripe batches that arrived before this are backlog.
     young_from: u64,
     window_max: usize,
@@ -155,7 +157,7 @@ impl Heads {
     pub fn new(window_max: usize, young_from: u64) -> Self {
         Self {
             queues: HashMap::new(),
-            fronts: Window::ALL.map(|window| (window, BTreeSet::new())).into(),
+            fronts: Fronts::default(),
             young_from,
             window_max,
         }
@@ -201,13 +203,7 @@ impl Heads {
         };
         let front = queue.front_key();
         if front != queue.front {
-            let fronts = self.fronts.entry(window).or_default();
-            if let Some(old) = queue.front {
-                fronts.remove(&(old, destination));
-            }
-            if let Some(new) = front {
-                fronts.insert((new, destination));
-            }
+            self.fronts.change(window, destination, queue.front, front);
             queue.front = front;
         }
         if front.is_none() {
@@ -349,13 +345,7 @@ impl Heads {
         }
         self.young_from = young_from;
         let border = (young_from, BatchId(0));
-        let aged: Vec<u32> = self
-            .fronts
-            .get(&Window::Live)
-            .into_iter()
-            .flat_map(|fronts| fronts.range(..(young_from, 0)))
-            .map(|(_, destination)| *destination)
-            .collect();
+        let aged = self.fronts.all_below(Window::Live, young_from);
         for destination in aged {
             let live = self.queue(destination, Window::Live);
             let young = live.map.split_off(&border);
@@ -377,17 +367,21 @@ impl Heads {
         }
     }
 
-    /// Moves waiting batches that are due by `now` to the live and the backlog window, as far as there is room in them.
-    pub fn ripen(&mut self, now: u64, serves: impl Fn(u32) -> bool) -> Ripened {
+    /// From now on these destinations are left out where all others are served.
+    pub fn leave_out(&mut self, these: HashSet<u32>) {
+        let queues = &self.queues;
+        let front = |destination, window| queues.get(&(destination, window))?.front;
+        self.fronts.leave_out(these, front);
+    }
+
+    /// Moves waiting batches that are due by `now` to the live and the backlog window, as far as there is room in them: those
+    /// of `only`, or of all that are not left out.
+    pub fn ripen(&mut self, now: u64, only: Option<&[u32]>) -> Ripened {
         let mut ripened = Ripened::All;
-        let due: Vec<u32> = self
-            .fronts
-            .get(&Window::Waiting)
-            .into_iter()
-            .flat_map(|fronts| fronts.range(..=(now, u32::MAX)))
-            .map(|(_, destination)| *destination)
-            .filter(|destination| serves(*destination))
-            .collect();
+        let due = match only {
+            Some(these) => these.to_vec(),
+            None => self.fronts.up_to(Window::Waiting, now),
+        };
         for destination in due {
             loop {
                 let room = [Window::Live, Window::Backlog].iter().all(|window| {
@@ -422,14 +416,8 @@ impl Heads {
         ripened
     }
 
-    /// The next batch of a lane among the destinations that are served.
-    pub fn next(
-        &mut self,
-        lane: Lane,
-        now: u64,
-        only: Option<&[u32]>,
-        serves: impl Fn(u32) -> bool,
-    ) -> Next {
+    /// The next batch of a lane: of `only`, or of all that are not left out.
+    pub fn next(&mut self, lane: Lane, now: u64, only: Option<&[u32]>) -> Next {
         let mut best: Option<(u64, u32, Window)> = None;
         for window in Window::of_lane(lane) {
             let front = match only {
@@ -440,13 +428,7 @@ impl Heads {
                         Some((queue.front?, *destination))
                     })
                     .min(),
-                None => self
-                    .fronts
-                    .get(window)
-                    .into_iter()
-                    .flatten()
-                    .find(|(_, destination)| serves(*destination))
-                    .copied(),
+                None => self.fronts.first(*window),
             };
             if let Some((key, destination)) = front
                 && !(window.by_due() && key > now)
@@ -476,10 +458,7 @@ impl Heads {
         Window::ALL
             .iter()
             .filter(|window| window.by_due())
-            .filter_map(|window| {
-                let fronts = self.fronts.get(window)?;
-                fronts.range((now + 1, 0)..).next().map(|(key, _)| *key)
-            })
+            .filter_map(|window| self.fronts.first_above(*window, now))
             .min()
     }
 

@@ -14,6 +14,7 @@ mod counting;
 mod counts;
 pub mod disk;
 mod entry;
+mod fronts;
 mod group;
 mod heads;
 mod index;

@@ -12,7 +12,7 @@ use super::entry::{Entry, Hold, MessagePlace, Position, Row, Track};
 use super::heads::Heads;
 use super::index::Line;
 use super::record::IdentKey;
-use crate::{Batch, BatchId, Class, Head, Ledger};
+use crate::{Batch, BatchId, Class, Destination, Head, Ledger};
 
 /// A batch that the index does not have in its present state.
 #[derive(Debug)]
@@ -83,6 +83,7 @@ pub struct State {
     content_kept: usize,
     content_max: usize,
     last_token: u64,
+    left_out: Arc<[Destination]>,
 }
 
 impl State {
@@ -119,6 +120,7 @@ impl State {
             content_kept: 0,
             content_max,
             last_token: first_token,
+            left_out: [].into(),
         }
     }
 
@@ -172,6 +174,17 @@ impl State {
             *least = entry.arrival.min(*least);
         }
         oldest
+    }
+
+    /// From now on these destinations are left out where all others are served. Costs nothing when they are the same ones as
+    /// last time.
+    pub fn leave_out(&mut self, these: &Arc<[Destination]>) {
+        if Arc::ptr_eq(&self.left_out, these) {
+            return;
+        }
+        let numbers = these.iter().map(|one| self.numbers.number(one));
+        self.heads.leave_out(numbers.collect());
+        self.left_out = these.clone();
     }
 
     // === Leases ===

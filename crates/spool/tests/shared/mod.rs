@@ -93,7 +93,7 @@ pub fn simple(arrival: Timestamp, to: &str) -> NewMessage {
 
 pub fn everything() -> Wanted {
     Wanted {
-        destinations: Destinations::Except(Vec::new()),
+        destinations: Destinations::Except([].into()),
         lanes: [1_000_000; 4],
     }
 }

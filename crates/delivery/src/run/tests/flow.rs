@@ -128,7 +128,7 @@ async fn shutdown_ends_what_is_under_way_and_gives_back_the_rest() {
     );
     assert!(left.iter().all(|b| b.attempts == 0));
     let all = spool::Wanted {
-        destinations: Destinations::Except(Vec::new()),
+        destinations: Destinations::Except([].into()),
         lanes: [100; 4],
     };
     let claimed = bench.spool.claim("other", &all);

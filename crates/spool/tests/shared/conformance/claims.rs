@@ -126,11 +126,29 @@ pub(super) async fn limits_and_destinations_are_kept(make: &impl Fn(&HandClock) 
     )
     .await;
     assert_eq!((count, from), (3, [route()].into()));
-    let (count, from) = claim(Destinations::Except(vec![Destination::Inside]), 9).await;
+    let (count, from) = claim(Destinations::Except([Destination::Inside].into()), 9).await;
     assert_eq!((count, from), (5, [domain("x.org")].into()));
     assert_eq!(claim(Destinations::Only(Vec::new()), 9).await.0, 0);
-    assert_eq!(claim(Destinations::Except(Vec::new()), 0).await.0, 0);
-    assert_eq!(claim(Destinations::Except(Vec::new()), 9).await.0, 5);
+    assert_eq!(claim(Destinations::Except([].into()), 0).await.0, 0);
+    assert_eq!(claim(Destinations::Except([].into()), 9).await.0, 5);
+    // The same set again and again, also for what is new since it was named first.
+    let dead = Destinations::Except([domain("dead.example"), Destination::Inside].into());
+    for (first, due) in [
+        ("dead.example", 0),
+        ("live.example", 1),
+        ("dead.example", 0),
+    ] {
+        assert_eq!(claim(dead.clone(), 9).await.0, 0);
+        let batches = vec![
+            batch(domain(first), now, &["a@x.org"]),
+            batch(Destination::Inside, now, &["a@x.org"]),
+        ];
+        let new = message(now, "x", batches);
+        spool.accept(new, None).await.unwrap();
+        assert_eq!(claim(dead.clone(), 9).await.0, due, "{first}");
+    }
+    let all = Destinations::Except([].into());
+    assert_eq!(claim(all, 9).await.0, 5);
 }
 
 pub(super) async fn ready_does_not_miss(make: &impl Fn(&HandClock) -> Made) {
