@@ -1,21 +1,22 @@
-//! What a session knows of its client beside what it says: whether it could wait for the greeting, and which lists have it. Asks as
+//! How a client stands before it says anything: whether it could wait for the greeting, and what was asked about it meanwhile. Asks as
 //! late as it can, waits as short as it can.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use smtp::server::{Facts, Screening};
 
-use crate::dnsbl::{Check, Listing, Outcome};
-use crate::network;
-use crate::reason::Reason;
-use crate::receive::Rules;
+use crate::dnsbl;
+use crate::inquiry::{Inquiry, Ruling};
+use crate::policy::decide::Decision;
+use crate::rules::Rules;
 use crate::screen::{Screen, escaped};
 
 /// See the module.
-#[derive(Default)]
 pub struct Caller {
     waited: Waited,
-    listed: Listed,
+    /// What is known of it.
+    pub inquiry: Inquiry,
 }
 
 /// How the client stood before its greeting.
@@ -32,30 +33,19 @@ enum Waited {
     Passed,
     /// The lists spoke while it waited, so it need not wait to the end.
     Cut,
-    /// It spoke, beginning with this.
-    Spoke(String),
-}
-
-/// How far asking the lists has come.
-#[derive(Default)]
-enum Listed {
-    #[default]
-    NotAsked,
-    Asking(Check),
-    Known(Listing),
-}
-
-/// What speaks against a client.
-pub struct Found {
-    /// Why.
-    pub reason: Reason,
-    /// By what, for the client and the log.
-    pub evidence: String,
-    /// Whether it is refused for it.
-    pub enforced: bool,
+    /// It spoke.
+    Spoke,
 }
 
 impl Caller {
+    /// Just connected.
+    pub fn new(ruling: &Arc<Ruling>, client: IpAddr) -> Self {
+        Self {
+            waited: Waited::default(),
+            inquiry: Inquiry::new(ruling, client),
+        }
+    }
+
     /// How the client is made to wait; `exempt` ones are not.
     pub fn screen(
         &mut self,
@@ -74,11 +64,7 @@ impl Caller {
         };
         self.waited = Waited::Waiting;
         // It waits anyway.
-        self.ask_lists(rules, client);
-        let decided = match &self.listed {
-            Listed::Asking(check) => Some(check.decided()),
-            _ => None,
-        };
+        let decided = self.inquiry.ask_lists().map(dnsbl::Check::decided);
         let over = async move {
             let decided = async {
                 match decided {
@@ -100,22 +86,21 @@ impl Caller {
     /// It did not wait. Returns what it said, as a log can hold it.
     pub fn spoke_first(&mut self, bytes: &[u8]) -> String {
         let said = escaped(bytes);
-        self.waited = Waited::Spoke(said.clone());
+        self.waited = Waited::Spoke;
+        self.inquiry.spoke_first(&said);
         said
     }
 
     /// It was greeted, and speaks now.
-    pub fn greeted(&mut self, rules: &Rules, facts: &Facts) {
+    pub fn greeted(&mut self, rules: &Rules, facts: &Facts, ours: bool) {
+        self.inquiry.greeted(&facts.helo, ours);
         if !matches!(self.waited, Waited::Waiting) {
             return;
         }
-        let outcome = match &self.listed {
-            Listed::Asking(check) => check.outcome(),
-            _ => None,
-        };
-        self.waited = match outcome {
-            Some(Outcome::Listed | Outcome::Allowed) => Waited::Cut,
-            _ => Waited::Passed,
+        self.waited = if self.inquiry.lists_decided() {
+            Waited::Cut
+        } else {
+            Waited::Passed
         };
         if let (Waited::Passed, Some(screen)) = (&self.waited, &rules.screen) {
             screen.passed(facts.client.ip());
@@ -130,48 +115,20 @@ impl Caller {
             Waited::Waiting => "left",
             Waited::Passed => "passed",
             Waited::Cut => "cut",
-            Waited::Spoke(_) => "spoke_first",
+            Waited::Spoke => "spoke_first",
         }
+    }
+
+    /// Whether it had shown itself before this session.
+    pub fn is_known(&self) -> bool {
+        matches!(self.waited, Waited::Known)
     }
 
     /// What speaks against it, now that somebody here is to get a message: until then nothing is asked about who need not wait.
-    pub async fn found(&mut self, rules: &Rules, facts: &Facts) -> Option<Found> {
-        if let Waited::Spoke(said) = &self.waited {
-            return Some(Found {
-                reason: Reason::SpokeFirst,
-                evidence: format!("it began with \"{said}\""),
-                enforced: rules.screen_enforced,
-            });
-        }
-        self.ask_lists(rules, facts.client.ip());
-        let listing = self.listing().await?;
-        (listing.outcome == Outcome::Listed).then(|| Found {
-            reason: Reason::Listed,
-            evidence: listing.evidence(),
-            enforced: rules.dnsbl_enforced,
-        })
-    }
-
-    /// Once a session.
-    fn ask_lists(&mut self, rules: &Rules, client: IpAddr) {
-        if let (Listed::NotAsked, Some(lists)) = (&self.listed, &rules.dnsbl)
-            && lists.concerns(client)
-            && !network::contains(&rules.own_networks, client)
-        {
-            let known = |screen: &Screen| screen.knows(client);
-            let good = rules.screen.as_ref().is_some_and(known);
-            self.listed = Listed::Asking(lists.start(client, good));
-        }
-    }
-
-    /// What the lists say, when they were asked; waits for them.
-    async fn listing(&mut self) -> Option<&Listing> {
-        if let Listed::Asking(check) = &mut self.listed {
-            self.listed = Listed::Known(check.result().await);
-        }
-        match &self.listed {
-            Listed::Known(listing) => Some(listing),
-            _ => None,
-        }
+    pub async fn decide(&mut self, rules: &Rules, facts: &Facts, forward_path: &str) -> Decision {
+        let known = |screen: &Screen| screen.knows(facts.client.ip());
+        let good = rules.screen.as_ref().is_some_and(known);
+        self.inquiry.known_good(good);
+        self.inquiry.decide(forward_path).await
     }
 }

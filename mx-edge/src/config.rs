@@ -3,6 +3,7 @@
 mod check;
 mod defaults;
 mod door;
+mod policy;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,8 @@ pub use door::{Access, Rates, Stress};
 
 use crate::dnsbl::Codes;
 use crate::network::Network;
+
+pub use policy::{About, DomainList, Greylist, HeaderRule, Policy, Shadow};
 
 /// The whole configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +65,12 @@ pub struct Config {
     pub screen: Screen,
     /// `[dnsbl]`.
     pub dnsbl: Dnsbl,
+    /// `[policy]`.
+    pub policy: Policy,
+    /// `[greylist]`.
+    pub greylist: Greylist,
+    /// `[shadow]`.
+    pub shadow: Shadow,
     /// `[tls]`: the public certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<PublicCertificate>,
@@ -433,6 +442,8 @@ pub struct Spf {
     pub deadline: Duration,
     /// Clients that are not checked, beside `mail.own_networks`.
     pub skip_networks: Vec<Network>,
+    /// Whether Authentication-Results is put on.
+    pub results_header: bool,
 }
 
 const MIB: u64 = 1024 * 1024;

@@ -15,7 +15,8 @@ use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use crate::network::contains;
-use crate::receive::{Edge, Rules, Session};
+use crate::receive::{Edge, Session};
+use crate::rules::Rules;
 
 /// For a PROXY header; proxy-protocol.txt asks for 3 s at least.
 const PROXY_PATIENCE: Duration = Duration::from_secs(5);

@@ -6,20 +6,26 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod admission;
+pub mod authres;
 pub mod breaker;
 pub mod caller;
 pub mod command;
 pub mod config;
+pub mod dns;
 pub mod dnsbl;
 pub mod doors;
 pub mod ended;
 pub mod facts;
 pub mod forward;
+pub mod greylist;
 pub mod held;
 pub mod ident;
+pub mod inquiry;
 pub mod keep;
 pub mod metrics;
+pub mod names;
 pub mod network;
+pub mod passes;
 pub mod policy;
 pub mod reason;
 pub mod receive;
@@ -28,7 +34,9 @@ pub mod recipients;
 pub mod reload;
 pub mod replies;
 pub mod routes;
+pub mod rules;
 pub mod screen;
+pub mod shadow;
 pub mod sources;
 pub mod spf;
 pub use service::state;
@@ -58,7 +66,6 @@ use crate::metrics::Metrics;
 use crate::receive::Edge;
 use crate::reload::Reload;
 use crate::routes::Controls;
-use crate::screen::Memory;
 use crate::sources::Sources;
 use crate::watch::Status;
 use crate::wiring::{Certificates, NextHop};
@@ -120,15 +127,22 @@ pub async fn start(
     let certificates = Certificates::load(&config)?;
     let sources = Sources::open(&config, &certificates, &metrics)?;
     let next_hop = NextHop::new(&config, &certificates);
-    let passes = Arc::new(Memory::open(&config.state, config.screen.passes_max));
+    let passes = Arc::new(screen::open(&config.state, config.screen.passes_max));
+    let greylist = Arc::new(greylist::open(&config.state, config.greylist.entries_max));
+    let shared = rules::Shared {
+        metrics: &metrics,
+        passes: &passes,
+        greylist: &greylist,
+    };
     let edge = Arc::new(Edge {
-        rules: reload::rules(&config, &metrics, &passes, None)?.into(),
+        rules: rules::rules(&config, &shared, None)?.into(),
         recipients: Arc::clone(&sources.recipients),
         idents: wiring::open_idents(&config)?,
         through: next_hop.through(&config, &metrics),
         keeper: Keeper::new(&spool, config.spool.deadline, &metrics),
         admission: wiring::admission(&config),
         passes,
+        greylist,
         ended: wiring::open_ended(&config)?,
         metrics,
         draining: AtomicBool::new(false),
@@ -196,6 +210,7 @@ async fn serve(
     tasks.spawn(engine.clone().run(stop()));
     tasks.spawn(controls.queue.clone().watch(registry, stop()));
     tasks.spawn(Arc::clone(&edge.passes).keep(stop()));
+    tasks.spawn(Arc::clone(&edge.greylist).keep(stop()));
     let waters = watch::Waters::new(&config);
     tasks.spawn(watch::run(controls.clone(), status, waters, stop()));
     let files = sources.spawn(&mut tasks, &config, &shutdown);

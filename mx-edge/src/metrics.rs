@@ -55,6 +55,12 @@ pub struct Metrics {
     pub spf: IntCounterVec,
     /// Lists of clients in the DNS.
     pub lists: ListMetrics,
+    /// RCPT commands that a rule would have refused.
+    pub warned: IntCounterVec,
+    /// Questions of the policy.
+    pub questions: IntCounterVec,
+    /// Differences of the second policy.
+    pub shadow: IntCounterVec,
     /// Sessions by how the client stood before its greeting.
     pub screened: IntCounterVec,
 }
@@ -158,6 +164,22 @@ impl Metrics {
             sources: SourceMetrics::new(&maker)?,
             spf: maker.counters("spf_total", "SPF checks by result", "result")?,
             lists: maker.lists()?,
+            warned: maker.counters(
+                "warned_recipients_total",
+                "RCPT commands and messages that a rule at `warn` would have refused, by rule",
+                "reason",
+            )?,
+            questions: maker.pairs(
+                "policy_questions_total",
+                "Questions that the policy asked, by whether an answer came; silence counts against nobody",
+                ["question", "outcome"],
+            )?,
+            shadow: maker.pairs(
+                "shadow_recipients_total",
+                "Recipients and messages by what the second policy would have done: same, would_refuse, would_accept, other_reason; skipped \
+                 when too many wait",
+                ["outcome", "reason"],
+            )?,
             screened: maker.counters(
                 "screened_sessions_total",
                 "Sessions by how the client stood before its greeting: exempt, known (passed lately), passed, cut (the lists had decided), \
@@ -253,15 +275,23 @@ impl Maker<'_> {
         Ok(counters)
     }
 
+    fn pairs(
+        &self,
+        name: &str,
+        help: &str,
+        labels: [&str; 2],
+    ) -> Result<IntCounterVec, prometheus::Error> {
+        let counters = IntCounterVec::new(options(name, help), &labels)?;
+        self.0.register(Box::new(counters.clone()))?;
+        Ok(counters)
+    }
+
     fn lists(&self) -> Result<ListMetrics, prometheus::Error> {
-        let answers = IntCounterVec::new(
-            options(
-                "dnsbl_answers_total",
-                "Answers of lists: listed, unlisted, error (not to be believed), failed (none came), skipped (the list does not count)",
-            ),
-            &["list", "answer"],
+        let answers = self.pairs(
+            "dnsbl_answers_total",
+            "Answers of lists: listed, unlisted, error (not to be believed), failed (none came), skipped (the list does not count)",
+            ["list", "answer"],
         )?;
-        self.0.register(Box::new(answers.clone()))?;
         Ok(ListMetrics {
             answers,
             up: self.gauges(

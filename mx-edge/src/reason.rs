@@ -16,6 +16,34 @@ pub enum Reason {
     SpokeFirst,
     /// The client is on lists of bad ones.
     Listed,
+    /// HELO names no host.
+    HeloSyntax,
+    /// HELO names another address than the client's.
+    HeloLiteral,
+    /// HELO names this host.
+    HeloOurs,
+    /// HELO names no full host name.
+    HeloName,
+    /// HELO names a host that does not exist.
+    HeloUnknown,
+    /// The client's address has no name.
+    ClientName,
+    /// The client's name does not have its address.
+    ClientUnconfirmed,
+    /// The sender's domain is no full name.
+    SenderName,
+    /// The sender's domain does not exist.
+    SenderUnknown,
+    /// The sender's domain takes no mail, so nobody there can have sent any.
+    SenderNullMx,
+    /// A domain of the sender or the client is on a list of bad ones.
+    DomainListed,
+    /// The sender's domain forbids it to this client.
+    SpfFail,
+    /// Not known yet, and to come again.
+    Greylisted,
+    /// A header field matches a rule.
+    Header,
     /// Scanned under another policy than the recipients before it.
     OtherPolicy,
     /// A notification for more recipients than one notification has.
@@ -61,12 +89,26 @@ struct Entry {
 
 impl Reason {
     /// All of them, for metrics that start at zero.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 36] = [
         Self::UnknownRecipient,
         Self::RelayDenied,
         Self::DirectoryNotLoaded,
         Self::SpokeFirst,
         Self::Listed,
+        Self::HeloSyntax,
+        Self::HeloLiteral,
+        Self::HeloOurs,
+        Self::HeloName,
+        Self::HeloUnknown,
+        Self::ClientName,
+        Self::ClientUnconfirmed,
+        Self::SenderName,
+        Self::SenderUnknown,
+        Self::SenderNullMx,
+        Self::DomainListed,
+        Self::SpfFail,
+        Self::Greylisted,
+        Self::Header,
         Self::OtherPolicy,
         Self::NullSenderRecipients,
         Self::Access,
@@ -103,6 +145,23 @@ impl Reason {
             Self::DirectoryNotLoaded => ("directory_not_loaded", 451, (4, 3, 0), "recipients cannot be checked yet, try again later"),
             Self::SpokeFirst => ("spoke_first", 554, (5, 5, 1), "your host spoke before it was greeted"),
             Self::Listed => ("dnsbl", 554, (5, 7, 1), "your host is refused"),
+            Self::HeloSyntax => ("helo_syntax", 550, (5, 5, 2), "HELO must name your host"),
+            Self::HeloLiteral => ("helo_literal", 550, (5, 5, 2), "HELO must name your own address"),
+            Self::HeloOurs => ("helo_ours", 550, (5, 5, 2), "HELO must name your host, not ours"),
+            Self::HeloName => ("helo_name", 550, (5, 5, 2), "HELO must name your host in full"),
+            Self::HeloUnknown => ("helo_unknown", 550, (5, 7, 1), "HELO must name a host that exists"),
+            // RFC 7372 3.3.
+            Self::ClientName => ("client_name", 550, (5, 7, 25), "your host has no name in the DNS"),
+            Self::ClientUnconfirmed => ("client_unconfirmed", 550, (5, 7, 25), "your host's name is not confirmed by the DNS"),
+            Self::SenderName => ("sender_name", 550, (5, 1, 8), "the sender's domain must be given in full"),
+            Self::SenderUnknown => ("sender_unknown", 550, (5, 1, 8), "the sender's domain does not exist"),
+            // RFC 7505 4.2.
+            Self::SenderNullMx => ("sender_null_mx", 550, (5, 7, 27), "the sender's domain takes no mail"),
+            Self::DomainListed => ("domain_listed", 554, (5, 7, 1), "your domain is refused"),
+            // RFC 7372 3.2.
+            Self::SpfFail => ("spf_fail", 550, (5, 7, 23), "the sender's SPF policy forbids your host"),
+            Self::Greylisted => ("greylisted", 451, (4, 7, 1), "you are not known here yet"),
+            Self::Header => ("header", 550, (5, 7, 1), "a header field is refused"),
             Self::OtherPolicy => ("other_policy", 452, (4, 5, 3), "send to this recipient in a transaction of its own"),
             Self::NullSenderRecipients => ("null_sender_recipients", 452, (4, 5, 3), "too many recipients for a notification"),
             Self::ClientSessions => ("client_sessions", 421, (4, 7, 0), "too many sessions from your network, try again later"),

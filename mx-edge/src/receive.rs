@@ -13,20 +13,23 @@ use smtp::server::{Ending, Facts, Handler, Presence, Screening};
 use tracing::info;
 
 use crate::admission::rates::Of;
-use crate::admission::{Admission, Door, Entry, Refused, Standing};
-use crate::caller::{Caller, Found};
-use crate::dnsbl::Dnsbl;
+use crate::admission::{Admission, Entry, Refused, Standing};
+use crate::caller::Caller;
 use crate::ended::Ended;
 use crate::ident::Idents;
 use crate::keep::Keeper;
 use crate::metrics::Metrics;
-use crate::network::{Network, contains};
-use crate::policy::{self, Scanning, Transaction};
+use crate::network::contains;
+use crate::passes::Kept;
+use crate::policy::decide::{Decision, Finding};
+use crate::policy::evidence::Asked;
+use crate::policy::{self, Scanning, Transaction, header};
 use crate::reason::Reason;
-use crate::recipients::Recipients;
-use crate::screen::{Memory, Screen};
-use crate::spf::{self, Check, Checker};
-use crate::take::Take;
+use crate::recipients::{Recipients, literal};
+use crate::rules::Rules;
+use crate::shadow::About;
+use crate::spf;
+use crate::take::{Sender, Take};
 use crate::through::Through;
 
 /// What all sessions share.
@@ -44,7 +47,9 @@ pub struct Edge {
     /// Who may come in.
     pub admission: Admission,
     /// Who has passed the screen.
-    pub passes: Arc<Memory>,
+    pub passes: Arc<Kept>,
+    /// Who came again.
+    pub greylist: Arc<Kept>,
     /// The list of what was not passed in.
     pub ended: Arc<Ended>,
     /// What is counted.
@@ -55,36 +60,6 @@ pub struct Edge {
     pub trace: bool,
     /// How long mail that the inside has just deferred waits for its first attempt out of the spool.
     pub deferred_pause: Duration,
-}
-
-/// What a session is held to.
-pub struct Rules {
-    /// In Received fields.
-    pub hostname: Domain,
-    /// Who may come in, and how often.
-    pub door: Door,
-    /// Exempt from scanning and from SPF.
-    pub own_networks: Vec<Network>,
-    /// Not checked by SPF.
-    pub spf_skip_networks: Vec<Network>,
-    /// SPF; none when it is off.
-    pub spf: Option<Checker>,
-    /// Lists of clients; none when none are configured, or they are off.
-    pub dnsbl: Option<Arc<Dnsbl>>,
-    /// Whether a listed client is refused, and not only told of in the log.
-    pub dnsbl_enforced: bool,
-    /// The screen before the greeting; none when it is off.
-    pub screen: Option<Screen>,
-    /// Whether who did not wait is refused, and not only told of in the log.
-    pub screen_enforced: bool,
-    /// Sessions in all from which on there is stress, and below which there is none any more.
-    pub stress_sessions: (usize, usize),
-    /// See the configuration.
-    pub null_sender_recipients_max: usize,
-    /// See the configuration.
-    pub hops_max: usize,
-    /// See the configuration.
-    pub contact: String,
 }
 
 impl Edge {
@@ -114,7 +89,6 @@ pub struct Session {
     client: SocketAddr,
     entry: Entry,
     transaction: Transaction,
-    spf: Option<Check>,
     caller: Caller,
 }
 
@@ -133,6 +107,7 @@ impl Session {
 
     fn with(edge: Arc<Edge>, rules: Arc<Rules>, client: SocketAddr, standing: Standing) -> Self {
         Self {
+            caller: Caller::new(&rules.ruling, client.ip()),
             rules,
             edge,
             id: Box::default(),
@@ -142,8 +117,6 @@ impl Session {
                 admitted: None,
             },
             transaction: Transaction::default(),
-            spf: None,
-            caller: Caller::default(),
         }
     }
 
@@ -164,7 +137,7 @@ impl Session {
     }
 
     fn refusal(&self, reason: Reason, facts: &Facts) -> Reply {
-        reason.reply(&facts.session, &self.rules.contact)
+        self.rules.refusal(reason, "", &facts.session)
     }
 
     fn take<'a>(&'a self, facts: &'a Facts) -> Take<'a> {
@@ -190,69 +163,117 @@ impl Session {
 
     fn refusal_with(&self, refused: &Refused, facts: &Facts) -> Reply {
         let Refused { reason, evidence } = refused;
-        reason.reply_with(evidence, &facts.session, &self.rules.contact)
+        self.rules.refusal(*reason, evidence, &facts.session)
+    }
+
+    /// Whether a client that is not of our own calls itself by this host's name or address.
+    fn is_this_host(&self, facts: &Facts) -> bool {
+        let own = literal(facts.local.ip());
+        facts.client.ip() != facts.local.ip()
+            && Domain::parse(&facts.helo).is_ok_and(|said| {
+                said == self.rules.hostname || Domain::parse(&own).is_ok_and(|own| own == said)
+            })
     }
 
     fn is_own(&self, client: IpAddr) -> bool {
         contains(&self.rules.own_networks, client)
     }
 
-    /// SPF is first needed once somebody here is to get the message.
-    fn start_spf(&mut self, facts: &Facts, reverse_path: &ReversePath) {
-        let client = facts.client.ip();
-        let skipped = contains(&self.rules.spf_skip_networks, client) || self.is_own(client);
-        if self.spf.is_none() && !skipped {
-            let checker = self.rules.spf.as_ref();
-            self.spf = checker.map(|checker| checker.start(client, &facts.helo, reverse_path));
+    /// Logs what speaks against a recipient's mail: whoever is refused wrongly must be findable by what.
+    fn log_findings(&self, facts: &Facts, envelope: &Envelope, to: &str, decision: &Decision) {
+        let warned = &self.edge.metrics.warned;
+        let log = |finding: &Finding, outcome| {
+            info!(
+                event = "recipient",
+                session = %facts.session,
+                client = %facts.client.ip(),
+                helo = %facts.helo,
+                from = %envelope.reverse_path,
+                to,
+                outcome,
+                reason = finding.reason.label(),
+                evidence = finding.evidence
+            );
+        };
+        for finding in &decision.warned {
+            warned.with_label_values(&[finding.reason.label()]).inc();
+            log(finding, "warned");
+        }
+        if let Some(finding) = &decision.refusal {
+            log(finding, "refused");
         }
     }
 
-    /// What speaks against the client, for recipients that it may concern (never a role: RFC 5321 4.5.1).
-    async fn refused_client(
+    /// Decides by client and sender, for recipients that they may concern (never a role: RFC 5321 4.5.1).
+    async fn decide(
         &mut self,
         facts: &Facts,
         envelope: &Envelope,
         recipient: &Recipient,
-    ) -> Option<(Reason, Reply)> {
-        let found = match &self.entry.standing {
-            Standing::Exempt | Standing::Check => return None,
-            Standing::Rejected(note) => Found {
-                reason: Reason::Access,
-                evidence: note.to_string(),
-                enforced: true,
+    ) -> Result<(), Finding> {
+        let to = recipient.address.to_string();
+        let decision = match &self.entry.standing {
+            Standing::Exempt | Standing::Check => return Ok(()),
+            Standing::Rejected(note) => Decision {
+                refusal: Some(Finding {
+                    reason: Reason::Access,
+                    evidence: note.to_string(),
+                }),
+                warned: Vec::new(),
             },
-            Standing::Ordinary => self.caller.found(&self.rules, facts).await?,
+            Standing::Ordinary => {
+                let decision = self.caller.decide(&self.rules, facts, &to).await;
+                if let Some(shadow) = &self.rules.shadow {
+                    let about = self.about(facts, envelope, to.clone());
+                    shadow.recipient(&self.caller.inquiry, &decision, about);
+                }
+                decision
+            }
         };
-        let Found {
-            reason,
-            evidence,
-            enforced,
-        } = found;
-        info!(
-            event = "recipient",
-            session = %facts.session,
-            client = %facts.client.ip(),
-            helo = %facts.helo,
-            from = %envelope.reverse_path,
-            to = %recipient.address,
-            outcome = if enforced { "refused" } else { "warned" },
-            reason = reason.label(),
-            evidence
-        );
-        let reply = || reason.reply_with(&evidence, &facts.session, &self.rules.contact);
-        enforced.then(|| (reason, reply()))
+        self.log_findings(facts, envelope, &to, &decision);
+        decision.refusal.map_or(Ok(()), Err)
     }
 
-    async fn spf_result(&mut self) -> Spf {
-        match self.spf.take() {
-            None => Spf::None,
-            Some(check) => {
-                let result = check.result().await;
-                let counter = &self.edge.metrics.spf;
-                counter.with_label_values(&[spf::label(result)]).inc();
-                result
-            }
+    fn about(&self, facts: &Facts, envelope: &Envelope, to: String) -> About {
+        About {
+            session: facts.session.clone(),
+            from: envelope.reverse_path.to_string(),
+            to,
+            known: self.caller.is_known(),
         }
+    }
+
+    /// What the rules on header fields and hops say of a message.
+    fn judge_message(
+        &self,
+        facts: &Facts,
+        envelope: &Envelope,
+        message: &[u8],
+    ) -> Result<(), Finding> {
+        policy::hops(message, self.rules.hops_max).map_err(|reason| Finding {
+            reason,
+            evidence: String::new(),
+        })?;
+        if self.transaction.scanning != Some(Scanning::Ordinary) {
+            return Ok(());
+        }
+        let decision = header::check(&self.rules.ruling.policy.rules.headers, message);
+        let to: Vec<String> = (envelope.recipients.iter())
+            .map(|recipient| recipient.address.to_string())
+            .collect();
+        let to = to.join(",");
+        if let Some(shadow) = &self.rules.shadow {
+            shadow.message(message, &decision, &self.about(facts, envelope, to.clone()));
+        }
+        self.log_findings(facts, envelope, &to, &decision);
+        decision.refusal.map_or(Ok(()), Err)
+    }
+
+    async fn spf_result(&mut self) -> Option<Spf> {
+        let result = self.caller.inquiry.spf_result().await?;
+        let counter = &self.edge.metrics.spf;
+        counter.with_label_values(&[spf::label(result)]).inc();
+        Some(result)
     }
 }
 
@@ -275,7 +296,7 @@ impl Handler for Session {
         }
         // The same session may come again for another client (XCLIENT).
         self.entry = Entry::default();
-        self.caller = Caller::default();
+        self.caller = Caller::new(&self.rules.ruling, facts.client.ip());
         let entry = match self.edge.is_draining() {
             true => Err(Reason::Draining.into()),
             false => self
@@ -311,7 +332,8 @@ impl Handler for Session {
     }
 
     async fn helo(&mut self, facts: &Facts) -> Result<(), Reply> {
-        self.caller.greeted(&self.rules, facts);
+        let ours = self.is_this_host(facts);
+        self.caller.greeted(&self.rules, facts, ours);
         Ok(())
     }
 
@@ -340,7 +362,7 @@ impl Handler for Session {
             null_sender: *reverse_path == ReversePath::Null,
             ..Transaction::default()
         };
-        self.spf = None;
+        self.caller.inquiry.sender(reverse_path);
         Ok(())
     }
 
@@ -366,25 +388,16 @@ impl Handler for Session {
         self.transaction.accepted = envelope.recipients.len();
         let most = self.rules.null_sender_recipients_max;
         let decision = policy::recipient(known, &self.transaction, most);
-        if decision == Ok(Scanning::Ordinary)
-            && let Some((reason, reply)) = self.refused_client(facts, envelope, recipient).await
-        {
-            let recipients = &self.edge.metrics.recipients;
-            recipients.with_label_values(&[reason.label()]).inc();
-            return Err(reply);
-        }
-        let label = decision.map_or_else(Reason::label, |_| "accepted");
-        self.edge
-            .metrics
-            .recipients
-            .with_label_values(&[label])
-            .inc();
-        match decision {
-            Ok(scanning) => {
-                self.transaction.scanning = Some(scanning);
-                self.start_spf(facts, &envelope.reverse_path);
-                Ok(())
+        let mut evidence = String::new();
+        let decision = match decision {
+            Ok(Scanning::Ordinary) => {
+                let decided = self.decide(facts, envelope, recipient).await;
+                decided.map(|()| Scanning::Ordinary).map_err(|finding| {
+                    evidence = finding.evidence;
+                    finding.reason
+                })
             }
+            Ok(scanning) => Ok(scanning),
             Err(reason) => {
                 info!(
                     event = "recipient",
@@ -395,8 +408,20 @@ impl Handler for Session {
                     outcome = "refused",
                     reason = reason.label()
                 );
-                Err(self.refusal(reason, facts))
+                Err(reason)
             }
+        };
+        let label = decision.map_or_else(Reason::label, |_| "accepted");
+        let recipients = &self.edge.metrics.recipients;
+        recipients.with_label_values(&[label]).inc();
+        match decision {
+            Ok(scanning) => {
+                self.transaction.scanning = Some(scanning);
+                // Somebody here is to get the message.
+                self.caller.inquiry.start_spf();
+                Ok(())
+            }
+            Err(reason) => Err(self.rules.refusal(reason, &evidence, &facts.session)),
         }
     }
 
@@ -407,20 +432,24 @@ impl Handler for Session {
         message: Bytes,
         presence: &Presence,
     ) -> Vec<Reply> {
-        if let Err(reason) = policy::hops(&message, self.rules.hops_max) {
-            return vec![self.take(facts).refuse(envelope, reason)];
+        if let Err(finding) = self.judge_message(facts, envelope, &message) {
+            return vec![self.take(facts).refuse(envelope, &finding)];
         }
         let spf = self.spf_result().await;
-        let reply = self
-            .take(facts)
-            .take(envelope, message, spf, presence)
-            .await;
+        let sender = Sender {
+            spf,
+            client_name: match &self.caller.inquiry.evidence().client_name {
+                Asked::Known(name) => Some(name.clone()),
+                _ => None,
+            },
+        };
+        let taking = self.take(facts);
+        let reply = taking.take(envelope, message, sender, presence).await;
         vec![reply]
     }
 
     fn reset(&mut self) {
         self.transaction = Transaction::default();
-        self.spf = None;
     }
 }
 

@@ -3,21 +3,15 @@
 
 use std::sync::{Arc, RwLock};
 
-use service::program::StartError;
 use service::shutdown::Shutdown;
 use smtp::server::{BareNewline, Guard, Settings, Stress, Timeouts};
 use tokio::sync::{Semaphore, watch};
 use tracing::{error, info, warn};
 
-use crate::admission::Door;
-use crate::admission::access::Access;
-use crate::config::{self, Action, Config};
-use crate::dnsbl::Dnsbl;
-use crate::metrics::Metrics;
-use crate::receive::{Edge, Rules};
-use crate::screen::{Memory, Screen};
+use crate::config::{self, Config};
+use crate::receive::Edge;
+use crate::rules::{self, Rules};
 use crate::sources::guard;
-use crate::spf::Checker;
 use crate::wiring::Certificates;
 
 /// Follows the configuration in force.
@@ -54,7 +48,12 @@ impl Reload {
     fn apply(&mut self, config: Config) {
         let kept = self.edge.rules();
         let kept = Some((&self.config, &*kept));
-        let outcome = match rules(&config, &self.edge.metrics, &self.edge.passes, kept) {
+        let shared = rules::Shared {
+            metrics: &self.edge.metrics,
+            passes: &self.edge.passes,
+            greylist: &self.edge.greylist,
+        };
+        let outcome = match rules::rules(&config, &shared, kept) {
             Ok(rules) => {
                 *self.edge.rules.write().expect("no holder panics") = Arc::new(rules);
                 "applied"
@@ -86,82 +85,6 @@ impl Reload {
         self.config = config;
         info!(event = "reload", outcome);
     }
-}
-
-/// The rules for new sessions. What `kept` ones know of lists is kept when these have not changed.
-pub fn rules(
-    config: &Config,
-    metrics: &Metrics,
-    passes: &Arc<Memory>,
-    kept: Option<(&Config, &Rules)>,
-) -> Result<Rules, StartError> {
-    let checker = || {
-        Checker::new(
-            &config.dns.servers,
-            config.dns.timeout,
-            config.spf.deadline,
-            &config.host(),
-        )
-    };
-    let spf = config.spf.enabled.then(checker).transpose();
-    let spf = spf.map_err(|why| StartError {
-        what: "[dns]".into(),
-        why,
-        remedy: "name resolvers in dns.servers, or set spf.enabled = false".into(),
-    })?;
-    Ok(Rules {
-        hostname: config.host(),
-        door: door(config)?,
-        own_networks: config.mail.own_networks.clone(),
-        spf_skip_networks: config.spf.skip_networks.clone(),
-        spf,
-        dnsbl: lists(config, metrics, kept)?,
-        dnsbl_enforced: config.dnsbl.action == Action::Enforce,
-        screen: (config.screen.action != Action::Off).then(|| Screen::new(config, passes)),
-        screen_enforced: config.screen.action == Action::Enforce,
-        stress_sessions: config.stress_sessions(),
-        null_sender_recipients_max: config.limits.null_sender_recipients_max,
-        hops_max: config.limits.hops_max,
-        contact: config.mail.contact.clone(),
-    })
-}
-
-/// Who may come in. A file that cannot be read keeps the old rules in force.
-fn door(config: &Config) -> Result<Door, StartError> {
-    let access = Access::load(&config.access.files).map_err(|why| StartError {
-        what: "access.files".into(),
-        why,
-        remedy: "mend the line: NETWORK permit|reject|drop|dunno [until=TIME] [note]".into(),
-    })?;
-    Ok(Door {
-        access,
-        proxies: config.mail.proxies.clone(),
-        xclient_networks: config.mail.xclient_networks.clone(),
-        own_networks: config.mail.own_networks.clone(),
-        limits: config.rates.limits.clone(),
-        sessions_per_client_max: config.limits.sessions_per_client_max,
-    })
-}
-
-fn lists(
-    config: &Config,
-    metrics: &Metrics,
-    kept: Option<(&Config, &Rules)>,
-) -> Result<Option<Arc<Dnsbl>>, StartError> {
-    if config.dnsbl.action == Action::Off {
-        return Ok(None);
-    }
-    if let Some((old, kept)) = kept
-        && kept.dnsbl.is_some()
-        && (&old.dnsbl, &old.dns) == (&config.dnsbl, &config.dns)
-    {
-        return Ok(kept.dnsbl.clone());
-    }
-    Dnsbl::new(&config.dnsbl, &config.dns, &metrics.lists).map_err(|why| StartError {
-        what: "[dns]".into(),
-        why,
-        remedy: "name resolvers in dns.servers, or set dnsbl.action = \"off\"".into(),
-    })
 }
 
 impl From<Rules> for RwLock<Arc<Rules>> {
@@ -271,6 +194,10 @@ fn restart_needed(old: &Config, new: &Config) -> Vec<&'static str> {
         (
             "screen.passes_max",
             old.screen.passes_max != new.screen.passes_max,
+        ),
+        (
+            "greylist.entries_max",
+            old.greylist.entries_max != new.greylist.entries_max,
         ),
         ("tls", old.tls != new.tls),
         ("inside", old.inside != new.inside),

@@ -3,6 +3,7 @@
 //! session: nobody waits for it before the message has come.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
@@ -10,6 +11,7 @@ use mail::trace::Spf;
 use mail::{Domain, ReversePath};
 use mail_auth::spf::verify::SpfParameters;
 use mail_auth::{MessageAuthenticator, SpfOutput, SpfResult};
+use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 /// Checks clients against published policies.
@@ -20,8 +22,12 @@ pub struct Checker {
     hostname: Box<str>,
 }
 
-/// A check under way; dropping it ends it.
-pub struct Check(AbortOnDropHandle<Spf>);
+/// A check under way; dropping all of its copies ends it.
+#[derive(Clone)]
+pub struct Check {
+    result: watch::Receiver<Option<Spf>>,
+    _task: Arc<AbortOnDropHandle<()>>,
+}
 
 impl Checker {
     /// Asks these servers (none: those of /etc/resolv.conf), each query at most `timeout`, a whole check at most `deadline`.
@@ -55,11 +61,16 @@ impl Checker {
     pub fn start(&self, client: IpAddr, helo: &str, reverse_path: &ReversePath) -> Check {
         let (checker, helo) = (self.clone(), helo.to_owned());
         let sender = reverse_path.address().map(ToString::to_string);
-        Check(AbortOnDropHandle::new(tokio::spawn(async move {
+        let (told, result) = watch::channel(None);
+        let task = tokio::spawn(async move {
             let work = checker.check(client, &helo, sender.as_deref());
             let result = tokio::time::timeout(checker.deadline, work).await;
-            result.unwrap_or(Spf::TempError)
-        })))
+            told.send_replace(Some(result.unwrap_or(Spf::TempError)));
+        });
+        Check {
+            result,
+            _task: Arc::new(AbortOnDropHandle::new(task)),
+        }
     }
 
     async fn check(&self, client: IpAddr, helo: &str, sender: Option<&str>) -> Spf {
@@ -74,8 +85,13 @@ impl Checker {
 
 impl Check {
     /// The result; at the latest when the deadline, counted from the start, has passed.
-    pub async fn result(self) -> Spf {
-        self.0.await.unwrap_or(Spf::TempError)
+    pub async fn result(&self) -> Spf {
+        let mut result = self.result.clone();
+        let found = result.wait_for(Option::is_some).await;
+        found
+            .ok()
+            .and_then(|found| *found)
+            .unwrap_or(Spf::TempError)
     }
 }
 

@@ -10,13 +10,17 @@ use mail::{Envelope, Reply, Timestamp, header};
 use smtp::server::{Facts, Presence};
 use tracing::{info, warn};
 
+use crate::authres::{self, Results};
 use crate::ended::{Kind, Line};
 use crate::facts::MessageFacts;
 use crate::keep::Kept;
+use crate::names::ClientName;
+use crate::policy::decide::Finding;
 use crate::reason::Reason;
-use crate::receive::{Edge, Rules};
+use crate::receive::Edge;
 use crate::received;
 use crate::replies::{self, Plan};
+use crate::rules::Rules;
 use crate::spf;
 use crate::through::Tried;
 
@@ -44,6 +48,14 @@ pub struct Take<'a> {
     pub exempt: bool,
 }
 
+/// What is known of a message's sender.
+pub struct Sender {
+    /// SPF; none where it was not checked.
+    pub spf: Option<Spf>,
+    /// The client's name, where it was asked for.
+    pub client_name: Option<ClientName>,
+}
+
 /// A message with its name: everything a pass or the spool needs.
 struct Named {
     facts: MessageFacts,
@@ -55,8 +67,9 @@ struct Named {
 
 impl Take<'_> {
     /// Says no to a message in this edge's own words.
-    pub fn refuse(&self, envelope: &Envelope, reason: Reason) -> Reply {
-        let reply = reason.reply(&self.facts.session, &self.rules.contact);
+    pub fn refuse(&self, envelope: &Envelope, finding: &Finding) -> Reply {
+        let Finding { reason, evidence } = finding;
+        let reply = self.rules.refusal(*reason, evidence, &self.facts.session);
         self.log(envelope, None, &reply, reason.label());
         reply
     }
@@ -66,10 +79,10 @@ impl Take<'_> {
         &self,
         envelope: &Envelope,
         message: Bytes,
-        spf: Spf,
+        sender: Sender,
         presence: &Presence,
     ) -> Reply {
-        let named = self.name(envelope, message, spf);
+        let named = self.name(envelope, message, &sender);
         let copy = self.copy(&named);
         let insist = self.edge.keeper.refuses().is_some();
         let (reply, way) = match self.edge.through.pass(&copy, insist).await {
@@ -82,17 +95,22 @@ impl Take<'_> {
                 (self.spool_all(&named, presence).await, "trouble")
             }
         };
+        let reply = self.rules.soften(reply);
         self.log(&named.envelope, Some(&named.facts), &reply, way);
         reply
     }
 
-    fn name(&self, envelope: &Envelope, message: Bytes, spf: Spf) -> Named {
+    fn name(&self, envelope: &Envelope, message: Bytes, sender: &Sender) -> Named {
         let ident = self.edge.idents.next();
         let arrival = Timestamp::now();
-        let received = received::field(self.facts, envelope, &self.rules.hostname, &ident, arrival);
+        let host = &self.rules.hostname;
+        let received = received::field(self.facts, envelope, host, &ident, arrival);
+        let fields = self.results(envelope, sender) + &received;
         // Our fields go in front, and an mbox separator below them would end the header.
         let message = message.slice(header::mbox_line(&message)..);
-        let message = header::without(&message, |field| field.is(trace::NAME));
+        let message = header::without(&message, |field| {
+            field.is(trace::NAME) || authres::claims(field, host)
+        });
         let mut envelope = envelope.clone();
         for recipient in &mut envelope.recipients {
             recipient.address = self.edge.recipients.inner(&recipient.address);
@@ -104,13 +122,27 @@ impl Take<'_> {
                 client: self.facts.client,
                 helo: self.facts.helo.clone(),
                 extended: self.facts.extended,
-                spf,
+                spf: sender.spf.unwrap_or_default(),
                 exempt: self.exempt,
             },
             arrival,
             envelope,
-            body: below(received, message),
+            body: below(fields, message),
         }
+    }
+
+    /// Ours stands above the Received field of the host that checked (RFC 8601 4.1).
+    fn results(&self, envelope: &Envelope, sender: &Sender) -> String {
+        let results = Results {
+            spf: sender.spf,
+            client_name: sender.client_name.as_ref(),
+            reverse_path: &envelope.reverse_path,
+            helo: &self.facts.helo,
+        };
+        let field = results.field(&self.rules.hostname);
+        field
+            .filter(|_| self.rules.results_header)
+            .unwrap_or_default()
     }
 
     fn copy(&self, named: &Named) -> Copy {
@@ -236,7 +268,7 @@ impl Take<'_> {
     }
 
     fn own(&self, reason: Reason) -> Reply {
-        reason.reply(&self.facts.session, &self.rules.contact)
+        self.rules.refusal(reason, "", &self.facts.session)
     }
 
     fn count_passed(&self, recipients: usize) {

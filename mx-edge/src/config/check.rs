@@ -20,6 +20,7 @@ impl Configuration for Config {
         self.check_times(&mut complaints);
         complaints.extend(self.forward.retry().check("forward"));
         self.check_lists(&mut complaints);
+        self.check_policy(&mut complaints);
         self.check_inside(&mut complaints);
         self.check_files(&mut complaints);
         complaints.into()
@@ -131,6 +132,54 @@ impl Config {
                 "give a positive number for bad clients, a negative one for good ones",
             );
         }
+    }
+
+    fn check_policy(&self, complaints: &mut Complaints) {
+        for list in &self.policy.domain_lists {
+            complaints.unless(
+                Domain::parse(&list.zone).is_ok_and(|zone| !zone.is_literal()),
+                "policy.domain_lists.zone",
+                format!("{:?}", list.zone),
+                "it is no domain name",
+                "give the zone that the list's page names, dbl.list.example",
+            );
+            complaints.unless(
+                !list.about.is_empty(),
+                "policy.domain_lists.about",
+                format!("nothing of {}", list.shown()),
+                "it would be asked about nobody",
+                "give some of \"sender\", \"helo\", \"client\"",
+            );
+        }
+        for rule in &self.policy.headers {
+            let name = |c: char| c.is_ascii_graphic() && c != ':';
+            complaints.unless(
+                !rule.field.is_empty() && rule.field.chars().all(name),
+                "policy.headers.field",
+                format!("{:?}", rule.field),
+                "it is no name of a header field",
+                "give a name like Subject, without the colon",
+            );
+        }
+        let greylist = &self.greylist;
+        complaints.unless(
+            greylist.delay < greylist.window && greylist.window <= greylist.valid,
+            "greylist.window",
+            format!(
+                "{:?} with delay {:?} and valid {:?}",
+                greylist.window, greylist.delay, greylist.valid
+            ),
+            "nobody could come again in time",
+            "give more than greylist.delay and at most greylist.valid",
+        );
+        let file = &self.shadow.file;
+        complaints.unless(
+            file.as_os_str().is_empty() || file.is_absolute(),
+            "shadow.file",
+            format!("relative path {file:?}"),
+            "a daemon's working directory is not fixed",
+            "give an absolute path",
+        );
     }
 
     fn check_limits(&self, complaints: &mut Complaints) {

@@ -27,6 +27,9 @@ impl Default for Config {
             spf: Spf::default(),
             screen: Screen::default(),
             dnsbl: Dnsbl::default(),
+            policy: Policy::default(),
+            greylist: Greylist::default(),
+            shadow: Shadow::default(),
             tls: None,
             inside: None,
             control: service::control::Settings {
@@ -194,7 +197,7 @@ impl Default for Dnsbl {
 }
 
 /// Addresses that no public list can say anything about (RFC 1918, RFC 4193, RFC 6598, loopback, link-local).
-fn unlistable() -> Vec<Network> {
+pub(super) fn unlistable() -> Vec<Network> {
     [
         "127.0.0.0/8",
         "10.0.0.0/8",
@@ -221,6 +224,7 @@ impl Default for Spf {
                 .iter()
                 .map(|network| network.parse().expect("a network"))
                 .collect(),
+            results_header: true,
         }
     }
 }

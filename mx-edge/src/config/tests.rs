@@ -75,6 +75,29 @@ fn what_cannot_work_is_complained_of() {
             .servers
             .push("192.0.2.1:10028".parse().unwrap());
     });
+    check("greylist.window", |config| {
+        config.greylist.window = config.greylist.delay
+    });
+    check("shadow.file", |config| {
+        config.shadow.file = "next.toml".into()
+    });
+    check("policy.domain_lists.zone", |config| {
+        config.policy.domain_lists.push(DomainList {
+            zone: "a..b".into(),
+            name: String::new(),
+            codes: Codes::default(),
+            about: vec![About::Sender],
+            self_test: true,
+        })
+    });
+    check("policy.headers.field", |config| {
+        config.policy.headers.push(HeaderRule {
+            name: "pills".into(),
+            field: "Subject:".into(),
+            pattern: "x".parse().unwrap(),
+            action: Action::Warn,
+        })
+    });
     check("next_hop.hosts", |config| config.next_hop.hosts.clear());
     check("next_hop.hosts", |config| {
         config.next_hop.hosts.push("192.0.2.1:10024".into())

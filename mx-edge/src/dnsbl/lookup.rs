@@ -2,12 +2,11 @@
 //! through a resolver with a cache, never itself.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig};
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
+
+use crate::dns::{self, Bounds};
 
 /// Answers of one list about one client that are looked at; more is an error.
 const ANSWERS_MAX: usize = 100;
@@ -17,44 +16,25 @@ pub struct Lookup {
     resolver: TokioResolver,
 }
 
-/// How answers are kept, and how long one is waited for.
-#[derive(Clone, Copy, Debug)]
-pub struct Bounds {
-    /// For one query of one server; it is asked twice.
-    pub timeout: Duration,
-    /// An answer is kept at least so long.
-    pub ttl_min: Duration,
-    /// And at most so long.
-    pub ttl_max: Duration,
-    /// So many answers are kept.
-    pub answers_max: u64,
-}
-
 impl Lookup {
     /// Asks these servers; none: those of /etc/resolv.conf.
     pub fn new(servers: &[SocketAddr], bounds: Bounds) -> Result<Self, String> {
-        let mut builder = if servers.is_empty() {
-            TokioResolver::builder_tokio().map_err(|error| format!("/etc/resolv.conf: {error}"))?
-        } else {
-            let servers = servers.iter().map(name_server).collect();
-            let config = ResolverConfig::from_parts(None, Vec::new(), servers);
-            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-        };
-        let options = builder.options_mut();
-        options.timeout = bounds.timeout;
-        options.cache_size = bounds.answers_max;
-        options.positive_min_ttl = Some(bounds.ttl_min);
-        options.positive_max_ttl = Some(bounds.ttl_max);
-        options.negative_min_ttl = Some(bounds.ttl_min);
-        options.negative_max_ttl = Some(bounds.ttl_max);
-        options.use_hosts_file = ResolveHosts::Never;
-        let resolver = builder.build().map_err(|error| error.to_string())?;
+        let resolver = dns::resolver(servers, bounds)?;
         Ok(Self { resolver })
     }
 
     /// What a zone answers about a client; empty when it is not listed.
     pub async fn ask(&self, zone: &str, client: IpAddr) -> Result<Vec<Ipv4Addr>, Box<str>> {
-        let name = Name::from_ascii(question(zone, client)).map_err(|error| error.to_string())?;
+        self.codes(question(zone, client)).await
+    }
+
+    /// What a zone answers about a domain (RFC 5782 3); empty when it is not listed.
+    pub async fn ask_domain(&self, zone: &str, domain: &str) -> Result<Vec<Ipv4Addr>, Box<str>> {
+        self.codes(format!("{domain}.{zone}.")).await
+    }
+
+    async fn codes(&self, question: String) -> Result<Vec<Ipv4Addr>, Box<str>> {
+        let name = Name::from_ascii(question).map_err(|error| error.to_string())?;
         match self.resolver.lookup(name, RecordType::A).await {
             Ok(answer) => {
                 let records = answer.answers().iter().take(ANSWERS_MAX);
@@ -68,14 +48,6 @@ impl Lookup {
             Err(error) => Err(error.to_string().into()),
         }
     }
-}
-
-fn name_server(address: &SocketAddr) -> NameServerConfig {
-    let mut server = NameServerConfig::udp_and_tcp(address.ip());
-    for connection in &mut server.connections {
-        connection.port = address.port();
-    }
-    server
 }
 
 /// The name under which a zone is asked about a client: octets or nibbles, last first.

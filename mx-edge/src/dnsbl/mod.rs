@@ -2,6 +2,7 @@
 //! is known of a client; what is done about it is the session's.
 
 mod codes;
+mod domains;
 mod health;
 mod lookup;
 mod score;
@@ -18,11 +19,13 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use crate::config;
+use crate::dns::Bounds;
 use crate::network::{self, Network};
 
 pub use codes::Codes;
+pub use domains::DomainLists;
 use health::{Crossing, Down, Health};
-use lookup::{Bounds, Lookup};
+use lookup::Lookup;
 use score::{Answer, Rule, Scoring};
 pub use score::{Hit, Outcome};
 
@@ -44,6 +47,21 @@ pub struct ListMetrics {
     pub clients: IntCounterVec,
 }
 
+impl ListMetrics {
+    /// Counters that nobody sees.
+    pub fn unseen() -> Self {
+        let options = || prometheus::Opts::new("unseen", "counts for nobody");
+        let counters = |labels: &[&str]| {
+            IntCounterVec::new(options(), labels).expect("a constant name is right")
+        };
+        Self {
+            answers: counters(&["list", "answer"]),
+            up: IntGaugeVec::new(options(), &["list"]).expect("a constant name is right"),
+            clients: counters(&["outcome"]),
+        }
+    }
+}
+
 /// What is known of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listing {
@@ -54,6 +72,12 @@ pub struct Listing {
 }
 
 impl Listing {
+    /// Nothing.
+    pub const NEUTRAL: Self = Self {
+        outcome: Outcome::Neutral,
+        hits: Vec::new(),
+    };
+
     /// `listed by zen, other`: for the reply and the log. Names, never zones: these may hold a secret.
     pub fn evidence(&self) -> String {
         let names: Vec<&str> = self.hits.iter().map(|hit| &*hit.name).collect();
@@ -95,13 +119,13 @@ pub struct Check {
 
 impl Check {
     /// What came of it, at the latest after the time-out.
-    pub async fn result(&mut self) -> Listing {
-        let found = self.result.wait_for(Option::is_some).await;
-        let found = found.ok().and_then(|found| found.clone());
-        found.unwrap_or(Listing {
-            outcome: Outcome::Neutral,
-            hits: Vec::new(),
-        })
+    pub fn settled(&self) -> impl Future<Output = Listing> + Send + use<> {
+        let mut result = self.result.clone();
+        async move {
+            let found = result.wait_for(Option::is_some).await;
+            let found = found.ok().and_then(|found| found.clone());
+            found.unwrap_or(Listing::NEUTRAL)
+        }
     }
 
     /// The outcome, if there is one yet.

@@ -25,10 +25,19 @@ pub async fn connect(address: SocketAddr) -> Client {
     try_connect(address).await.unwrap()
 }
 
+/// With another HELO.
+pub async fn connect_as(address: SocketAddr, helo: &str) -> Client {
+    greet(address, helo).await.unwrap()
+}
+
 pub async fn try_connect(address: SocketAddr) -> Result<Client, smtp::client::Trouble> {
+    greet(address, "client.elsewhere.example").await
+}
+
+async fn greet(address: SocketAddr, helo: &str) -> Result<Client, smtp::client::Trouble> {
     let options = Options {
         protocol: Protocol::Smtp,
-        helo: "client.elsewhere.example".into(),
+        helo: helo.into(),
         tls: TlsPolicy::Never,
         timeouts: Timeouts::default(),
         source: None,

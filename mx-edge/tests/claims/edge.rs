@@ -19,7 +19,7 @@ use crate::inside::{Inside, PATIENCE};
 
 /// A folder and a configuration.
 pub struct Site {
-    _folder: TempDir,
+    folder: TempDir,
     pub config: Config,
 }
 
@@ -62,10 +62,12 @@ impl Site {
         config.spool.free_bytes_min = 1;
         config.spool.free_inodes_min = 1;
         config.spool.segment_bytes = 1 << 20;
-        Self {
-            _folder: folder,
-            config,
-        }
+        Self { folder, config }
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
     }
 
     /// Starts an edge on its spool.

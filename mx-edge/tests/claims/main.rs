@@ -4,12 +4,14 @@
 
 mod client;
 mod directory;
+mod dns;
 mod door;
 mod edge;
 mod encrypted;
 mod faulty;
 mod inside;
 mod killed;
+mod policy;
 mod sender_policy;
 mod spooled;
 mod stays_standing;

@@ -1,5 +1,4 @@
-//! Who has passed the screen, so that nobody waits twice a day: in memory, bounded, kept on disk over restarts. Losing some minutes of it in
-//! a crash costs these clients one more wait.
+//! Who has passed, as a table of keys by when each ends: in memory, bounded, with the form it has on disk.
 
 use std::collections::HashMap;
 use std::fs;
@@ -11,13 +10,13 @@ use mail::Timestamp;
 
 /// The file's first line; another one's content is left alone and started anew.
 const HEAD: &[u8] = b"mailflow passes 1\n";
-/// Address, and seconds since 1970.
+/// Key, and seconds since 1970.
 const ENTRY_BYTES: usize = 16 + 8;
 
-/// Clients by when their pass ends, in seconds since 1970.
+/// Keys by when their pass ends, in seconds since 1970. A key is an address, or the digest of what it stands for.
 #[derive(Debug)]
 pub struct Passes {
-    until: HashMap<IpAddr, u64>,
+    until: HashMap<u128, u64>,
     passes_max: usize,
     changed: bool,
 }
@@ -34,35 +33,58 @@ impl Passes {
 
     /// Whether a client need not wait now.
     pub fn has(&self, client: IpAddr, now: Timestamp) -> bool {
-        let until = self.until.get(&client.to_canonical());
-        until.is_some_and(|until| *until > now.seconds())
+        self.has_key(key(client), now)
     }
 
-    /// A client has passed, and need not wait until then. When all are taken those that have ended are forgotten first, then
-    /// those that end soonest.
+    /// Whether a key has not ended.
+    pub fn has_key(&self, key: u128, now: Timestamp) -> bool {
+        self.until(key).is_some_and(|until| until > now.seconds())
+    }
+
+    /// When a key ends.
+    pub fn until(&self, key: u128) -> Option<u64> {
+        self.until.get(&key).copied()
+    }
+
+    /// A client has passed, and need not wait until then.
     pub fn grant(&mut self, client: IpAddr, until: Timestamp, now: Timestamp) {
+        self.grant_key(key(client), until, now);
+    }
+
+    /// Remembers a key until then. When all places are taken those that have ended are forgotten first, then those that end soonest.
+    pub fn grant_key(&mut self, key: u128, until: Timestamp, now: Timestamp) {
         if self.passes_max == 0 {
             return;
         }
-        if self.until.len() >= self.passes_max && !self.until.contains_key(&client) {
+        if self.until.len() >= self.passes_max && !self.until.contains_key(&key) {
             self.until.retain(|_, until| *until > now.seconds());
             if self.until.len() >= self.passes_max {
                 self.forget_soonest();
             }
         }
-        self.until.insert(client.to_canonical(), until.seconds());
+        self.until.insert(key, until.seconds());
         self.changed = true;
+    }
+
+    /// Forgets a key.
+    pub fn forget(&mut self, key: u128) {
+        self.changed |= self.until.remove(&key).is_some();
     }
 
     /// A tenth of them, so that it is not done for each newcomer.
     fn forget_soonest(&mut self) {
-        let ends = self.until.iter().map(|(client, until)| (*until, *client));
-        let mut ends: Vec<(u64, IpAddr)> = ends.collect();
+        let ends = self.until.iter().map(|(key, until)| (*until, *key));
+        let mut ends: Vec<(u64, u128)> = ends.collect();
         let place = ends.len() / 10;
         ends.select_nth_unstable(place);
-        for (_, client) in ends.into_iter().take(place + 1) {
-            self.until.remove(&client);
+        for (_, key) in ends.into_iter().take(place + 1) {
+            self.until.remove(&key);
         }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.until.is_empty()
     }
 
     /// How many there are.
@@ -93,14 +115,13 @@ impl Passes {
     }
 
     fn take(&mut self, entry: &[u8; ENTRY_BYTES], now: Timestamp) {
-        let (address, until) = entry.split_at(16);
-        let (Ok(address), Ok(until)) = (address.try_into(), until.try_into()) else {
+        let (key, until) = entry.split_at(16);
+        let (Ok(key), Ok(until)) = (key.try_into(), until.try_into()) else {
             return;
         };
-        let address = std::net::Ipv6Addr::from_bits(u128::from_be_bytes(address));
         let until = u64::from_be_bytes(until);
         if until > now.seconds() {
-            self.until.insert(IpAddr::V6(address).to_canonical(), until);
+            self.until.insert(u128::from_be_bytes(key), until);
         }
     }
 
@@ -111,17 +132,21 @@ impl Passes {
         }
         let mut bytes = Vec::with_capacity(HEAD.len() + ENTRY_BYTES * self.until.len());
         bytes.extend_from_slice(HEAD);
-        for (client, until) in &self.until {
+        for (key, until) in &self.until {
             if *until > now.seconds() {
-                let client = match client {
-                    IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-                    IpAddr::V6(v6) => *v6,
-                };
-                bytes.extend_from_slice(&client.octets());
+                bytes.extend_from_slice(&key.to_be_bytes());
                 bytes.extend_from_slice(&until.to_be_bytes());
             }
         }
         Some(bytes)
+    }
+}
+
+/// An address as a key: IPv4 as IPv6 maps it.
+fn key(client: IpAddr) -> u128 {
+    match client.to_canonical() {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(v6) => v6.to_bits(),
     }
 }
 
@@ -187,7 +212,7 @@ mod tests {
         let path = folder.path().join("passes");
         fs::write(&path, b"something else").unwrap();
         let (passes, trouble) = Passes::load(&path, 100, at(0));
-        assert!(passes.len() == 0 && trouble.is_some());
+        assert!(passes.is_empty() && trouble.is_some());
         let mut passes = Passes::new(100);
         passes.grant(client(1), at(50), at(0));
         passes.grant(client(2), at(50), at(0));

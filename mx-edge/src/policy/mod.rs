@@ -1,6 +1,10 @@
 //! Decisions on recipients and messages, as pure functions of what is known. Looks nothing up and answers nobody.
 
-use mail::header;
+pub mod decide;
+pub mod evidence;
+pub mod header;
+
+use mail::header as fields;
 
 use crate::reason::Reason;
 use crate::recipients::Known;
@@ -50,7 +54,7 @@ pub fn recipient(
 
 /// Refuses a message that has come through too many hosts (RFC 5321 6.3).
 pub fn hops(message: &[u8], hops_max: usize) -> Result<(), Reason> {
-    let received = header::fields(message)
+    let received = fields::fields(message)
         .filter(|field| field.is("Received"))
         .take(hops_max)
         .count();

@@ -1,0 +1,188 @@
+//! `[policy]`, `[greylist]` and `[shadow]`: who is refused for what.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use service::config::duration;
+
+use super::defaults::unlistable;
+use super::{Action, seconds};
+use crate::dnsbl::Codes;
+use crate::network::Network;
+use crate::policy::header::Pattern;
+
+/// `[policy]`: an action a rule. Every one is of the reason of the same name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Policy {
+    /// Every 5xx becomes a 4xx.
+    pub soft_bounce: bool,
+    /// For each question put to the DNS.
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+    /// Who meets none of the rules, beside `mail.own_networks`.
+    pub skip_networks: Vec<Network>,
+    /// HELO names no host.
+    pub helo_syntax: Action,
+    /// HELO names another address than the client's.
+    pub helo_literal: Action,
+    /// HELO names this host.
+    pub helo_ours: Action,
+    /// HELO names no full host name.
+    pub helo_name: Action,
+    /// HELO names a host that does not exist.
+    pub helo_unknown: Action,
+    /// The client's address has no name.
+    pub client_name: Action,
+    /// The client's name does not have its address.
+    pub client_unconfirmed: Action,
+    /// The sender's domain is no full name.
+    pub sender_name: Action,
+    /// The sender's domain does not exist.
+    pub sender_unknown: Action,
+    /// The sender's domain takes no mail.
+    pub sender_null_mx: Action,
+    /// A domain is on one of `domain_lists`.
+    pub domain_listed: Action,
+    /// The sender's domain forbids it to this client.
+    pub spf_fail: Action,
+    /// Lists of domains.
+    pub domain_lists: Vec<DomainList>,
+    /// Header fields that are refused.
+    pub headers: Vec<HeaderRule>,
+}
+
+/// `[[policy.domain_lists]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DomainList {
+    /// Its zone; with a customer's key in it, if it has one.
+    pub zone: String,
+    /// Its name in replies, logs and metrics; the zone when not given.
+    #[serde(default)]
+    pub name: String,
+    /// Which answers count.
+    #[serde(default)]
+    pub codes: Codes,
+    /// Which domains it is asked about.
+    #[serde(default = "about_sender")]
+    pub about: Vec<About>,
+    /// Whether it has the entries that RFC 5782 5 asks for.
+    #[serde(default = "super::yes")]
+    pub self_test: bool,
+}
+
+/// Whose domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum About {
+    /// The reverse-path's.
+    Sender,
+    /// HELO's.
+    Helo,
+    /// The client's own name, where it is confirmed.
+    Client,
+}
+
+fn about_sender() -> Vec<About> {
+    vec![About::Sender]
+}
+
+impl DomainList {
+    /// The name that strangers may see.
+    pub fn shown(&self) -> &str {
+        match self.name.as_str() {
+            "" => &self.zone,
+            name => name,
+        }
+    }
+}
+
+/// `[[policy.headers]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeaderRule {
+    /// The rule's name in replies, logs and metrics.
+    pub name: String,
+    /// The field.
+    pub field: String,
+    /// What its text must match.
+    pub pattern: Pattern,
+    /// What is done then.
+    #[serde(default = "enforce")]
+    pub action: Action,
+}
+
+fn enforce() -> Action {
+    Action::Enforce
+}
+
+/// `[greylist]`: clients that are not known come again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Greylist {
+    /// What is done with a first attempt.
+    pub action: Action,
+    /// How soon the second one is too soon.
+    #[serde(with = "duration")]
+    pub delay: Duration,
+    /// How late it is too late.
+    #[serde(with = "duration")]
+    pub window: Duration,
+    /// How long who came again need not do so any more.
+    #[serde(with = "duration")]
+    pub valid: Duration,
+    /// So many who came again let all others of the same sender pass.
+    pub known_after: u32,
+    /// Whether who passes SPF is made to wait as well.
+    pub spf_pass: bool,
+    /// So much is remembered.
+    pub entries_max: usize,
+}
+
+impl Default for Greylist {
+    fn default() -> Self {
+        Self {
+            action: Action::Off,
+            delay: seconds(300),
+            window: seconds(2 * 24 * 3600),
+            valid: seconds(35 * 24 * 3600),
+            known_after: 5,
+            spf_pass: false,
+            entries_max: 1_000_000,
+        }
+    }
+}
+
+/// `[shadow]`: a second policy, run beside the first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Shadow {
+    /// A configuration of mx-edge; empty: none.
+    pub file: PathBuf,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            soft_bounce: false,
+            timeout: seconds(5),
+            skip_networks: unlistable(),
+            helo_syntax: Action::Enforce,
+            helo_literal: Action::Enforce,
+            helo_ours: Action::Enforce,
+            helo_name: Action::Warn,
+            helo_unknown: Action::Off,
+            client_name: Action::Warn,
+            client_unconfirmed: Action::Off,
+            sender_name: Action::Enforce,
+            sender_unknown: Action::Enforce,
+            sender_null_mx: Action::Enforce,
+            domain_listed: Action::Enforce,
+            spf_fail: Action::Off,
+            domain_lists: Vec::new(),
+            headers: Vec::new(),
+        }
+    }
+}

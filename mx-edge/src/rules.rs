@@ -1,0 +1,194 @@
+//! Makes the rules that sessions are held to out of a configuration, and those of a second policy in its shadow. What lists are known
+//! to be is kept over reloads that do not change them.
+
+use std::sync::Arc;
+
+use mail::{Domain, Reply, Severity};
+use service::program::StartError;
+
+use crate::admission::Door;
+use crate::admission::access::Access;
+use crate::config::{Action, Config};
+use crate::dnsbl::{Dnsbl, DomainLists, ListMetrics};
+use crate::greylist::Greylist;
+use crate::inquiry::Ruling;
+use crate::metrics::Metrics;
+use crate::names::Names;
+use crate::network::Network;
+use crate::passes::Kept;
+use crate::policy::decide::Policy;
+use crate::reason::Reason;
+use crate::screen::Screen;
+use crate::shadow::Shadow;
+use crate::spf::Checker;
+
+/// What a session is held to.
+pub struct Rules {
+    /// In Received fields.
+    pub hostname: Domain,
+    /// Who may come in, and how often.
+    pub door: Door,
+    /// Exempt from scanning and from SPF.
+    pub own_networks: Vec<Network>,
+    /// The policy, with what it can ask.
+    pub ruling: Arc<Ruling>,
+    /// A second one beside it.
+    pub shadow: Option<Shadow>,
+    /// The screen before the greeting; none when it is off.
+    pub screen: Option<Screen>,
+    /// Sessions in all from which on there is stress, and below which there is none any more.
+    pub stress_sessions: (usize, usize),
+    /// Whether a results field is put on.
+    pub results_header: bool,
+    /// See the configuration.
+    pub null_sender_recipients_max: usize,
+    /// See the configuration.
+    pub hops_max: usize,
+    /// See the configuration.
+    pub contact: String,
+}
+
+impl Rules {
+    /// What a client is told: by what it is refused, and where to ask.
+    pub fn refusal(&self, reason: Reason, evidence: &str, token: &str) -> Reply {
+        self.soften(reason.reply_with(evidence, token, &self.contact))
+    }
+
+    /// With `soft_bounce` nothing is refused for good: the sender keeps it while a mistake of ours is looked for.
+    pub fn soften(&self, mut reply: Reply) -> Reply {
+        if self.ruling.policy.rules.soft_bounce && reply.severity() == Severity::Permanent {
+            reply.code -= 100;
+            if let Some(enhanced) = &mut reply.enhanced {
+                enhanced.0 = 4;
+            }
+        }
+        reply
+    }
+}
+
+/// What outlives rules.
+pub struct Shared<'a> {
+    /// Counters.
+    pub metrics: &'a Metrics,
+    /// Who has passed the screen.
+    pub passes: &'a Arc<Kept>,
+    /// Who came again.
+    pub greylist: &'a Arc<Kept>,
+}
+
+/// The rules for new sessions. What `kept` ones know of lists is kept when these have not changed.
+pub fn rules(
+    config: &Config,
+    shared: &Shared<'_>,
+    kept: Option<(&Config, &Rules)>,
+) -> Result<Rules, StartError> {
+    let lists = &shared.metrics.lists;
+    let known = kept.map(|(old, rules)| (old, &*rules.ruling));
+    let ruling = ruling(config, shared, lists, known)?;
+    let shadow = match config.shadow.file.as_os_str().is_empty() {
+        true => None,
+        false => Some(shadow(config, shared)?),
+    };
+    Ok(Rules {
+        hostname: config.host(),
+        door: door(config)?,
+        own_networks: config.mail.own_networks.clone(),
+        ruling: Arc::new(ruling),
+        shadow,
+        screen: (config.screen.action != Action::Off).then(|| Screen::new(config, shared.passes)),
+        results_header: config.spf.results_header,
+        stress_sessions: config.stress_sessions(),
+        null_sender_recipients_max: config.limits.null_sender_recipients_max,
+        hops_max: config.limits.hops_max,
+        contact: config.mail.contact.clone(),
+    })
+}
+
+/// Who may come in. A file that cannot be read keeps the old rules in force.
+fn door(config: &Config) -> Result<Door, StartError> {
+    let access = Access::load(&config.access.files).map_err(|why| StartError {
+        what: "access.files".into(),
+        why,
+        remedy: "mend the line: NETWORK permit|reject|drop|dunno [until=TIME] [note]".into(),
+    })?;
+    Ok(Door {
+        access,
+        proxies: config.mail.proxies.clone(),
+        xclient_networks: config.mail.xclient_networks.clone(),
+        own_networks: config.mail.own_networks.clone(),
+        limits: config.rates.limits.clone(),
+        sessions_per_client_max: config.limits.sessions_per_client_max,
+    })
+}
+
+/// The second policy: another configuration's, before this one's clients. Its lists are asked apart, and not counted as ours.
+fn shadow(config: &Config, shared: &Shared<'_>) -> Result<Shadow, StartError> {
+    let file = &config.shadow.file;
+    let mut other: Config = service::config::load(file).map_err(|why| StartError {
+        what: format!("shadow.file {}", file.display()),
+        why,
+        remedy: "correct it, or take shadow.file out".into(),
+    })?;
+    other.hostname.clone_from(&config.hostname);
+    other
+        .mail
+        .own_networks
+        .clone_from(&config.mail.own_networks);
+    let lists = ListMetrics::unseen();
+    let ruling = ruling(&other, shared, &lists, None)?;
+    Ok(Shadow::new(ruling, &shared.metrics.shadow))
+}
+
+fn ruling(
+    config: &Config,
+    shared: &Shared<'_>,
+    lists: &ListMetrics,
+    kept: Option<(&Config, &Ruling)>,
+) -> Result<Ruling, StartError> {
+    let resolvers = |remedy: &str| {
+        let remedy = format!("name resolvers in dns.servers, or set {remedy}");
+        move |why| StartError {
+            what: "[dns]".into(),
+            why,
+            remedy,
+        }
+    };
+    let same = kept.filter(|(old, _)| (&old.dnsbl, &old.dns) == (&config.dnsbl, &config.dns));
+    let dnsbl = match same {
+        _ if config.dnsbl.action == Action::Off => None,
+        Some((_, kept)) if kept.dnsbl.is_some() => kept.dnsbl.clone(),
+        _ => Dnsbl::new(&config.dnsbl, &config.dns, lists)
+            .map_err(resolvers("dnsbl.action = \"off\""))?,
+    };
+    let same = same.filter(|(old, _)| old.policy.domain_lists == config.policy.domain_lists);
+    let domain_lists = match same {
+        Some((_, kept)) if kept.domain_lists.is_some() => kept.domain_lists.clone(),
+        _ => DomainLists::new(&config.policy, &config.dnsbl, &config.dns, lists)
+            .map_err(resolvers("policy.domain_listed = \"off\""))?,
+    };
+    let spf = config.spf.enabled.then(|| {
+        let (dns, deadline) = (&config.dns, config.spf.deadline);
+        Checker::new(&dns.servers, dns.timeout, deadline, &config.host())
+    });
+    let names = Names::new(&config.dns.servers, config.dns.timeout);
+    Ok(Ruling {
+        policy: Policy {
+            rules: config.policy.clone(),
+            spoke_first: config.screen.action,
+            listed: config.dnsbl.action,
+            greylist: config.greylist.action,
+            greylist_spf_pass: config.greylist.spf_pass,
+        },
+        exempt: config.policy.skip_networks.clone(),
+        own_networks: config.mail.own_networks.clone(),
+        spf_skip: config.spf.skip_networks.clone(),
+        spf: spf.transpose().map_err(resolvers("spf.enabled = false"))?,
+        dnsbl,
+        domain_lists,
+        greylist: (config.greylist.action != Action::Off)
+            .then(|| Arc::new(Greylist::new(&config.greylist, shared.greylist))),
+        names: Arc::new(names.map_err(resolvers("127.0.0.1:53 there"))?),
+        timeout: config.policy.timeout,
+        questions: shared.metrics.questions.clone(),
+    })
+}
