@@ -31,6 +31,10 @@ pub struct Attempted {
     pub result: Result,
     /// The host that said so, `mx.example.org[192.0.2.1]`; none when nobody was reached.
     pub remote: Option<Box<str>>,
+    /// Where in the dialogue that was; none when it was not tried.
+    pub phase: Option<Phase>,
+    /// The host takes over what the sender asked of reports (RFC 3461 5.2.2).
+    pub dsn: bool,
     /// A provider's rule says that this is about this host or the message: whatever came of it, nobody counts it against the
     /// recipient.
     pub policy: bool,
@@ -115,7 +119,8 @@ pub(crate) fn is_site_trouble(phase: Phase) -> bool {
     }
 }
 
-fn name(phase: Phase) -> &'static str {
+/// Where in a dialogue something was said, in words.
+pub fn name(phase: Phase) -> &'static str {
     match phase {
         Phase::Connect => "connect",
         Phase::Greeting => "the greeting",

@@ -132,6 +132,8 @@ pub(crate) fn all(batch: &Batch, result: &Result, policy: bool) -> Vec<Attempted
             index,
             result: result.clone(),
             remote: None,
+            phase: None,
+            dsn: false,
             policy,
         })
         .collect()

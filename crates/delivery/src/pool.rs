@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use mail::Reply;
-use smtp::client::{Cause, Client, Options, Phase, Trouble};
+use smtp::client::{Answer, Cause, Client, Options, Phase, Trouble};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
@@ -76,10 +76,10 @@ impl Connections {
         copy: &Copy,
         deadline: Instant,
     ) -> Result<(Vec<Reply>, Box<str>), Trouble> {
-        self.pool
-            .pass(copy, deadline)
-            .await
-            .map_err(|stopped| stopped.trouble)
+        let passed = self.pool.pass(copy, deadline).await;
+        let passed = passed.map_err(|stopped| stopped.trouble)?;
+        let replies = passed.answers.into_iter().map(|answer| answer.reply);
+        Ok((replies.collect(), passed.remote))
     }
 
     /// Connections at once at most.
@@ -98,6 +98,17 @@ pub(crate) enum Hosts {
     Route(Vec<String>),
     /// Mail exchangers.
     Site(Arc<Exchangers>, Site),
+}
+
+/// A transaction that was answered.
+#[derive(Clone, Debug)]
+pub(crate) struct Passed {
+    /// One a recipient.
+    pub(crate) answers: Vec<Answer>,
+    /// Who gave them.
+    pub(crate) remote: Box<str>,
+    /// It takes over what the sender asked of reports (RFC 3461).
+    pub(crate) dsn: bool,
 }
 
 /// A transaction that was not answered.
@@ -166,11 +177,7 @@ impl Pool {
     }
 
     /// See [`Connections::pass`].
-    pub(crate) async fn pass(
-        &self,
-        copy: &Copy,
-        deadline: Instant,
-    ) -> Result<(Vec<Reply>, Box<str>), Stopped> {
+    pub(crate) async fn pass(&self, copy: &Copy, deadline: Instant) -> Result<Passed, Stopped> {
         let sending = AtomicBool::new(false);
         let work = async {
             // Never closed, so it cannot fail.
@@ -208,11 +215,7 @@ impl Pool {
 }
 
 impl Inner {
-    async fn pass(
-        self: &Arc<Self>,
-        copy: &Copy,
-        sending: &AtomicBool,
-    ) -> Result<(Vec<Reply>, Box<str>), Stopped> {
+    async fn pass(self: &Arc<Self>, copy: &Copy, sending: &AtomicBool) -> Result<Passed, Stopped> {
         if let Some(open) = self.take_idle() {
             match self.transact(open, copy, sending).await {
                 // It was closed while it lay idle (or just now, 421): nothing was said about this message.
@@ -229,7 +232,7 @@ impl Inner {
         mut open: Open,
         copy: &Copy,
         sending: &AtomicBool,
-    ) -> Result<(Vec<Reply>, Box<str>), Stopped> {
+    ) -> Result<Passed, Stopped> {
         sending.store(true, Ordering::Relaxed);
         let sent = async {
             if let Some(xforward) = &copy.xforward {
@@ -239,15 +242,19 @@ impl Inner {
                     cause: t.cause,
                 })?;
             }
-            open.client.send(&copy.envelope, &copy.parts).await
+            open.client.answers(&copy.envelope, &copy.parts).await
         }
         .await;
         sending.store(false, Ordering::Relaxed);
         match sent {
-            Ok(replies) => {
-                let remote = open.remote.clone();
+            Ok(answers) => {
+                let passed = Passed {
+                    answers,
+                    remote: open.remote.clone(),
+                    dsn: open.client.offers("DSN"),
+                };
                 self.put_back(open);
-                Ok((replies, remote))
+                Ok(passed)
             }
             Err(trouble) => Err(Stopped {
                 trouble,

@@ -4,14 +4,14 @@
 use std::sync::Arc;
 
 use mail::{Recipient, Reply, Severity};
-use smtp::client::Cause;
+use smtp::client::{Answer, Cause, Phase};
 use spool::{Batch, Lease};
 use tokio::time::Instant;
 
 use crate::attempt::{Attempted, Copy, Result, is_site_trouble, reply_of};
 use crate::breaker::Signal;
 use crate::outcome;
-use crate::pool::Stopped;
+use crate::pool::{Passed, Stopped};
 use crate::rules::{Action, Order, Rule, Rules};
 use crate::seat::Key;
 
@@ -77,24 +77,20 @@ impl Progress {
     }
 
     /// One transaction has ended with a reply for each recipient. Returns whether the next may begin.
-    pub(crate) fn answered(
-        &mut self,
-        lease: &Lease,
-        copy: &Copy,
-        replies: Vec<Reply>,
-        remote: &str,
-    ) -> bool {
-        let missing = || {
-            Reply::new(
+    pub(crate) fn answered(&mut self, lease: &Lease, copy: &Copy, passed: Passed) -> bool {
+        let missing = || Answer {
+            phase: Phase::End,
+            reply: Reply::new(
                 451,
                 (4, 5, 0),
                 "the next hop gave no reply to this recipient",
-            )
+            ),
         };
-        let replies = replies.into_iter().chain(std::iter::repeat_with(missing));
+        let answers = passed.answers.into_iter();
+        let answers = answers.chain(std::iter::repeat_with(missing));
         let recipients = copy.envelope.recipients.iter().zip(&copy.indices);
         let mut wanted = None;
-        for ((recipient, &index), reply) in recipients.zip(replies) {
+        for ((recipient, &index), Answer { phase, reply }) in recipients.zip(answers) {
             let rule = self.rule(Some(recipient), &reply);
             let action = rule.map(|rule| rule.action);
             if action.is_some_and(Action::is_of_site) {
@@ -105,7 +101,9 @@ impl Progress {
                 recipient: recipient.clone(),
                 index,
                 result: meant(action, reply),
-                remote: Some(remote.into()),
+                remote: Some(passed.remote.clone()),
+                phase: Some(phase),
+                dsn: passed.dsn,
                 policy: action.is_some_and(|action| action != Action::Recipient),
             });
         }
@@ -185,6 +183,8 @@ impl Progress {
                     index,
                     result: result.clone(),
                     remote: stopped.remote.clone(),
+                    phase: Some(stopped.trouble.phase),
+                    dsn: false,
                     policy,
                 });
             }

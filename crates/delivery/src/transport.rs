@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::attempt::Copy;
 use crate::egress::{Egress, Egresses};
-use crate::pool::{Connections, Hosts, Pool, Reach, Stopped};
+use crate::pool::{Connections, Hosts, Passed, Pool, Reach, Stopped};
 use crate::rules::Rules;
 use crate::schedule::SITES_MAX;
 use crate::seat::{Ceiling, Key};
@@ -29,7 +29,7 @@ pub(crate) trait Transport: Send + Sync + 'static {
     fn ceiling(&self, key: &Key) -> Result<Ceiling, Reply>;
 
     /// One copy, one transaction.
-    async fn pass(&self, way: &Way, copy: &Copy) -> Result<(Vec<Reply>, Box<str>), Stopped>;
+    async fn pass(&self, way: &Way, copy: &Copy) -> Result<Passed, Stopped>;
 }
 
 /// The way of a batch's copies.
@@ -89,7 +89,7 @@ impl Transport for Wire {
         })
     }
 
-    async fn pass(&self, way: &Way, copy: &Copy) -> Result<(Vec<Reply>, Box<str>), Stopped> {
+    async fn pass(&self, way: &Way, copy: &Copy) -> Result<Passed, Stopped> {
         match &*way.key {
             Key::Route(name) => match self.routes.get(name) {
                 Some(connections) => pass(connections.pool(), copy).await,
@@ -151,7 +151,7 @@ impl Wire {
     }
 }
 
-async fn pass(pool: &Pool, copy: &Copy) -> Result<(Vec<Reply>, Box<str>), Stopped> {
+async fn pass(pool: &Pool, copy: &Copy) -> Result<Passed, Stopped> {
     pool.pass(copy, Instant::now() + pool.longest(copy)).await
 }
 

@@ -200,9 +200,9 @@ impl Worker {
                 }
             };
             let goes_on = match passed {
-                Ok((replies, remote)) => {
+                Ok(passed) => {
                     self.count("answered");
-                    progress.answered(lease, copy, replies, &remote)
+                    progress.answered(lease, copy, passed)
                 }
                 Err(stopped) => {
                     self.count("broken");

@@ -113,6 +113,15 @@ pub enum Phase {
     Rest,
 }
 
+/// What was said of one recipient, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// What it answers; [`Phase::Helo`] for what was not sent because of what the server does not offer.
+    pub phase: Phase,
+    /// The reply.
+    pub reply: Reply,
+}
+
 /// Why a connection is of no more use. The envelope's fate: nothing of it was accepted, unless `phase` is [`Phase::End`].
 #[derive(Debug, thiserror::Error)]
 #[error("{phase:?}: {cause}")]
@@ -192,13 +201,24 @@ impl Client {
     /// The connection can be used again after `Ok`; when the server has closed it meanwhile, the next use says so and
     /// nothing of that transaction was accepted. The future may be dropped; after that the connection is of no more use.
     ///
-    /// A recipient that needs SMTPUTF8 where it is not offered is answered 553 5.6.7 here, without asking the server. 8-bit
-    /// text goes out as it is where 8BITMIME is not offered: that is what everybody does, and nothing in use cuts the bit off.
+    /// A recipient that needs SMTPUTF8 where it is not offered is answered 553 5.6.7 here, without asking the server, and so is a
+    /// message that is larger than the server says it takes, 552 5.3.4. 8-bit text goes out as it is where 8BITMIME is not offered,
+    /// which RFC 6152 3 does not want: converted, no signature of the author's would hold, and nothing in use cuts the bit off.
     pub async fn send(
         &mut self,
         envelope: &Envelope,
         parts: &[Bytes],
     ) -> Result<Vec<Reply>, Trouble> {
+        let answers = self.answers(envelope, parts).await?;
+        Ok(answers.into_iter().map(|answer| answer.reply).collect())
+    }
+
+    /// [`Self::send`], with where in the dialogue each reply was given.
+    pub async fn answers(
+        &mut self,
+        envelope: &Envelope,
+        parts: &[Bytes],
+    ) -> Result<Vec<Answer>, Trouble> {
         self.connection.send(envelope, parts).await
     }
 

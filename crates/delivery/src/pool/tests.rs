@@ -56,15 +56,15 @@ fn copy() -> Copy {
     }
 }
 
-async fn pass(pool: &Pool) -> Result<(Vec<Reply>, Box<str>), Stopped> {
+async fn pass(pool: &Pool) -> Result<Passed, Stopped> {
     pool.pass(&copy(), Instant::now() + PATIENCE).await
 }
 
 async fn passes(pool: &Pool) -> Box<str> {
-    let (replies, remote) = pass(pool).await.unwrap();
-    assert_eq!(replies.len(), 1);
-    assert_eq!(replies[0].code, 250);
-    remote
+    let passed = pass(pool).await.unwrap();
+    assert_eq!(passed.answers.len(), 1);
+    assert_eq!(passed.answers[0].reply.code, 250);
+    passed.remote
 }
 
 async fn until(what: &str, condition: impl Fn() -> bool) {

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mail::{Address, Domain, Envelope, MailParameters, MessageId, Recipient, Reply};
-use smtp::client::{Cause, Phase, Trouble};
+use smtp::client::{Answer, Cause, Phase, Trouble};
 use spool::{Batch, Destination, Error, Head, Lease, NewBatch};
 use tokio::time::Instant;
 
 use super::reply;
 use crate::attempt::{Attempted, Copy, Result as Outcome_};
 use crate::engine::Owner;
-use crate::pool::Stopped;
+use crate::pool::{Passed, Stopped};
 use crate::seat::{Ceiling, Key};
 use crate::site::Site;
 use crate::transport::{Transport, Way};
@@ -110,7 +110,7 @@ impl Transport for World {
         }
     }
 
-    async fn pass(&self, way: &Way, copy: &Copy) -> Result<(Vec<Reply>, Box<str>), Stopped> {
+    async fn pass(&self, way: &Way, copy: &Copy) -> Result<Passed, Stopped> {
         let key = &*way.key;
         self.tries.fetch_add(1, Ordering::Relaxed);
         let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
@@ -141,7 +141,15 @@ impl Transport for World {
                 remote: Some(key.to_string().into()),
             });
         }
-        Ok((replies, key.to_string().into()))
+        let answer = |reply| Answer {
+            phase: Phase::End,
+            reply,
+        };
+        Ok(Passed {
+            answers: replies.into_iter().map(answer).collect(),
+            remote: key.to_string().into(),
+            dsn: false,
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use mail::{Envelope, Reply, Severity};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::channel::Channel;
-use super::{Cause, Options, Phase, Timeouts, TlsPolicy, Trouble, transaction};
+use super::{Answer, Cause, Options, Phase, Timeouts, TlsPolicy, Trouble, transaction};
 use crate::Protocol;
 use crate::xforward::Xforward;
 
@@ -151,7 +151,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         &mut self,
         envelope: &Envelope,
         parts: &[Bytes],
-    ) -> Result<Vec<Reply>, Trouble> {
+    ) -> Result<Vec<Answer>, Trouble> {
         if !std::mem::take(&mut self.usable) {
             return Err(Cause::Closed.at(Phase::Mail));
         }
@@ -161,7 +161,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             .map_err(|cause| cause.at(Phase::Mail))?;
         let done = transaction::run(self, envelope, parts).await?;
         self.usable = done.usable;
-        Ok(done.replies)
+        Ok(done.answers)
     }
 
     /// QUIT.

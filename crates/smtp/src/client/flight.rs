@@ -41,6 +41,8 @@ impl About {
 #[derive(Clone, Copy, Debug)]
 pub struct Offered {
     pub size: bool,
+    /// The largest message that it takes, if it says so.
+    pub bytes_max: Option<u64>,
     pub eight_bit_mime: bool,
     pub smtputf8: bool,
     pub dsn: bool,
@@ -80,13 +82,24 @@ fn header_eight_bit(parts: &[Bytes]) -> bool {
     false
 }
 
-/// Why a recipient cannot be given to this server at all (RFC 6531 3.2, RFC 3463 5.6.7).
+/// Why a recipient cannot be given to this server at all: the message is too large for it (RFC 1870 6.2), or something of it needs
+/// SMTPUTF8 (RFC 6531 3.2, RFC 3463 5.6.7). A domain never does: it is in A-labels always.
 pub fn unsendable(
     envelope: &Envelope,
     recipient: &Recipient,
     message: &Message,
     offered: Offered,
 ) -> Option<Reply> {
+    if let Some(max) = offered.bytes_max.filter(|max| message.bytes as u64 > *max) {
+        return Some(Reply::new(
+            552,
+            (5, 3, 4),
+            format!(
+                "The message has {} bytes, the next hop takes {max}",
+                message.bytes
+            ),
+        ));
+    }
     if offered.smtputf8 {
         return None;
     }

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::channel::Unwritten;
 use super::connection::Connection;
 use super::flight::{self, About, Command, Message, Offered};
-use super::{Cause, Phase, Trouble};
+use super::{Answer, Cause, Phase, Trouble};
 use crate::data::canonical;
 
 /// A message up to this size travels by BDAT in one write with its envelope, before any reply is known.
@@ -23,7 +23,7 @@ const GROUP_COMMANDS_MAX: usize = 256;
 /// A transaction that came to its end.
 pub struct Done {
     /// One for each recipient.
-    pub replies: Vec<Reply>,
+    pub answers: Vec<Answer>,
     /// The connection can take another transaction.
     pub usable: bool,
 }
@@ -48,13 +48,24 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     let message = Message::new(canonical(parts));
     let offered = Offered {
         size: connection.offered("SIZE").is_some(),
+        // 0 and nothing both say that there is no fixed limit (RFC 1870 4).
+        bytes_max: connection
+            .offered("SIZE")
+            .and_then(|most| most.parse().ok())
+            .filter(|most| *most > 0),
         eight_bit_mime: connection.offered("8BITMIME").is_some(),
         smtputf8: connection.offered("SMTPUTF8").is_some(),
         dsn: connection.offered("DSN").is_some(),
     };
     let recipients = envelope.recipients.iter();
-    let fates: Vec<Option<Reply>> = recipients
-        .map(|recipient| flight::unsendable(envelope, recipient, &message, offered))
+    let fates: Vec<Option<Answer>> = recipients
+        .map(|recipient| {
+            let reply = flight::unsendable(envelope, recipient, &message, offered)?;
+            Some(Answer {
+                phase: Phase::Helo,
+                reply,
+            })
+        })
         .collect();
     let pipelining = connection.offered("PIPELINING").is_some();
     let chunking = connection.chunking && connection.offered("CHUNKING").is_some();
@@ -84,7 +95,7 @@ struct Transaction<'a, S> {
     message: Message,
     way: Way,
     /// What is known of each recipient's end.
-    fates: Vec<Option<Reply>>,
+    fates: Vec<Option<Answer>>,
     /// Positions of the recipients whose RCPT was accepted.
     accepted: Vec<usize>,
     /// The reply to MAIL.
@@ -230,9 +241,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transaction<'_, S> {
 
     fn settle_rcpt(&mut self, position: usize, reply: Reply) {
         match &self.mail {
-            Some(mail) if !mail.is_positive() => self.fates[position] = Some(mail.clone()),
+            Some(mail) if !mail.is_positive() => {
+                self.fates[position] = Some(Answer {
+                    phase: Phase::Mail,
+                    reply: mail.clone(),
+                });
+            }
             _ if reply.is_positive() => self.accepted.push(position),
-            _ => self.fates[position] = Some(reply),
+            _ => {
+                self.fates[position] = Some(Answer {
+                    phase: Phase::Rcpt,
+                    reply,
+                });
+            }
         }
     }
 
@@ -255,19 +276,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transaction<'_, S> {
     fn spread_refusal_of_mail(&mut self) {
         if let Some(mail) = self.mail.take_if(|mail| !mail.is_positive()) {
             self.connection.open_transaction = false;
-            self.settle(mail);
+            self.settle(Phase::Mail, mail);
         }
     }
 
     /// The same reply for all whose end is not known.
-    fn settle(&mut self, reply: Reply) {
+    fn settle(&mut self, phase: Phase, reply: Reply) {
+        let answer = Answer { phase, reply };
         for fate in &mut self.fates {
-            fate.get_or_insert_with(|| reply.clone());
+            fate.get_or_insert_with(|| answer.clone());
         }
     }
 
     fn done(self, usable: bool) -> Done {
-        let replies = self.fates.into_iter().flatten().collect();
-        Done { replies, usable }
+        let answers = self.fates.into_iter().flatten().collect();
+        Done { answers, usable }
     }
 }

@@ -104,8 +104,8 @@ async fn outcome(case: &Case<'_>, piece: usize) -> String {
             ..Xforward::default()
         });
         let message = [Bytes::copy_from_slice(case.message)];
-        let replies = connection.send(&case.envelope, &message).await?;
-        let codes: Vec<String> = replies.iter().map(|reply| reply.code.to_string()).collect();
+        let answers = connection.send(&case.envelope, &message).await?;
+        let codes: Vec<String> = (answers.iter().map(|a| a.reply.code.to_string())).collect();
         connection.quit().await;
         Ok::<_, Trouble>(codes.join(" "))
     };

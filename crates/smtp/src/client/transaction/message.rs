@@ -7,7 +7,7 @@ use super::{Done, Transaction, Way};
 use crate::Protocol;
 use crate::client::channel::Unwritten;
 use crate::client::flight::About;
-use crate::client::{Cause, Phase, Trouble};
+use crate::client::{Answer, Cause, Phase, Trouble};
 use crate::data::Stuffer;
 
 /// A message is written in blocks of this size, each within `timeouts.data_block`.
@@ -28,7 +28,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transaction<'_, S> {
             354 => self.send_body(Vec::new(), Some(Stuffer::default())).await,
             400.. => {
                 self.spread_refusal_of_mail();
-                self.settle(reply);
+                self.settle(Phase::Data, reply);
                 Ok(self.done(true))
             }
             _ => Err(Cause::Protocol(format!("DATA answered {reply}")).at(Phase::Data)),
@@ -103,7 +103,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transaction<'_, S> {
         match self.connection.channel.reply(patience).await {
             Ok(reply) if reply.code == 421 => Err(Cause::Refused(reply).at(Phase::Data)),
             Ok(reply) if !reply.is_positive() => {
-                self.settle(reply);
+                self.settle(Phase::Data, reply);
                 Ok(self.done(false))
             }
             _ => Err(cause.at(Phase::Data)),
@@ -129,11 +129,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transaction<'_, S> {
             let cause = match self.connection.channel.reply(patience).await {
                 Ok(reply) if reply.code == 421 => {
                     // In place of the reply: this message was not accepted, for this recipient and the following.
-                    self.settle(reply);
+                    self.settle(Phase::End, reply);
                     return Ok(self.done(false));
                 }
                 Ok(reply) if reply.code / 100 != 3 => {
-                    self.fates[position] = Some(reply);
+                    self.fates[position] = Some(Answer {
+                        phase: Phase::End,
+                        reply,
+                    });
                     continue;
                 }
                 Ok(reply) => Cause::Protocol(format!("the message answered {reply}")),
@@ -143,19 +146,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transaction<'_, S> {
                 return Err(cause.at(Phase::End));
             }
             // What the server owns it said; the others are tried again, at the risk of a second copy.
-            self.settle(Reply::new(
-                451,
-                (4, 4, 2),
-                format!("no reply for this recipient: {cause}"),
-            ));
+            let reply = format!("no reply for this recipient: {cause}");
+            self.settle(Phase::End, Reply::new(451, (4, 4, 2), reply));
             return Ok(self.done(false));
         }
-        let reply = self.fates[accepted[0]].clone();
+        let reply = self.fates[accepted[0]].as_ref();
+        let reply = reply.map(|answer| answer.reply.clone());
         // After a refused BDAT the state is indeterminate (RFC 3030 4.1); in all other cases the transaction is over.
         self.connection.open_transaction =
             self.way != Way::Data && reply.as_ref().is_some_and(|reply| !reply.is_positive());
         if let Some(reply) = reply.filter(|_| owed == 1) {
-            self.settle(reply);
+            self.settle(Phase::End, reply);
         }
         Ok(self.done(true))
     }

@@ -145,7 +145,7 @@ async fn twice(script: &str) -> (Result<Vec<u16>, String>, Result<Vec<u16>, Stri
             .send(&envelope, &[Bytes::from_static(b"x\r\n")])
             .await;
         told.push(match sent {
-            Ok(replies) => Ok(replies.iter().map(|reply| reply.code).collect()),
+            Ok(replies) => Ok(replies.iter().map(|answer| answer.reply.code).collect()),
             Err(trouble) => Err(trouble.to_string()),
         });
         // Lets the script come to its next line: to what it says unasked, or to its end.

@@ -244,6 +244,57 @@ async fn what_needs_smtputf8_fails_where_it_is_not_offered() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_larger_than_the_server_takes_is_not_sent() {
+    let hello = |size: &str| format!("S: 220 x\nC: EHLO\nS: 250-x\nS: 250 SIZE{size}\n");
+    let sent = "C: MAIL FROM:<s@example.org> SIZE=3\nS: 250 x\nC: RCPT\nS: 250 x\nC: RCPT\nS: 250 x\nC: DATA\nS: 354 x\n\
+                M: x\\r\\n.\\r\\n\nS: 250 x\n";
+    let quit = "C: QUIT\nS: 221 x";
+    // 0 and nothing are no limit, nonsense is none either.
+    for size in [" 3", " 0", "", " much", " 18446744073709551616"] {
+        check(case(&format!("{}{sent}{quit}", hello(size))), "250 250").await;
+    }
+    check(case(&format!("{}{quit}", hello(" 2"))), "552 552").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_reply_is_told_with_where_it_was_given() {
+    use Phase::{Data, End, Helo, Mail, Rcpt};
+    let table = [
+        ("C: MAIL\nS: 451 x", [Mail, Mail]),
+        (
+            "C: MAIL\nS: 250 x\nC: RCPT\nS: 550 x\nC: RCPT\nS: 450 x",
+            [Rcpt, Rcpt],
+        ),
+        (
+            "C: MAIL\nS: 250 x\nC: RCPT\nS: 550 x\nC: RCPT\nS: 250 x\nC: DATA\nS: 451 x",
+            [Rcpt, Data],
+        ),
+        (
+            "C: MAIL\nS: 250 x\nC: RCPT\nS: 250 x\nC: RCPT\nS: 250 x\nC: DATA\nS: 354 x\nM: x\\r\\n.\\r\\n\nS: 550 x",
+            [End, End],
+        ),
+    ];
+    for (script, expected) in table {
+        let told = phases(&case(&format!("{PLAIN}{script}\nC: QUIT\nS: 221 x"))).await;
+        assert_eq!(told, expected, "{script}");
+    }
+    let mut unsent = case("S: 220 x\nC: EHLO\nS: 250-x\nS: 250 SIZE 2\nC: QUIT\nS: 221 x");
+    unsent.envelope.parameters.smtputf8 = true;
+    assert_eq!(phases(&unsent).await, [Helo, Helo]);
+}
+
+async fn phases(case: &Case<'_>) -> Vec<Phase> {
+    let (stream, theirs) = duplex(16 * 1024);
+    let playing = tokio::spawn(server(theirs, case.script.to_owned(), usize::MAX));
+    let mut connection = Connection::open(stream, &case.options).await.unwrap();
+    let message = [Bytes::copy_from_slice(case.message)];
+    let answers = connection.send(&case.envelope, &message).await.unwrap();
+    connection.quit().await;
+    playing.await.unwrap();
+    answers.iter().map(|answer| answer.phase).collect()
+}
+
+#[tokio::test(start_paused = true)]
 async fn many_recipients_do_not_meet_a_server_that_only_writes() {
     // 16 KiB each way: the server answers while it reads, the client must read while it writes.
     let recipients: Vec<String> = (0..2000).map(|n| format!("{n:0>60}@example.org")).collect();
