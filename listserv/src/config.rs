@@ -118,6 +118,12 @@ pub struct Lists {
 pub struct Dsn {
     /// Reports in a day to one reverse-path that publishes no policy.
     pub per_day: u32,
+    /// What happens to a message's recipients within this time is told in one report.
+    #[serde(with = "duration")]
+    pub merge: Duration,
+    /// When the sender of mail that is passed on is told that it still waits; 0s: never.
+    #[serde(with = "duration")]
+    pub delay_after: Duration,
 }
 
 /// `[quarantine]`.
@@ -224,7 +230,11 @@ impl Default for Lists {
 
 impl Default for Dsn {
     fn default() -> Self {
-        Self { per_day: 10 }
+        Self {
+            per_day: 10,
+            merge: Duration::from_secs(60),
+            delay_after: Duration::ZERO,
+        }
     }
 }
 

@@ -72,7 +72,7 @@ impl Metrics {
                 )?,
                 dsn: vector(
                     "listserv_dsn_total",
-                    "Failure reports: sent, or suppressed and why.",
+                    "Reports to senders: failures sent, delays and successes by kind, or suppressed and why.",
                     "outcome",
                 )?,
                 answers: vector(

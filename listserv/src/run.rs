@@ -120,6 +120,7 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
 
     let settings = Arc::new(lmtp_settings(&config, hostname, identity.as_ref()));
     let delivering = tokio::spawn(engine.run(daemon.shutdown.clone()));
+    let reporting = tokio::spawn(rooms.notifier.run(daemon.shutdown.clone()));
     let expanding = tokio::spawn(rooms.expander.run(daemon.shutdown.clone()));
     tokio::spawn(queue.watch(daemon.metrics.clone(), daemon.shutdown.clone()));
     let upkeep = tokio::spawn(upkeep(
@@ -129,7 +130,7 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
     ));
     serve(lmtp, settings, rooms.receiver, &config, &daemon.shutdown).await;
     daemon.shutdown.drained().await;
-    for task in [delivering, expanding] {
+    for task in [delivering, expanding, reporting] {
         if let Err(error) = task.await {
             warn!(event = "shutdown", outcome = "task failed", reason = %error);
         }
@@ -167,6 +168,7 @@ impl Rooms {
             config: config.clone(),
             hostname: hostname.clone(),
             metrics: metrics.clone(),
+            begun: Arc::default(),
         };
         let commander = Commander {
             spool: spool.clone(),

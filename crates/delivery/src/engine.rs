@@ -43,6 +43,13 @@ pub trait Owner: Send + Sync + 'static {
         None
     }
 
+    /// Whether somebody is to hear that this batch still waits: asked before it is put back untried because its site is not reached.
+    /// If so it is concluded as deferred, without an attempt.
+    fn is_overdue(&self, head: &Head, batch: &Batch, now: Timestamp) -> bool {
+        let _ = (head, batch, now);
+        false
+    }
+
     /// Called once for every attempt, before it is settled: log, count, and accept what must follow (a DSN) under an ident of
     /// its own, so that a crash in between repeats nothing. Returns the note to keep with the recipients that are deferred.
     /// Recipients that were not attempted (shutdown) are not named.

@@ -55,6 +55,8 @@ pub(crate) struct Ceiling {
 pub(crate) struct Work {
     pub(crate) lease: Lease,
     pub(crate) lane: Lane,
+    /// When it was claimed.
+    pub(crate) claimed: Instant,
     /// How recipients of the lease ended that are not in its batch any more, because it stayed in hand after an attempt.
     pub(crate) ends: Ends,
 }
@@ -65,6 +67,7 @@ impl Work {
         Self {
             lane: Lane::of(batch.class, lease.head.arrival, batch.attempts, now),
             lease,
+            claimed: Instant::now(),
             ends: Ends::default(),
         }
     }

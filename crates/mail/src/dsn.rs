@@ -22,6 +22,43 @@ pub enum Action {
     Delayed,
     /// Handed on, as NOTIFY=SUCCESS asked, to something that does not speak DSN.
     Relayed,
+    /// Delivered, as NOTIFY=SUCCESS asked: to a list, which is where it was sent to.
+    Delivered,
+    /// Delivered to an address that leads to several others (RFC 3461 5.2.7.2).
+    Expanded,
+}
+
+impl Action {
+    /// The word of RFC 3464 2.3.3.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Delayed => "delayed",
+            Self::Relayed => "relayed",
+            Self::Delivered => "delivered",
+            Self::Expanded => "expanded",
+        }
+    }
+}
+
+/// What of a message a report needs that is written later: all of it or its header, and how much the report then returns.
+pub fn needed<'m>(
+    action: Action,
+    parameters: &MailParameters,
+    message: &'m [u8],
+) -> (&'m [u8], Ret) {
+    match is_returned_whole(action, parameters.ret, message) {
+        true => (message, Ret::Full),
+        false => {
+            let header = header::body_offset(message).min(message.len());
+            // More than is returned, so that the report sees that it has to cut.
+            (&message[..header.min(2 * HEADER_BYTES_MAX)], Ret::Headers)
+        }
+    }
+}
+
+fn is_returned_whole(action: Action, ret: Option<Ret>, message: &[u8]) -> bool {
+    action == Action::Failed && ret == Some(Ret::Full) && message.len() <= FULL_BYTES_MAX
 }
 
 /// One recipient in a report.
@@ -33,6 +70,10 @@ pub struct Status<'a> {
     pub reply: &'a Reply,
     /// Who gave it; `None` when we did.
     pub remote: Option<&'a str>,
+    /// Where in the dialogue it was given, for a person.
+    pub phase: Option<&'a str>,
+    /// When.
+    pub at: Option<Timestamp>,
 }
 
 /// What a report is made of.
@@ -110,6 +151,7 @@ impl Report<'_> {
             Action::Failed => "Undelivered mail returned to sender",
             Action::Delayed => "Mail delayed, still trying",
             Action::Relayed => "Mail relayed",
+            Action::Delivered | Action::Expanded => "Mail delivered",
         };
         let mut out = header::fold(
             "From",
@@ -167,6 +209,10 @@ impl Report<'_> {
             Action::Relayed => {
                 "was handed on for the recipients below, to systems that send no confirmation."
             }
+            Action::Delivered => "was delivered to the lists below.",
+            Action::Expanded => {
+                "was delivered to the addresses below, each of which leads to several others."
+            }
         };
         let host = self.reporting_host;
         let mut out = format!("This is the mail system at {host}.\r\n\r\nYour message {what}\r\n");
@@ -176,7 +222,11 @@ impl Report<'_> {
         for status in self.listed() {
             out += &format!("\r\n<{}>\r\n", status.recipient.address);
             if let Some(remote) = status.remote {
-                out += &format!("    {} said:\r\n", clean(remote, 255));
+                let at = status
+                    .phase
+                    .map(|phase| format!(" at {}", clean(phase, 80)));
+                let at = at.unwrap_or_default();
+                out += &format!("    {} said{at}:\r\n", clean(remote, 255));
             }
             out += &format!("    {} {}\r\n", status.reply.code, self.status(status));
             for line in status.reply.lines.iter().filter(|line| !line.is_empty()) {
@@ -216,12 +266,7 @@ impl Report<'_> {
             false => "rfc822",
         };
         *out += &header::fold("Final-Recipient", &format!("{kind}; {}", recipient.address));
-        let action = match self.action {
-            Action::Failed => "failed",
-            Action::Delayed => "delayed",
-            Action::Relayed => "relayed",
-        };
-        *out += &header::fold("Action", action);
+        *out += &header::fold("Action", self.action.as_str());
         *out += &header::fold("Status", &self.status(status).to_string());
         if let Some(remote) = status.remote {
             *out += &header::fold("Remote-MTA", &format!("dns; {}", clean(remote, 255)));
@@ -233,6 +278,9 @@ impl Report<'_> {
         };
         let reply = clean(&status.reply.to_string(), 2000);
         *out += &header::fold("Diagnostic-Code", &format!("{kind}; {reply}"));
+        if let Some(at) = status.at {
+            *out += &header::fold("Last-Attempt-Date", &at.rfc5322());
+        }
         if let (Action::Delayed, Some(until)) = (self.action, self.retry_until) {
             *out += &header::fold("Will-Retry-Until", &until.rfc5322());
         }
@@ -241,7 +289,7 @@ impl Report<'_> {
     /// The recipient's status: the reply's own, else what its first digit says (RFC 3463 3.1).
     fn status(&self, status: &Status<'_>) -> EnhancedStatus {
         let class = match (self.action, status.reply.severity()) {
-            (Action::Relayed, _) => 2,
+            (Action::Relayed | Action::Delivered | Action::Expanded, _) => 2,
             (Action::Delayed, _) | (_, Severity::Transient) => 4,
             _ => 5,
         };
@@ -273,9 +321,7 @@ impl Report<'_> {
         for field in header::fields(self.message).filter(|field| !field.is(trace::NAME)) {
             bytes.extend_from_slice(field.raw);
         }
-        let full = self.action == Action::Failed
-            && self.parameters.ret == Some(Ret::Full)
-            && self.message.len() <= FULL_BYTES_MAX;
+        let full = is_returned_whole(self.action, self.parameters.ret, self.message);
         if full {
             bytes.extend_from_slice(b"\r\n");
             bytes.extend_from_slice(&self.message[body..]);

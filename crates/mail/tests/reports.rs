@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use mail::dsn::{Action, Report, Status};
+use mail::dsn::{Action, Report, Status, needed};
 use mail::envelope::{OriginalRecipient, Ret};
 use mail::structure::{Limits, scan};
 use mail::{Address, Domain, MailParameters, Recipient, Reply, Timestamp};
@@ -50,6 +50,8 @@ fn parts(recipients: &[Recipient], reply: &Reply, given: Given<'_>) -> Parts {
             recipient,
             reply,
             remote: Some("mx.example.net"),
+            phase: Some("RCPT"),
+            at: Some(Timestamp(1_795_176_300_000)),
         })
         .collect();
     let report = Report {
@@ -132,9 +134,10 @@ fn failure() {
          Arrival-Date: Fri, 20 Nov 2026 12:04:05 +0000\r\n\r\n\
          Original-Recipient: rfc822; Ann+x@old.example\r\nFinal-Recipient: rfc822; ann@example.net\r\n\
          Action: failed\r\nStatus: 5.1.1\r\nRemote-MTA: dns; mx.example.net\r\n\
-         Diagnostic-Code: smtp; 550 5.1.1 no such user\r\n\r\n\
+         Diagnostic-Code: smtp; 550 5.1.1 no such user\r\nLast-Attempt-Date: Fri, 20 Nov 2026 12:05:00 +0000\r\n\r\n\
          Final-Recipient: rfc822; \"b ob\"@example.net\r\nAction: failed\r\nStatus: 5.1.1\r\n\
-         Remote-MTA: dns; mx.example.net\r\nDiagnostic-Code: smtp; 550 5.1.1 no such user\r\n"
+         Remote-MTA: dns; mx.example.net\r\nDiagnostic-Code: smtp; 550 5.1.1 no such user\r\n\
+         Last-Attempt-Date: Fri, 20 Nov 2026 12:05:00 +0000\r\n"
     );
     assert_eq!(
         parts.texts[2],
@@ -145,6 +148,7 @@ fn failure() {
         text.contains("<ann@example.net>") && text.contains("no such user"),
         "{text}"
     );
+    assert!(text.contains("mx.example.net said at RCPT:"), "{text}");
     let message = MessageParser::default().parse(&parts.bytes).unwrap();
     let header = |name: &'static str| message.header_raw(name).unwrap().trim();
     assert_eq!(header("Auto-Submitted"), "auto-replied");
@@ -187,8 +191,67 @@ fn delay_and_relay() {
         action: Action::Relayed,
         ..Given::default()
     };
-    let relayed = parts(&[ann], &accepted, given);
+    let relayed = parts(std::slice::from_ref(&ann), &accepted, given);
     assert!(relayed.texts[1].contains("Action: relayed\r\nStatus: 2.0.0\r\n"));
+    for (action, word) in [
+        (Action::Delivered, "delivered"),
+        (Action::Expanded, "expanded"),
+    ] {
+        let given = Given {
+            action,
+            ..Given::default()
+        };
+        let done = parts(std::slice::from_ref(&ann), &accepted, given);
+        let status = format!("Action: {word}\r\nStatus: 2.0.0\r\n");
+        assert!(done.texts[1].contains(&status), "{}", done.texts[1]);
+        assert!(
+            done.texts[0].contains("was delivered to"),
+            "{}",
+            done.texts[0]
+        );
+    }
+}
+
+#[test]
+fn what_is_kept_for_a_later_report_makes_the_same_one() {
+    let large = format!("{MESSAGE}{}", "x\r\n".repeat(22_000));
+    let long = "A: b\r\n".repeat(40_000);
+    for message in [
+        MESSAGE,
+        &large,
+        &long,
+        "no header\r\n",
+        "",
+        "From joe\r\nA: b\r\n\r\nx",
+    ] {
+        for action in [Action::Failed, Action::Delayed] {
+            for ret in [None, Some(Ret::Headers), Some(Ret::Full)] {
+                let parameters = MailParameters {
+                    ret,
+                    ..MailParameters::default()
+                };
+                let (kept, kept_ret) = needed(action, &parameters, message.as_bytes());
+                assert!(kept.len() <= 128 * 1024, "{}", kept.len());
+                let write = |message: &str, ret| {
+                    let given = Given {
+                        action,
+                        parameters: MailParameters {
+                            ret,
+                            ..MailParameters::default()
+                        },
+                        message,
+                        ..Given::default()
+                    };
+                    parts(&[address("ann@example.net").into()], &refused(), given).bytes
+                };
+                let kept = std::str::from_utf8(kept).unwrap();
+                assert!(
+                    write(message, ret) == write(kept, Some(kept_ret)),
+                    "{action:?} {ret:?}"
+                );
+            }
+        }
+    }
 }
 
 #[test]

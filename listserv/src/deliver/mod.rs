@@ -2,10 +2,15 @@
 
 mod leaving;
 mod names;
+mod note;
 pub mod notify;
 mod owner;
 mod render;
+mod report;
+mod rule;
 mod settings;
+#[cfg(test)]
+mod tests;
 
 pub use leaving::Leaving;
 pub use names::Names;

@@ -1,89 +1,49 @@
-//! Reports to senders (RFC 3464), and the rule of who gets one: nobody who did not prove that the mail was his (design, invariant 6).
+//! Reports to senders (RFC 3464, RFC 3461): who asked for one, who may have one, and that each message's are gathered for a while.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use mail::dsn::{Action, Report, Status};
+use mail::dsn::Action;
+use mail::envelope::Notify;
 use mail::{Address, Domain, MailParameters, MessageId, Recipient, Reply, ReversePath, Timestamp};
-use spool::{Batch, Class, Destination, Head, NewBatch, NewMessage, Path, Spool};
+use spool::{Class, Destination, Head, NewBatch, NewMessage, Path, Spool};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use super::report;
+use super::rule::{Decision, Why, decide};
 use crate::config::Config;
 use crate::directory::{Directory, Error as DirectoryError};
-use crate::facts::{Facts, SpfWord, Template};
+use crate::facts::{Facts, Template};
 use crate::metrics::{Metrics, count};
 
-/// What the rule says of one message's reverse-path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// A report may go.
-    Send,
-    /// A report may go while the day's allowance of that address lasts.
-    Limited,
-    /// No report.
-    Suppress(Why),
-}
-
-/// Why a report is not sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// The reverse-path is null.
-    NullSender,
-    /// The sender asked for none (NOTIFY=NEVER).
-    NotAsked,
-    /// SPF says that the sender is somebody else.
-    SpfFail,
-    /// Nothing says that the sender is who he says.
-    Unverified,
-    /// No policy is published, and the message is not clean.
-    NotClean,
-    /// The day's allowance is used up.
-    RateLimited,
-}
-
-impl Why {
-    /// The word in logs, metrics and the list of suppressed reports.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NullSender => "null-sender",
-            Self::NotAsked => "not-asked",
-            Self::SpfFail => "spf-fail",
-            Self::Unverified => "unverified",
-            Self::NotClean => "not-clean",
-            Self::RateLimited => "rate-limited",
-        }
-    }
-}
-
-/// The rule. `ours`: the reverse-path is an address of our own directory.
-pub fn decide(reverse_path: &ReversePath, ours: bool, facts: &Facts) -> Decision {
-    if *reverse_path == ReversePath::Null {
-        return Decision::Suppress(Why::NullSender);
-    }
-    match facts.spf {
-        SpfWord::Pass => Decision::Send,
-        _ if facts.own || facts.exempt => Decision::Send,
-        SpfWord::Fail => Decision::Suppress(Why::SpfFail),
-        _ if ours => Decision::Send,
-        // Neutral is treated exactly as none (RFC 7208 8.2).
-        SpfWord::None | SpfWord::Neutral if facts.clean() => Decision::Limited,
-        SpfWord::None | SpfWord::Neutral => Decision::Suppress(Why::NotClean),
-        SpfWord::SoftFail | SpfWord::TempError | SpfWord::PermError => {
-            Decision::Suppress(Why::Unverified)
-        }
-    }
-}
-
-/// Somebody who got no mail.
+/// What was heard of one recipient.
 #[derive(Clone, Debug)]
-pub struct Failure {
+pub struct Evidence {
     /// Who.
     pub recipient: Recipient,
     /// The reply that decided.
     pub reply: Reply,
-    /// Who gave it.
+    /// Who gave it; none: this host.
     pub remote: Option<Box<str>>,
+    /// Where in the dialogue.
+    pub phase: Option<&'static str>,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl Evidence {
+    /// Of what this host says itself, now.
+    pub fn ours(recipient: Recipient, reply: Reply) -> Self {
+        Self {
+            recipient,
+            reply,
+            remote: None,
+            phase: None,
+            at: Timestamp::now(),
+        }
+    }
 }
 
 /// Where our own mail to an address goes: an address of ours is expanded here.
@@ -147,12 +107,12 @@ fn own_message(directory: &Directory, to: &Address, text: Vec<u8>) -> NewMessage
     }
 }
 
-/// Accepts reports into the spool.
+/// Gathers reports, and sends them ([`Self::run`]).
 #[derive(Clone)]
 pub struct Notifier {
     /// Where reports are accepted.
     pub spool: Arc<dyn Spool>,
-    /// Allowances, and the list of what was not sent.
+    /// Where they are gathered; allowances, and the list of what was not sent.
     pub directory: Directory,
     /// `[dsn]`.
     pub config: watch::Receiver<Config>,
@@ -160,116 +120,111 @@ pub struct Notifier {
     pub hostname: Domain,
     /// Counters.
     pub metrics: Metrics,
+    /// Told when a report was begun.
+    pub begun: Arc<tokio::sync::Notify>,
 }
 
 impl Notifier {
-    /// Reports failures of one attempt to the sender if the rule allows it, once however often it is called for that attempt.
+    /// Gathers what is to be told of a message to its sender, if he asked for it and the rule allows it. What this has returned `Ok`
+    /// for is durable; said again it is the same.
     pub async fn report(
         &self,
+        action: Action,
         head: &Head,
-        batch: &Batch,
-        failures: &[Failure],
-    ) -> Result<(), spool::Error> {
-        let asked: Vec<&Failure> = failures
+        told: &[Evidence],
+    ) -> Result<(), DirectoryError> {
+        let asked: Vec<&Evidence> = told
             .iter()
-            .filter(|failure| {
-                let notify = failure.recipient.parameters.notify;
-                notify.is_none_or(|notify| notify.failure)
-            })
+            .filter(|one| asks(action, one.recipient.parameters.notify))
             .collect();
-        if failures.is_empty() {
+        // That mail arrived is told to those alone who asked for it; that it did not is also noted where nobody may be told.
+        if told.is_empty() || (asked.is_empty() && action != Action::Failed) {
             return Ok(());
         }
-        let facts = Facts::read(&head.facts);
+        let (decision, to) = match head.reverse_path.address() {
+            Some(to) => (self.decide(head), to),
+            None => return self.suppress(action, head, told, Why::NullSender).await,
+        };
+        let allowance = match decision {
+            Decision::Suppress(why) => return self.suppress(action, head, told, why).await,
+            _ if asked.is_empty() => {
+                return self.suppress(action, head, told, Why::NotAsked).await;
+            }
+            Decision::Send => None,
+            Decision::Limited => Some((to.key(), self.config.borrow().dsn.per_day)),
+        };
+        match self.gather(action, head, &asked, to, allowance).await? {
+            true => Ok(()),
+            false => self.suppress(action, head, told, Why::RateLimited).await,
+        }
+    }
+
+    /// Whether the sender of a message that still waits may hear of it now: the setting, the rule, and that somebody wants it.
+    pub fn is_delay_told(&self, head: &Head, recipients: &[Recipient], now: Timestamp) -> bool {
+        let after = self.config.borrow().dsn.delay_after;
+        !after.is_zero()
+            && now.since(head.accepted) >= after
+            && recipients
+                .iter()
+                .any(|recipient| asks(Action::Delayed, recipient.parameters.notify))
+            && !matches!(self.decide(head), Decision::Suppress(_))
+    }
+
+    fn decide(&self, head: &Head) -> Decision {
         let ours = head.reverse_path.address().is_some_and(|address| {
             self.directory
                 .names()
                 .is_some_and(|names| names.resolve(address).is_some())
         });
-        let decision = match decide(&head.reverse_path, ours, &facts) {
-            Decision::Suppress(why) => Err(why),
-            _ if asked.is_empty() => Err(Why::NotAsked),
-            Decision::Send => Ok(()),
-            Decision::Limited => self.allowed(&head.reverse_path).await,
-        };
-        match (decision, head.reverse_path.address()) {
-            (Ok(()), Some(to)) => self.send(head, batch, &asked, to).await,
-            (Ok(()), None) => Ok(()), // the rule suppresses it
-            (Err(why), _) => {
-                self.suppress(head, failures, why).await;
-                Ok(())
-            }
-        }
+        decide(&head.reverse_path, ours, &Facts::read(&head.facts))
     }
 
-    async fn allowed(&self, reverse_path: &ReversePath) -> Result<(), Why> {
-        let key = reverse_path.address().map(Address::key).unwrap_or_default();
-        let per_day = self.config.borrow().dsn.per_day;
-        let allowed = self
-            .directory
-            .write(move |store| store.allow("dsn", &key, per_day))
-            .await;
-        match allowed {
-            Ok(true) => Ok(()),
-            Ok(false) | Err(_) => Err(Why::RateLimited), // a count that cannot be kept is no allowance
-        }
-    }
-
-    async fn send(
+    async fn gather(
         &self,
+        action: Action,
         head: &Head,
-        batch: &Batch,
-        failures: &[&Failure],
+        told: &[&Evidence],
         to: &Address,
-    ) -> Result<(), spool::Error> {
+        allowance: Option<(String, u32)>,
+    ) -> Result<bool, DirectoryError> {
         // A message that cannot be read any more is still reported, without its header.
         let message = self.spool.body(head.id).await.unwrap_or_default();
-        let ident = format!("dsn.{:032x}.{}", batch.id.0, batch.attempts);
-        let statuses: Vec<Status<'_>> = failures
-            .iter()
-            .map(|failure| Status {
-                recipient: &failure.recipient,
-                reply: &failure.reply,
-                remote: failure.remote.as_deref(),
-            })
-            .collect();
-        let report = Report {
-            action: Action::Failed,
-            reporting_host: &self.hostname,
-            to,
-            parameters: &head.parameters,
-            arrival: head.arrival,
-            retry_until: None,
-            statuses: &statuses,
-            message: &message,
-            now: Timestamp::now(),
-            unique: &ident,
+        let (merge, give_up) = {
+            let config = self.config.borrow();
+            (config.dsn.merge, config.delivery.give_up)
         };
-        let dsn = accept_own(
-            &*self.spool,
-            &self.directory,
-            &self.metrics,
-            to,
-            report.write(),
-            &ident,
-        )
-        .await?;
-        count(&self.metrics.dsn, "sent");
-        info!(event = "dsn", message = %head.id, %dsn, to = %to, outcome = "sent");
-        Ok(())
+        let until = (action == Action::Delayed).then(|| head.accepted.after(give_up));
+        let gathered = report::gathered(action, head, to, until, &message, told);
+        let due = Timestamp::now().after(merge);
+        let gathering = self.directory.write(move |store| {
+            let allowance = allowance.as_ref().map(|(key, per_day)| (&**key, *per_day));
+            store.gather_report(&gathered, due, allowance)
+        });
+        let allowed = gathering.await?;
+        self.begun.notify_one();
+        Ok(allowed)
     }
 
-    async fn suppress(&self, head: &Head, failures: &[Failure], why: Why) {
+    async fn suppress(
+        &self,
+        action: Action,
+        head: &Head,
+        told: &[Evidence],
+        why: Why,
+    ) -> Result<(), DirectoryError> {
         count(&self.metrics.dsn, why.as_str());
-        let recipients: Vec<String> = failures
+        let recipients: Vec<String> = told
             .iter()
-            .map(|failure| failure.recipient.address.to_string())
+            .map(|one| one.recipient.address.to_string())
             .collect();
         let recipients = recipients.join(",");
-        info!(event = "dsn", message = %head.id, to = %head.reverse_path, outcome = "suppressed",
+        info!(event = "dsn", message = %head.id, to = %head.reverse_path, outcome = "suppressed", action = action.as_str(),
             reason = why.as_str(), recipients = %recipients);
+        if action != Action::Failed {
+            return Ok(());
+        }
         let (message, reverse_path) = (head.id.to_string(), head.reverse_path.to_string());
-        let noted: Result<(), DirectoryError> = self
+        let noted = self
             .directory
             .write(move |store| {
                 store.note_suppressed(&message, &reverse_path, why.as_str(), &recipients)
@@ -278,88 +233,20 @@ impl Notifier {
         if let Err(error) = noted {
             warn!(event = "dsn", message = %head.id, outcome = "unlisted", reason = %error);
         }
+        Ok(())
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nobody_is_bounced_to_who_did_not_prove_himself() {
-        use Decision::*;
-        let joe = "joe@one.example";
-        let table = [
-            (
-                "",
-                false,
-                SpfWord::Pass,
-                Some("clean"),
-                Suppress(Why::NullSender),
-            ),
-            (joe, false, SpfWord::Pass, Some("clean"), Send),
-            (joe, false, SpfWord::Pass, Some("spam"), Send),
-            (
-                joe,
-                false,
-                SpfWord::Fail,
-                Some("clean"),
-                Suppress(Why::SpfFail),
-            ),
-            (
-                joe,
-                true,
-                SpfWord::Fail,
-                Some("clean"),
-                Suppress(Why::SpfFail),
-            ),
-            (joe, true, SpfWord::None, None, Send),
-            (joe, false, SpfWord::None, Some("clean"), Limited),
-            (joe, false, SpfWord::Neutral, Some("clean"), Limited),
-            (
-                joe,
-                false,
-                SpfWord::None,
-                Some("spammy"),
-                Suppress(Why::NotClean),
-            ),
-            (joe, false, SpfWord::None, None, Suppress(Why::NotClean)),
-            (
-                joe,
-                false,
-                SpfWord::SoftFail,
-                Some("clean"),
-                Suppress(Why::Unverified),
-            ),
-            (
-                joe,
-                false,
-                SpfWord::TempError,
-                Some("clean"),
-                Suppress(Why::Unverified),
-            ),
-            (
-                joe,
-                false,
-                SpfWord::PermError,
-                Some("clean"),
-                Suppress(Why::Unverified),
-            ),
-        ];
-        for (reverse_path, ours, spf, class, expected) in table {
-            let facts = Facts {
-                spf,
-                class: class.map(str::to_owned),
-                ..Facts::default()
-            };
-            let got = decide(&ReversePath::parse(reverse_path).unwrap(), ours, &facts);
-            assert_eq!(got, expected, "{reverse_path} {ours} {spf:?} {class:?}");
+/// Whether a recipient's NOTIFY asks for that report; without one, what went wrong is reported (RFC 3461 4.1).
+fn asks(action: Action, notify: Option<Notify>) -> bool {
+    match action {
+        Action::Failed => notify.is_none_or(|notify| notify.failure),
+        Action::Delayed => notify.is_none_or(|notify| notify.delay),
+        Action::Relayed | Action::Delivered | Action::Expanded => {
+            notify.is_some_and(|notify| notify.success)
         }
-        let exempt = Facts {
-            exempt: true,
-            ..Facts::default()
-        };
-        let from = ReversePath::parse(joe).unwrap();
-        assert_eq!(decide(&from, false, &exempt), Send);
     }
 }
+
+/// How long after something that could not be done the reports are tried again.
+pub(super) const AGAIN: Duration = Duration::from_secs(5);

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use delivery::{Attempted, Copy, Result as Attempt};
-use mail::{Address, Envelope, Reply};
+use delivery::{Attempted, Copy, Owner, Result as Attempt};
+use mail::dsn::Action;
+use mail::{Address, Envelope, Reply, Timestamp};
 use spool::{Batch, Head, Lease};
 use tracing::{info, warn};
 
 use super::Leaving;
-use super::notify::{Failure, Notifier};
+use super::note::Note;
+use super::notify::{Evidence, Notifier};
 use super::render;
+use crate::directory::Error as DirectoryError;
 use crate::facts::{Facts, Template};
 use crate::metrics::count;
 
@@ -33,11 +36,12 @@ impl Deliverer {
         };
         count(&self.notifier.metrics.delivered, event);
         info!(event, message = %lease.head.id, ident = facts.ident.as_deref().unwrap_or(""),
-            to = %attempted.recipient.address, remote = attempted.remote.as_deref().unwrap_or(""), reply = %reply);
+            to = %attempted.recipient.address, remote = attempted.remote.as_deref().unwrap_or(""),
+            phase = attempted.phase.map_or("", delivery::attempt::name), reply = %reply);
     }
 
     /// Counts posts that the members' hosts refused for good. A count that is lost is better than mail delivered twice.
-    async fn bounced(&self, list: Address, number: u64, failures: Vec<Failure>) {
+    async fn bounced(&self, list: Address, number: u64, failures: Vec<Evidence>) {
         let metrics = self.notifier.metrics.clone();
         let counted = self
             .notifier
@@ -103,7 +107,7 @@ pub fn copies(
 }
 
 #[async_trait::async_trait]
-impl delivery::Owner for Deliverer {
+impl Owner for Deliverer {
     fn render(&self, head: &Head, batch: &Batch, body: &Bytes) -> Result<Vec<Copy>, Reply> {
         copies(self.notifier.hostname.as_str(), head, batch, body)
     }
@@ -112,42 +116,113 @@ impl delivery::Owner for Deliverer {
         self.leaving.of(batch)
     }
 
+    fn is_overdue(&self, head: &Head, batch: &Batch, now: Timestamp) -> bool {
+        matches!(
+            Template::read(&batch.template),
+            Some(Template::Forward { .. })
+        ) && self.notifier.is_delay_told(head, &batch.recipients, now)
+            && !Note::read(&batch.note).told
+    }
+
     async fn conclude(
         &self,
         lease: &Lease,
         attempted: &[Attempted],
     ) -> Result<Bytes, spool::Error> {
         let facts = Facts::read(&lease.head.facts);
-        let (mut failures, mut blamed) = (Vec::new(), Vec::new());
+        let mut sorted = Sorted::default();
         for one in attempted {
             self.log(lease, &facts, one);
-            if let Attempt::Failed(reply) | Attempt::Expired(reply) = &one.result {
-                failures.push(Failure {
-                    recipient: one.recipient.clone(),
-                    reply: reply.clone(),
-                    remote: one.remote.clone(),
-                });
-                if !one.policy {
-                    blamed.extend(failures.last().cloned());
-                }
-            }
+            sorted.add(one);
         }
         match Template::read(&lease.batch.template) {
-            _ if failures.is_empty() => {}
             Some(Template::Post { list, number }) => {
                 // What a provider holds against this host or the message is no member's bounce.
                 if let Ok(list) = Address::parse(&list)
-                    && !blamed.is_empty()
+                    && !sorted.blamed.is_empty()
                 {
-                    self.bounced(list, number, blamed).await;
+                    self.bounced(list, number, std::mem::take(&mut sorted.blamed))
+                        .await;
                 }
+                Ok(sorted.note(lease, false))
             }
             _ => {
-                self.notifier
-                    .report(&lease.head, &lease.batch, &failures)
-                    .await?;
+                let told = self.report(lease, &sorted).await;
+                let told = told.map_err(|error| spool::Error::Io {
+                    path: "directory.sqlite".into(),
+                    source: Arc::new(std::io::Error::other(error.to_string())),
+                })?;
+                Ok(sorted.note(lease, told))
             }
         }
-        Ok(Bytes::new())
+    }
+}
+
+impl Deliverer {
+    /// Tells the sender; returns whether he now knows of a delay.
+    async fn report(&self, lease: &Lease, sorted: &Sorted) -> Result<bool, DirectoryError> {
+        let (head, batch) = (&lease.head, &lease.batch);
+        let notifier = &self.notifier;
+        notifier
+            .report(Action::Failed, head, &sorted.failed)
+            .await?;
+        notifier
+            .report(Action::Relayed, head, &sorted.relayed)
+            .await?;
+        let overdue = !sorted.deferred.is_empty() && self.is_overdue(head, batch, Timestamp::now());
+        if overdue {
+            notifier
+                .report(Action::Delayed, head, &sorted.deferred)
+                .await?;
+        }
+        Ok(overdue)
+    }
+}
+
+/// An attempt's recipients by what came of them.
+#[derive(Default)]
+struct Sorted {
+    failed: Vec<Evidence>,
+    /// Those of the failed who are to blame for it.
+    blamed: Vec<Evidence>,
+    deferred: Vec<Evidence>,
+    /// Taken by a host that sends no reports.
+    relayed: Vec<Evidence>,
+}
+
+impl Sorted {
+    fn add(&mut self, one: &Attempted) {
+        let evidence = |reply: &Reply| Evidence {
+            recipient: one.recipient.clone(),
+            reply: reply.clone(),
+            remote: one.remote.clone(),
+            phase: one.phase.map(delivery::attempt::name),
+            at: Timestamp::now(),
+        };
+        let asked = one.recipient.parameters.notify;
+        match &one.result {
+            Attempt::Failed(reply) | Attempt::Expired(reply) => {
+                self.failed.push(evidence(reply));
+                if !one.policy {
+                    self.blamed.push(evidence(reply));
+                }
+            }
+            Attempt::Deferred(reply) => self.deferred.push(evidence(reply)),
+            Attempt::Delivered(reply) if !one.dsn && asked.is_some_and(|n| n.success) => {
+                self.relayed.push(evidence(reply));
+            }
+            Attempt::Delivered(_) => {}
+        }
+    }
+
+    /// What is kept with those who are left.
+    fn note(&self, lease: &Lease, told: bool) -> Bytes {
+        let mut note = Note::read(&lease.batch.note);
+        let Some(last) = self.deferred.last() else {
+            return lease.batch.note.clone();
+        };
+        note.said(last.remote.as_deref(), last.phase);
+        note.told |= told;
+        note.to_bytes()
     }
 }

@@ -1,7 +1,7 @@
 //! Counts in the directory: bounces of members, allowances of a day, and the reports that were not sent.
 
 use mail::{Address, Timestamp};
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, Transaction, params};
 use serde::Serialize;
 
 use super::lists::{list_id, now};
@@ -105,26 +105,10 @@ impl Store {
 
     /// Takes one of `per_day` allowances of a kind that an address has today (UTC); false when none is left.
     pub fn allow(&mut self, kind: &str, key: &str, per_day: u32) -> Result<bool, Error> {
-        let day = now() / 86_400_000;
         let change = self.change()?;
-        change.execute("DELETE FROM allowance WHERE day < ?1", [day])?;
-        let used: Option<u32> = change
-            .query_row(
-                "SELECT used FROM allowance WHERE kind = ?1 AND key = ?2 AND day = ?3",
-                params![kind, key, day],
-                |row| row.get(0),
-            )
-            .optional()?;
-        if used.unwrap_or(0) >= per_day {
-            return Ok(false);
-        }
-        change.execute(
-            "INSERT INTO allowance (kind, key, day, used) VALUES (?1, ?2, ?3, 1)
-             ON CONFLICT DO UPDATE SET used = used + 1",
-            params![kind, key, day],
-        )?;
+        let taken = take_allowance(&change, kind, key, per_day)?;
         change.commit()?;
-        Ok(true)
+        Ok(taken)
     }
 
     /// Notes a report that was not sent.
@@ -165,6 +149,33 @@ impl Store {
             .collect::<Result<_, _>>()?;
         Ok(lines)
     }
+}
+
+/// [`Store::allow`] within a change.
+pub(super) fn take_allowance(
+    change: &Transaction<'_>,
+    kind: &str,
+    key: &str,
+    per_day: u32,
+) -> Result<bool, Error> {
+    let day = now() / 86_400_000;
+    change.execute("DELETE FROM allowance WHERE day < ?1", [day])?;
+    let used: Option<u32> = change
+        .query_row(
+            "SELECT used FROM allowance WHERE kind = ?1 AND key = ?2 AND day = ?3",
+            params![kind, key, day],
+            |row| row.get(0),
+        )
+        .optional()?;
+    if used.unwrap_or(0) >= per_day {
+        return Ok(false);
+    }
+    change.execute(
+        "INSERT INTO allowance (kind, key, day, used) VALUES (?1, ?2, ?3, 1)
+         ON CONFLICT DO UPDATE SET used = used + 1",
+        params![kind, key, day],
+    )?;
+    Ok(true)
 }
 
 /// At most [`REASON_BYTES_MAX`] octets, whole characters.

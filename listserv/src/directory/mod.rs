@@ -8,6 +8,7 @@ mod bounces;
 mod lists;
 mod members;
 mod names;
+mod reports;
 mod schema;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 
 pub use members::Joined;
 pub use names::{Names, Target, hex, is_role};
+pub use reports::{Due, Gathered};
 pub use schema::Store;
 
 /// How long a statement waits for another process that holds the file.

@@ -101,6 +101,7 @@ impl Store {
                 )));
             }
         }
+        change.execute_batch(super::reports::TABLES)?;
         Ok(change.commit()?)
     }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use mail::dsn::Action;
 use mail::envelope::OriginalRecipient;
 use mail::recipient::ListAddress;
 use mail::{Address, RcptParameters, Recipient, Reply, Timestamp};
@@ -24,7 +25,7 @@ use tracing::{info, warn};
 use crate::bounce::{self, Says};
 use crate::command::{Commander, Trouble};
 use crate::config::Config;
-use crate::deliver::notify::{Failure, Notifier};
+use crate::deliver::notify::{Evidence, Notifier};
 use crate::directory::{Directory, Error as DirectoryError, Target};
 use crate::facts::{Facts, Template};
 use crate::metrics::{Metrics, count};
@@ -241,14 +242,10 @@ impl Expander {
         for recipient in recipients {
             count(&self.metrics.ended, "refused");
             info!(event = "failed", message = %lease.head.id, to = %recipient.address, remote = "", reply = %reply);
-            failures.push(Failure {
-                recipient,
-                reply: reply.clone(),
-                remote: None,
-            });
+            failures.push(Evidence::ours(recipient, reply.clone()));
         }
         self.notifier
-            .report(&lease.head, &lease.batch, &failures)
+            .report(Action::Failed, &lease.head, &failures)
             .await
             .map_err(|error| error.to_string())
     }
@@ -272,7 +269,12 @@ impl Expander {
         };
         match target {
             Target::List { list, what } => match what {
-                ListAddress::Post => self.post(lease, &list, message).await,
+                ListAddress::Post => {
+                    let done = self.post(lease, &list, message).await?;
+                    // To a list it was sent, and there it is (RFC 3461 5.2.7.3).
+                    self.succeeded(Action::Delivered, lease, recipient).await?;
+                    Ok(done)
+                }
                 ListAddress::Owner => self.forward(lease, recipient, message).await,
                 ListAddress::Return { number, member } => {
                     self.returned(lease, &list, number, member, message).await
@@ -284,6 +286,20 @@ impl Expander {
             },
             Target::Alias(_) | Target::Role => self.forward(lease, recipient, message).await,
         }
+    }
+
+    /// Tells the sender who asked for it that his mail is where he sent it.
+    async fn succeeded(
+        &self,
+        action: Action,
+        lease: &Lease,
+        recipient: &Recipient,
+    ) -> Result<(), Stop> {
+        let told = Evidence::ours(recipient.clone(), Reply::new(250, (2, 1, 5), "delivered"));
+        self.notifier
+            .report(action, &lease.head, &[told])
+            .await
+            .map_err(|error| Stop::Later(error.to_string()))
     }
 
     async fn post(&self, lease: &Lease, list: &Address, message: &Bytes) -> Result<Done, Stop> {
@@ -352,7 +368,14 @@ impl Expander {
                 format!("unowned: {by} leads to nobody; set `postmaster` and release this");
             return self.unowned(lease, recipient, message, reason).await;
         }
-        let parameters = forwarded(recipient);
+        let mut parameters = forwarded(recipient);
+        if opened.outside.len() + opened.inside.len() > 1 {
+            // One success is told, not one for each address that the sender does not know of (RFC 3461 5.2.7.2).
+            self.succeeded(Action::Expanded, lease, recipient).await?;
+            if let Some(notify) = &mut parameters.notify {
+                notify.success = false;
+            }
+        }
         info!(event = "forwarded", message = %lease.head.id, by = %by,
             to = opened.outside.len() + opened.inside.len());
         let mut batches = plan::batches(
@@ -368,7 +391,10 @@ impl Expander {
             destination: Destination::Expand,
             class: lease.batch.class,
             due: Timestamp::now(),
-            recipients: vec![address.into()],
+            recipients: vec![Recipient {
+                address,
+                parameters: parameters.clone(),
+            }],
             template: Bytes::new(),
         }));
         Ok(Done {

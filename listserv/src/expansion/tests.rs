@@ -46,6 +46,7 @@ async fn expander(folder: &Path, spool: Arc<dyn Spool>) -> Expander {
             config: config.clone(),
             hostname,
             metrics: metrics.clone(),
+            begun: Arc::default(),
         },
         spool,
         directory,

@@ -138,7 +138,7 @@ impl Run {
         }
     }
 
-    /// Mail that is too old is not kept waiting for a site that is not there: its end is told. All other mail is given back,
+    /// Mail that is too old is not kept waiting for a site that is not there: its end is told, and so is a delay. All other mail is given back,
     /// also old mail of a site with an open gate, which gets a last attempt.
     pub(super) fn end_of_waiting(
         &mut self,
@@ -149,7 +149,9 @@ impl Run {
         let lease = &work.lease;
         let (expiry, wall) = (&self.parts.settings.expiry, (self.parts.clock)());
         let over = expiry.over(&lease.head, &lease.batch.destination, wall);
-        if over.is_none() || !self.hand.keeps_out(key, now) {
+        if !self.hand.keeps_out(key, now)
+            || over.is_none() && !self.parts.owner.is_overdue(&lease.head, &lease.batch, wall)
+        {
             return Some(work);
         }
         let trouble = self.hand.trouble(key);

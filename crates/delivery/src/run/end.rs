@@ -19,6 +19,9 @@ use crate::work::{Done, End};
 
 /// A batch that met a site's trouble before its gate was shut tries again after about this.
 const SOON: Duration = Duration::from_secs(5);
+/// A batch that is in hand as the probe of a shut site gives its place to another after this: others grow too old, or their senders
+/// are to hear of the delay.
+const PROBE_KEPT: Duration = Duration::from_secs(900);
 /// A site that wants less gets mail that it pushed back again after this at the latest: how much goes is the gate's and the pace's
 /// to say, not a long wait of each message.
 const PUSHED_BACK_LONGEST: Duration = Duration::from_secs(900);
@@ -77,7 +80,7 @@ impl Run {
                 if because == Because::Site
                     && !self.shutdown.begun()
                     && let Some(key) = &done.key
-                    && self.hand.lacks_probe(key)
+                    && self.keeps_probe(key, &done.work, now)
                 {
                     let mut work = Arc::unwrap_or_clone(done.work);
                     work.lease.batch.recipients = left.recipients;
@@ -111,6 +114,17 @@ impl Run {
                 self.settle(&done.work, outcome, ends);
             }
         }
+    }
+
+    /// Whether a batch that met a dead site stays in hand as its next probe.
+    fn keeps_probe(&mut self, key: &Arc<Key>, work: &Work, now: Instant) -> bool {
+        let lacks = self.hand.lacks_probe(key);
+        if lacks && work.claimed.elapsed() >= PROBE_KEPT {
+            // Its place goes to what waits longest; what is too old among that is told so.
+            self.hand.expires(key, now);
+            return false;
+        }
+        lacks
     }
 
     /// When what is left of a batch is tried again.

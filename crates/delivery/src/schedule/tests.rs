@@ -48,6 +48,7 @@ fn work(n: u128, host: &str, lane: Lane) -> Work {
         held: None,
     };
     Work {
+        claimed: Instant::now(),
         ends: spool::Ends::default(),
         lease: Lease {
             head: Arc::new(head),

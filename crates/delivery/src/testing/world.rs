@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use mail::{Address, Domain, Envelope, MailParameters, MessageId, Recipient, Reply};
+use mail::{Address, Domain, Envelope, MailParameters, MessageId, Recipient, Reply, Timestamp};
 use smtp::client::{Answer, Cause, Phase, Trouble};
 use spool::{Batch, Destination, Error, Head, Lease, NewBatch};
 use tokio::time::Instant;
@@ -161,6 +161,8 @@ pub(crate) struct Clerk {
     pub(crate) verp: bool,
     pub(crate) refuses: AtomicBool,
     pub(crate) panics: AtomicBool,
+    /// From this age on somebody is to hear once that a batch waits.
+    pub(crate) overdue_after: Option<Duration>,
     /// What is left after replies goes on to this route.
     pub(crate) moves_to: Option<&'static str>,
     /// Message, recipient, code, of each result told.
@@ -214,6 +216,11 @@ impl Owner for Clerk {
             told.push((lease.head.id, one.recipient.address.to_string(), kind, code));
         }
         Ok(Bytes::from_static(b"noted"))
+    }
+
+    fn is_overdue(&self, head: &Head, batch: &Batch, now: Timestamp) -> bool {
+        let over = |after: Duration| now.since(head.accepted) >= after;
+        self.overdue_after.is_some_and(over) && batch.note.is_empty()
     }
 
     fn moves(&self, lease: &Lease, recipients: &[Recipient], note: &Bytes) -> Option<NewBatch> {

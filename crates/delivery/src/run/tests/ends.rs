@@ -279,3 +279,42 @@ async fn a_fault_of_the_owner_loses_nothing_and_sends_nothing_twice() {
         ["one@a.example", "gone@a.example", "gone@a.example"]
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_delay_is_told_although_the_site_is_not_there() {
+    let clerk = Clerk {
+        overdue_after: Some(Duration::from_secs(3600)),
+        ..Clerk::default()
+    };
+    let bench = Bench::new(World::kind(), clerk, 10).start();
+    bench.world.kill("a.example");
+    for n in 0..20 {
+        let to = format!("u{n}@a.example");
+        bench.spool.add(domain("a.example"), &[&to]);
+    }
+    bench.pass(Duration::from_secs(3500)).await;
+    let noted = || {
+        let left = bench.spool.left();
+        left.iter().filter(|batch| !batch.note.is_empty()).count()
+    };
+    // Those that were probes were concluded all the same.
+    let before = noted();
+    assert!(before < 20, "{before}");
+    // The probe gives its place to another within a quarter of an hour.
+    bench.pass(Duration::from_secs(100) + MINUTE * 16).await;
+    assert_eq!(noted(), 20);
+    let heard = bench.clerk.heard();
+    assert!(
+        heard.iter().all(|line| line.ends_with(" deferred")),
+        "{heard:?}"
+    );
+    assert_eq!(bench.ends(), [0, 0, 0, 0]);
+    // Hearing of it is no attempt, and nobody hears of it twice.
+    let told = heard.len();
+    bench.pass(MINUTE * 10).await;
+    let later = bench.clerk.heard().len() - told;
+    assert!(later <= 11, "one probe a minute: {later}");
+    bench.world.revive("a.example");
+    bench.drained().await;
+    assert_eq!(bench.ends(), [20, 0, 0, 0]);
+}
