@@ -103,7 +103,7 @@ impl Bench {
 
     async fn claim(&self) -> Vec<Lease> {
         let wanted = Wanted {
-            destinations: Destinations::Except(vec![Destination::Expand]),
+            destinations: Destinations::Except([Destination::Expand].into()),
             lanes: [100; 4],
         };
         self.spool.claim("host", &wanted).await.unwrap()
