@@ -14,7 +14,7 @@ use shared::*;
 use spool::embedded::{Embedded, Options};
 use spool::{Destination, Outcome, Seen, Spool};
 
-const ROUNDS: u64 = 10;
+const ROUNDS: u64 = 20;
 const FOLDER: &str = "SPOOL_TEST_FOLDER";
 const ROUND: &str = "SPOOL_TEST_ROUND";
 

@@ -3,6 +3,7 @@
 
 pub mod conformance;
 pub mod faults;
+pub mod mounts;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
