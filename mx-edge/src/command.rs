@@ -8,6 +8,7 @@ use service::program::Invocation;
 
 use crate::config::Config;
 use crate::forward::copies;
+use crate::records;
 
 /// `mx-edge COMMAND`.
 #[derive(Debug, Subcommand)]
@@ -24,6 +25,8 @@ pub enum Command {
     Drain,
     /// Take mail again
     Undrain,
+    /// What to publish so that others encrypt to this host: TLSA, MTA-STS, TLS reports
+    Dns(records::Arguments),
     /// The newest forward-paths that were taken and not passed in
     Ended {
         /// How many
@@ -77,6 +80,10 @@ pub fn invocation(command: Command, config: &Config) -> Invocation {
         },
         Command::Drain => (post("/drain", Value::Null), print_plain),
         Command::Undrain => (post("/undrain", Value::Null), print_plain),
+        Command::Dns(arguments) => {
+            let config = config.clone();
+            return Invocation::Here(Box::new(move || records::print(&arguments, &config)));
+        }
         Command::Spool(command) => {
             let trace = config.next_hop.trace;
             let render: safekeeping::Render =

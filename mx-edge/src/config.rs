@@ -178,6 +178,8 @@ pub struct RecipientSources {
     pub shrink_percent_max: u64,
     /// The shrink guard's floor.
     pub shrink_entries_floor: usize,
+    /// listserv's keys of confirmations.
+    pub cookie_key_files: Vec<PathBuf>,
 }
 
 /// `[directory]`: the directory that listserv publishes.
@@ -195,6 +197,9 @@ pub struct Directory {
     /// Largest directory.
     #[serde(with = "bytes")]
     pub bytes_max: u64,
+    /// From when on what no list host has confirmed is stale; 0: never.
+    #[serde(with = "duration")]
+    pub stale_after: Duration,
     /// Keys that the directory is signed with, the second one for rotation.
     pub key_files: Vec<PathBuf>,
 }
@@ -418,16 +423,33 @@ pub struct PublicCertificate {
     pub certificate: PathBuf,
     /// Its key.
     pub key: PathBuf,
+    /// Further ones, for clients that ask for their names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more: Vec<MoreCertificates>,
+}
+
+/// `[[tls.more]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MoreCertificates {
+    /// The chain, leaf first.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
 }
 
 impl PublicCertificate {
-    /// As the service crate reads it.
-    pub fn files(&self) -> Files {
-        Files {
-            certificate: self.certificate.clone(),
-            key: self.key.clone(),
+    /// As the service crate reads them, the one for everybody first.
+    pub fn files(&self) -> Vec<Files> {
+        let first = (&self.certificate, &self.key);
+        let more = self.more.iter().map(|more| (&more.certificate, &more.key));
+        let all = std::iter::once(first).chain(more);
+        all.map(|(certificate, key)| Files {
+            certificate: certificate.clone(),
+            key: key.clone(),
             authority: None,
-        }
+        })
+        .collect()
     }
 }
 

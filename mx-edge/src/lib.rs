@@ -31,6 +31,7 @@ pub mod reason;
 pub mod receive;
 pub mod received;
 pub mod recipients;
+pub mod records;
 pub mod reload;
 pub mod replies;
 pub mod routes;

@@ -69,6 +69,8 @@ pub struct Metrics {
 pub struct SourceMetrics {
     /// Entries in force.
     pub entries: IntGaugeVec,
+    /// When they were confirmed.
+    pub age: IntGaugeVec,
     /// Whose newest version is held back.
     pub blocked: IntGaugeVec,
     /// Which cannot be read.
@@ -240,6 +242,11 @@ impl SourceMetrics {
             entries: maker.gauges(
                 "source_entries",
                 "Entries in force of a source of recipients; -1 before the first load",
+                "source",
+            )?,
+            age: maker.gauges(
+                "source_age_seconds",
+                "Time since a source of recipients was confirmed last; -1 before the first time",
                 "source",
             )?,
             blocked: maker.gauges(

@@ -122,10 +122,8 @@ fn settings(
             config::BareNewline::Normalize => BareNewline::Normalize,
             config::BareNewline::Refuse => BareNewline::Refuse,
         },
-        tls: certificates
-            .public
-            .as_ref()
-            .map(service::tls::Identity::server),
+        tls: (!certificates.public.is_empty())
+            .then(|| service::tls::public_servers(certificates.public.clone())),
         tls_required: false,
         xforward: false,
         keywords_off: config.mail.keywords_off.clone(),
@@ -166,6 +164,7 @@ fn restart_needed(old: &Config, new: &Config) -> Vec<&'static str> {
             recipients.postfix_maps.clone(),
             recipients.recipient_delimiter.clone(),
             recipients.reload_interval,
+            recipients.cookie_key_files.clone(),
         )
     };
     let limits = |config: &Config| {

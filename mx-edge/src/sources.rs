@@ -1,7 +1,10 @@
 //! Opens the sources of recipients that the configuration names, and starts those who keep them fresh.
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
+use mail::Timestamp;
 use mail::verdict::Keys;
 use service::program::StartError;
 use service::shutdown::Shutdown;
@@ -67,7 +70,13 @@ impl Sources {
             sources.push(source);
             files.push(watched);
         }
+        let cookies = keys(
+            "recipients.cookie_key_files",
+            &config.recipients.cookie_key_files,
+            "copy the key from the list host",
+        )?;
         let recipients = Recipients::new(config.host(), config.domains(), sources);
+        let recipients = recipients.with_cookies(cookies);
         Ok(Self {
             recipients: Arc::new(recipients),
             files,
@@ -103,28 +112,39 @@ pub fn guard(config: &Config) -> Guard {
 }
 
 fn open_directory(config: &Config) -> Result<(Arc<Source>, Option<Keys>), StartError> {
-    let keys = directory_keys(config)?;
+    let keys = keys(
+        "directory.key_files",
+        &config.directory.key_files,
+        "copy directory.key from the list host",
+    )?;
     let path = config.state.join("directory.json");
     let stored = state::read(&path).map_err(|error| io_error(&path, &error))?;
-    let source = Arc::new(Source::new("directory", guard(config), Some(path)));
+    let confirmed = std::fs::metadata(&path).and_then(|facts| facts.modified());
+    let source = Source::new("directory", guard(config), Some(path));
+    let source = Arc::new(source.stale_after(config.directory.stale_after));
     directory::restore(&source, stored, keys.as_ref());
+    if let Ok(time) = confirmed {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        source.heard_at(Timestamp(since.as_millis() as u64));
+    }
     Ok((source, keys))
 }
 
-fn directory_keys(config: &Config) -> Result<Option<Keys>, StartError> {
-    if config.directory.key_files.is_empty() {
+/// The secrets in these files; none without any.
+fn keys(key: &str, files: &[PathBuf], remedy: &str) -> Result<Option<Keys>, StartError> {
+    if files.is_empty() {
         return Ok(None);
     }
     let error = |why: String| StartError {
-        what: "directory.key_files".into(),
+        what: key.into(),
         why,
-        remedy: "copy directory.key from the list host".into(),
+        remedy: remedy.into(),
     };
-    let mut secrets = Vec::new();
-    for path in &config.directory.key_files {
-        secrets.push(service::config::secret(path).map_err(error)?);
-    }
-    match Keys::new(&secrets) {
+    let secrets: Result<Vec<_>, _> = files
+        .iter()
+        .map(|path| service::config::secret(path))
+        .collect();
+    match Keys::new(&secrets.map_err(error)?) {
         Some(keys) => Ok(Some(keys)),
         None => Err(error("a key is shorter than 16 bytes".into())),
     }

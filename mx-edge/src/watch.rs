@@ -130,6 +130,12 @@ fn count_sources(edge: &Edge) {
             .entries
             .with_label_values(labels)
             .set(entries);
+        let age = source.age(Timestamp::now());
+        metrics
+            .sources
+            .age
+            .with_label_values(labels)
+            .set(age.map_or(-1, |age| age.as_secs() as i64));
         let (blocked, failing) = (summary.blocked.is_some(), summary.trouble.is_some());
         metrics
             .sources

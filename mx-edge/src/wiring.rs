@@ -79,11 +79,16 @@ pub fn open_kept(config: &Config) -> Result<Kept, StartError> {
     })
 }
 
+/// The names of the public certificates, in their order; so many there may be.
+pub const CERTIFICATES: [&str; 8] = [
+    "tls", "tls-2", "tls-3", "tls-4", "tls-5", "tls-6", "tls-7", "tls-8",
+];
+
 /// This node's certificates.
 #[derive(Clone)]
 pub struct Certificates {
-    /// The public one, for STARTTLS.
-    pub public: Option<Identity>,
+    /// The public ones, for STARTTLS; the first for everybody who asks for none of the others' names.
+    pub public: Vec<Identity>,
     /// The site's, for the inner hops.
     pub inside: Option<Identity>,
 }
@@ -96,10 +101,8 @@ impl Certificates {
             why,
             remedy: "name a certificate and its key in PEM".into(),
         };
-        let public = config.tls.as_ref();
-        let public = public
-            .map(|public| Identity::load_public(&public.files()))
-            .transpose();
+        let files = config.tls.iter().flat_map(|public| public.files());
+        let public: Result<Vec<_>, _> = files.map(|files| Identity::load_public(&files)).collect();
         Ok(Self {
             public: public.map_err(error)?,
             inside: Identity::inside(config.inside.as_ref())?,
@@ -108,10 +111,11 @@ impl Certificates {
 
     /// Has them read anew on reload, and their last days shown.
     pub fn publish(&self, control: &Control) {
-        for (name, identity) in [("tls", &self.public), ("inside", &self.inside)] {
-            if let Some(identity) = identity {
-                control.identity(name, identity);
-            }
+        for (name, identity) in CERTIFICATES.iter().zip(&self.public) {
+            control.identity(name, identity);
+        }
+        if let Some(identity) = &self.inside {
+            control.identity("inside", identity);
         }
     }
 }
@@ -157,14 +161,13 @@ pub fn admission(config: &Config) -> Admission {
 /// The names of the listeners, in the order of `mail.listen`; so many there may be.
 pub const LISTENERS: [&str; 4] = ["mail", "mail-2", "mail-3", "mail-4"];
 
-/// Binds all listeners.
+/// Binds all listeners, or takes those that systemd passed on.
 pub async fn bind(config: &Config, control: &Control) -> Result<Vec<Listener>, StartError> {
     let mut listeners = Vec::new();
     for (address, name) in config.mail.listen.iter().zip(LISTENERS) {
-        let listener = Listener::bind(*address).await?;
-        control.listener(name, &listener);
-        listeners.push(listener);
+        listeners.push(control.bind(name, *address).await?);
     }
+    control.all_bound();
     Ok(listeners)
 }
 

@@ -15,8 +15,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use crate::listener::inherited::Inherited;
 use crate::listener::{Counts, Listener};
 use crate::tls::Identity;
+use crate::trouble::StartError;
 
 pub use client::{ask, fetch};
 pub use peers::{Peer, serve};
@@ -93,6 +95,7 @@ struct Inner {
     listeners: Mutex<BTreeMap<&'static str, Published>>,
     identities: Mutex<BTreeMap<&'static str, Identity>>,
     reloads: Mutex<Vec<(&'static str, ReloadStep)>>,
+    inherited: Mutex<Inherited>,
 }
 
 type StatusPart = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
@@ -124,11 +127,12 @@ impl From<&Listener> for Published {
 
 impl Control {
     /// One that holds `condition` back until the program has published something to serve.
-    pub(crate) fn new(readiness: Readiness, condition: &'static str) -> Self {
+    pub(crate) fn new(readiness: Readiness, condition: &'static str, inherited: Inherited) -> Self {
         let reason = "no listener or routes published yet";
         readiness.set(condition, Err(reason.into()));
         let inner = Inner {
             started: Some((readiness, condition)),
+            inherited: Mutex::new(inherited),
             ..Inner::default()
         };
         Self {
@@ -159,6 +163,37 @@ impl Control {
     pub fn listener(&self, name: &'static str, listener: impl Into<Published>) {
         self.publish(name, listener.into());
         self.started();
+    }
+
+    /// Binds a listener, or takes the socket for that address that systemd holds and passed on; and shows it as
+    /// [`listener`](Self::listener) does.
+    pub async fn bind(
+        &self,
+        name: &'static str,
+        address: SocketAddr,
+    ) -> Result<Listener, StartError> {
+        let passed = lock(&self.inner.inherited).take(address);
+        let listener = match passed {
+            Some(socket) => {
+                tracing::info!(event = "inherited", listener = name, %address);
+                Listener::inherited(socket)?
+            }
+            None => Listener::bind(address).await?,
+        };
+        self.listener(name, &listener);
+        Ok(listener)
+    }
+
+    /// Tells of sockets that were passed on and that no listener is configured for: who connects there waits for ever.
+    pub fn all_bound(&self) {
+        for address in lock(&self.inner.inherited).left() {
+            tracing::warn!(
+                event = "not_inherited",
+                %address,
+                remedy = "configure a listener there, or take it out of the socket unit",
+                "a listening socket was passed on and nobody accepts from it"
+            );
+        }
     }
 
     fn publish(&self, name: &'static str, listener: Published) {

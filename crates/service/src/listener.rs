@@ -1,6 +1,7 @@
 //! Accepting connections: a permit before each accept, backing off on EMFILE instead of dying, until shutdown.
 //! It owns the listening socket; the sessions are their own tasks and it never ends one.
 
+pub(crate) mod inherited;
 mod overload;
 
 use std::io;
@@ -47,6 +48,24 @@ impl Listener {
         Ok(Self {
             socket,
             address: bound,
+            counts: Arc::default(),
+        })
+    }
+
+    /// One that was passed on, already listening.
+    pub(crate) fn inherited(socket: std::net::TcpListener) -> Result<Self, StartError> {
+        let adopt = || {
+            let address = socket.local_addr()?;
+            TcpListener::from_std(socket).map(|socket| (socket, address))
+        };
+        let (socket, address) = adopt().map_err(|error| StartError {
+            what: "use a listening socket that was passed on".into(),
+            why: error.to_string(),
+            remedy: "look at LISTEN_FDS and the socket unit".into(),
+        })?;
+        Ok(Self {
+            socket,
+            address,
             counts: Arc::default(),
         })
     }

@@ -2,6 +2,7 @@
 //! Always with ring and TLS 1.2 or later; the process-wide provider is neither read nor set.
 
 mod identity;
+mod sni;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use rustls::pki_types::ServerName;
 use serde::{Deserialize, Serialize};
 
 pub use identity::Identity;
+pub use sni::{covers, public_servers};
 
 use crate::program::Complaint;
 

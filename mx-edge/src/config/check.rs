@@ -9,7 +9,7 @@ use service::log::LogSettings;
 use service::program::{Complaint, Configuration};
 
 use super::{Config, Forward, Protocol, SPOOL_MESSAGE_BYTES_MAX, seconds};
-use crate::wiring::LISTENERS;
+use crate::wiring::{CERTIFICATES, LISTENERS};
 
 impl Configuration for Config {
     fn check(&self) -> Vec<Complaint> {
@@ -317,9 +317,17 @@ impl Config {
 
     fn check_files(&self, complaints: &mut Complaints) {
         complaints.inside(self.inside.as_ref());
-        let public = self.tls.iter().map(|public| public.files());
-        let public = public.flat_map(|files| files.check("tls", false));
-        complaints.extend(public);
+        let public: Vec<_> = self.tls.iter().flat_map(|public| public.files()).collect();
+        complaints.unless(
+            public.len() <= CERTIFICATES.len(),
+            "tls.more",
+            format!("{} certificates", public.len()),
+            "each has a name of its own in metrics, up to eight",
+            "put more names into one certificate",
+        );
+        complaints.extend(public.iter().flat_map(|files| files.check("tls", false)));
+        let keys = &self.recipients.cookie_key_files;
+        complaints.secrets("recipients.cookie_key_files", keys);
         complaints.secrets("directory.key_files", &self.directory.key_files);
     }
 }

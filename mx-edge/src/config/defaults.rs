@@ -88,6 +88,7 @@ impl Default for RecipientSources {
             reload_interval: seconds(10),
             shrink_percent_max: 2,
             shrink_entries_floor: 10,
+            cookie_key_files: Vec::new(),
         }
     }
 }
@@ -99,6 +100,7 @@ impl Default for Directory {
             wait: seconds(60),
             pause_max: seconds(30),
             bytes_max: 512 * MIB,
+            stale_after: Duration::ZERO,
             key_files: Vec::new(),
         }
     }

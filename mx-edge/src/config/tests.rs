@@ -124,6 +124,7 @@ fn what_cannot_work_is_complained_of() {
     });
     check("tls.key", |config| {
         config.tls = Some(PublicCertificate {
+            more: Vec::new(),
             certificate: "/nonexistent/a.pem".into(),
             key: "a.key".into(),
         });

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 
+use mail::recipient::ListAddress;
 use mail::{Address, Domain};
 
 /// Everybody that one source knows.
@@ -21,6 +22,9 @@ pub struct Catalog {
     /// The character behind which a local part's extension starts, as `+` in `joe+news@`.
     pub delimiter: Option<char>,
 }
+
+/// Whether an address below a list is one that the list made.
+pub type Genuine<'a> = &'a dyn Fn(&Address, &ListAddress) -> bool;
 
 /// What a new version lacks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,13 +61,19 @@ impl Catalog {
         self.addresses.len() + self.lists.len() + self.open.len()
     }
 
-    /// Whether the address is one of ours. The work is bounded by the length of the local part.
+    /// Whether the address is one of ours.
     pub fn knows(&self, address: &Address) -> bool {
+        self.knows_if(address, &|_, _| true)
+    }
+
+    /// Likewise; what a list's grammar reads in an address counts only if it is `genuine`. The work is bounded by the length of the
+    /// local part.
+    pub fn knows_if(&self, address: &Address, genuine: Genuine<'_>) -> bool {
         let key = address.key();
         if self.addresses.contains(key.as_str()) || self.open.contains(address.domain()) {
             return true;
         }
-        self.knows_extended(address) || self.knows_list(&key, address)
+        self.knows_extended(address) || self.knows_list(&key, address, genuine)
     }
 
     /// `joe+news@` where `joe@` is known.
@@ -84,7 +94,7 @@ impl Catalog {
 
     /// The list itself, or anything that its grammar knows below it. A list's own name may hold hyphens, so that every
     /// prefix that ends before one is tried.
-    fn knows_list(&self, key: &str, address: &Address) -> bool {
+    fn knows_list(&self, key: &str, address: &Address, genuine: Genuine<'_>) -> bool {
         if self.lists.is_empty() {
             return false;
         }
@@ -94,8 +104,12 @@ impl Catalog {
         hyphens.chain([local.len()]).any(|end| {
             let list = &local[..end];
             let name = format!("{list}{domain}");
-            self.lists.contains(name.as_str())
-                && mail::recipient::parse(list, address.local()).is_some()
+            if !self.lists.contains(name.as_str()) {
+                return false;
+            }
+            let means = mail::recipient::parse(list, address.local());
+            let own = Address::new(list, address.domain().clone());
+            matches!((means, own), (Some(means), Ok(own)) if genuine(&own, &means))
         })
     }
 

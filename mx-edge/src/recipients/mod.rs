@@ -11,7 +11,9 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::{Arc, RwLock};
 
-use mail::{Address, Domain};
+use mail::recipient::{self, ListAddress, Request};
+use mail::verdict::Keys;
+use mail::{Address, Domain, Timestamp};
 
 use catalog::Catalog;
 use source::Source;
@@ -30,7 +32,7 @@ pub enum Known {
     Unknown,
     /// Not in a domain of ours.
     NotOurs,
-    /// Nobody can tell: a source that might know has never been loaded.
+    /// Nobody can tell: a source that might know has never been loaded, or is stale.
     NotLoaded,
 }
 
@@ -39,6 +41,7 @@ pub struct Recipients {
     hostname: Domain,
     domains: RwLock<Arc<HashSet<Domain>>>,
     sources: Vec<Arc<Source>>,
+    cookies: Option<Keys>,
 }
 
 impl Recipients {
@@ -48,7 +51,15 @@ impl Recipients {
             hostname,
             domains: RwLock::new(Arc::new(domains)),
             sources,
+            cookies: None,
         }
+    }
+
+    /// Knows confirmations only when they were made with one of these keys.
+    #[must_use]
+    pub fn with_cookies(mut self, cookies: Option<Keys>) -> Self {
+        self.cookies = cookies;
+        self
     }
 
     /// Replaces the configured domains.
@@ -84,14 +95,32 @@ impl Recipients {
         if is_role(address) && (ours || self.is_this_host(domain, local)) {
             return Known::Role;
         }
-        if loaded().any(|catalog| catalog.knows(address)) {
+        if loaded()
+            .any(|catalog| catalog.knows_if(address, &|list, means| self.genuine(list, means)))
+        {
             return Known::Ordinary;
         }
-        match (ours, catalogs.iter().all(Option::is_some)) {
+        let sure = catalogs.iter().all(Option::is_some)
+            && !self.sources.iter().any(|source| source.is_stale());
+        match (ours, sure) {
             (_, false) => Known::NotLoaded,
             (true, true) => Known::Unknown,
             (false, true) => Known::NotOurs,
         }
+    }
+
+    /// A confirmation with a cookie that no key of ours made was made up: nobody here has that address. One that is too old is told so
+    /// by the list.
+    fn genuine(&self, list: &Address, means: &ListAddress) -> bool {
+        let (request, confirmation) = match means {
+            ListAddress::ConfirmSubscribe(confirmation) => (Request::Subscribe, confirmation),
+            ListAddress::ConfirmUnsubscribe(confirmation) => (Request::Unsubscribe, confirmation),
+            _ => return true,
+        };
+        let now = Timestamp::now().seconds();
+        self.cookies
+            .as_ref()
+            .is_none_or(|keys| recipient::verify(list, request, confirmation, now, u64::MAX, keys))
     }
 
     /// The forward-path under which a role of this host travels inside, where only the mail domains are known:
@@ -217,6 +246,34 @@ mod tests {
         check(&all, "abuse@static.example", Known::Role);
         check(&all, "abuse@elsewhere.example", Known::NotLoaded);
         assert!(all.loaded().unwrap_err().contains("directory"));
+    }
+
+    #[test]
+    fn a_confirmation_is_known_by_its_cookie() {
+        let keys = |secret: u8| Keys::new(&[vec![secret; 32]]).unwrap();
+        let list = Address::parse("dev@lists.example").unwrap();
+        let member = Address::parse("joe@home.example").unwrap();
+        let directory = Arc::new(Source::new("directory", Guard::default(), None));
+        let mut catalog = Catalog::default();
+        catalog.add_list(&list);
+        directory.offer(catalog, None, false);
+        let now = Timestamp::now().seconds();
+        let made = |request, time, key| {
+            let local = recipient::confirmation(&list, request, &member, time, &keys(key));
+            format!("{local}@lists.example")
+        };
+        let all = recipients(&[], vec![directory]).with_cookies(Some(keys(1)));
+        check(&all, "dev@lists.example", Known::Ordinary);
+        check(&all, "dev-subscribe@lists.example", Known::Ordinary);
+        check(&all, &made(Request::Subscribe, now, 1), Known::Ordinary);
+        check(&all, &made(Request::Unsubscribe, 1_000, 1), Known::Ordinary);
+        check(&all, &made(Request::Subscribe, now, 2), Known::Unknown);
+        let of_another = made(Request::Subscribe, now, 1).replace("joe=", "jim=");
+        check(&all, &of_another, Known::Unknown);
+        let swapped = made(Request::Subscribe, now, 1).replace("-sc.", "-uc.");
+        check(&all, &swapped, Known::Unknown);
+        let none = all.with_cookies(None);
+        check(&none, &made(Request::Subscribe, now, 2), Known::Ordinary);
     }
 
     #[test]

@@ -2,12 +2,17 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
+use std::time::{Duration, SystemTime};
 
+use mail::Timestamp;
 use serde::Serialize;
 use tracing::{error, info, warn};
 
 use super::catalog::{Catalog, Loss};
 use crate::state;
+
+/// How often it is noted on disk that a source was confirmed.
+const NOTE_INTERVAL: Duration = Duration::from_secs(600);
 
 /// How much a new version may take away without being asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +55,8 @@ pub enum Offered {
 pub struct Source {
     name: Box<str>,
     stored: Option<PathBuf>,
+    /// From this age on it makes nobody unknown.
+    stale_after: Option<Duration>,
     state: RwLock<State>,
 }
 
@@ -59,6 +66,10 @@ struct State {
     current: Option<Arc<Catalog>>,
     blocked: Option<Blocked>,
     trouble: Option<String>,
+    /// When it was confirmed last, by whoever publishes it.
+    heard: Option<Timestamp>,
+    /// When that was noted on disk.
+    noted: Option<Timestamp>,
 }
 
 struct Blocked {
@@ -107,11 +118,36 @@ impl Source {
         Self {
             name: name.into(),
             stored,
+            stale_after: None,
             state: RwLock::new(State {
                 guard,
                 ..State::default()
             }),
         }
+    }
+
+    /// One that is stale when nobody has confirmed it for so long; how long that is outlives restarts.
+    #[must_use]
+    pub fn stale_after(mut self, stale_after: Duration) -> Self {
+        self.stale_after = (!stale_after.is_zero()).then_some(stale_after);
+        self
+    }
+
+    /// How long ago it was confirmed last; none when it never was.
+    pub fn age(&self, now: Timestamp) -> Option<Duration> {
+        self.read().heard.map(|heard| now.since(heard))
+    }
+
+    /// Whether it is too old to make anybody unknown.
+    pub fn is_stale(&self) -> bool {
+        let age = || self.age(Timestamp::now());
+        self.stale_after
+            .is_some_and(|after| age().is_none_or(|age| age > after))
+    }
+
+    /// Restored from a copy that was confirmed last at this time.
+    pub fn heard_at(&self, when: Timestamp) {
+        self.write().heard = Some(when);
     }
 
     /// `directory`, or the file's path.
@@ -147,6 +183,7 @@ impl Source {
     pub fn offer(&self, catalog: Catalog, raw: Option<Vec<u8>>, force: bool) -> Offered {
         let mut state = self.write();
         state.trouble = None;
+        state.heard = Some(Timestamp::now());
         let loss = match &state.current {
             Some(current) if **current == catalog => {
                 state.blocked = None;
@@ -186,7 +223,20 @@ impl Source {
 
     /// Notes that the source has answered and has nothing new.
     pub fn confirmed(&self) {
-        self.write().trouble = None;
+        let now = Timestamp::now();
+        let mut state = self.write();
+        state.trouble = None;
+        state.heard = Some(now);
+        let due = state
+            .noted
+            .is_none_or(|noted| now.since(noted) >= NOTE_INTERVAL);
+        if due && let Some(path) = &self.stored {
+            state.noted = Some(now);
+            drop(state);
+            // The copy's own time; that it cannot be set is told when the copy cannot be written.
+            let copy = std::fs::File::options().write(true).open(path);
+            let _ = copy.and_then(|copy| copy.set_modified(SystemTime::now()));
+        }
     }
 
     /// Notes that the source could not be read; what it said before stays in force.
@@ -343,6 +393,24 @@ mod tests {
         source.failed("connection refused".into());
         assert_eq!(source.summary().entries, 3);
         assert_eq!(source.trouble().unwrap(), "connection refused");
+    }
+
+    #[test]
+    fn what_nobody_confirms_gets_stale() {
+        let hour = Duration::from_secs(3600);
+        let source = Source::new("test", Guard::default(), None).stale_after(hour);
+        assert!(source.is_stale(), "never heard of");
+        source.offer(catalog(3, "a.example"), None, false);
+        assert!(!source.is_stale());
+        source.heard_at(Timestamp(Timestamp::now().0 - 3_700_000));
+        assert!(source.is_stale());
+        source.failed("connection refused".into());
+        assert!(source.is_stale());
+        source.confirmed();
+        assert!(!source.is_stale());
+        let never = Source::new("test", Guard::default(), None).stale_after(Duration::ZERO);
+        never.heard_at(Timestamp(0));
+        assert!(!never.is_stale());
     }
 
     #[test]

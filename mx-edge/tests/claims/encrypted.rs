@@ -1,7 +1,7 @@
 //! STARTTLS for strangers; mutual TLS on the way inside, where only a next hop with the right role gets mail.
 
 use bytes::Bytes;
-use mx_edge::config::PublicCertificate;
+use mx_edge::config::{MoreCertificates, PublicCertificate};
 use service::authority;
 use service::tls::{Files, Identity, Role, opportunistic_client};
 use smtp::Protocol;
@@ -31,7 +31,11 @@ async fn strangers_may_encrypt() {
     let Files {
         certificate, key, ..
     } = files(ca.path(), "mx1", Role::MxEdge);
-    site.config.tls = Some(PublicCertificate { certificate, key });
+    site.config.tls = Some(PublicCertificate {
+        certificate,
+        key,
+        more: Vec::new(),
+    });
     let edge = site.start().await;
 
     let name = ServerName::try_from("mx1.example").unwrap();
@@ -58,6 +62,45 @@ async fn strangers_may_encrypt() {
         ["250 2.0.0"],
         "nobody has to"
     );
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_gets_the_certificate_that_it_asks_for() {
+    let ca = tempfile::tempdir().unwrap();
+    authority::init(ca.path()).unwrap();
+    let inside = Inside::start(Mode::Listening).await;
+    let mut site = Site::new(&inside);
+    let first = files(ca.path(), "mx1", Role::MxEdge);
+    let second = files(ca.path(), "mx2", Role::Operator);
+    let config = &mut site.config;
+    config.recipients.domains = vec!["lists.example".into()];
+    config.tls = Some(PublicCertificate {
+        certificate: first.certificate,
+        key: first.key,
+        more: vec![MoreCertificates {
+            certificate: second.certificate,
+            key: second.key,
+        }],
+    });
+    let edge = site.start().await;
+    let client = Identity::load(&files(ca.path(), "client", Role::Scanner)).unwrap();
+    for (role, shown) in [
+        (Role::MxEdge, true),
+        (Role::Operator, true),
+        (Role::Listserv, false),
+    ] {
+        let options = Options {
+            protocol: Protocol::Smtp,
+            helo: "client.elsewhere.example".into(),
+            tls: TlsPolicy::Required(client.client(), role.server_name()),
+            timeouts: Timeouts::default(),
+            source: None,
+            chunking: true,
+        };
+        let connected = Client::connect(edge.address, &options).await;
+        assert_eq!(connected.is_ok(), shown, "{role:?}");
+    }
     edge.stop().await;
 }
 

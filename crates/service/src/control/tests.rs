@@ -249,7 +249,7 @@ fn ready_when_every_condition_is_met() {
 #[test]
 fn not_ready_before_anything_is_published() {
     let readiness = Readiness::default();
-    let control = Control::new(readiness.clone(), "started");
+    let control = Control::new(readiness.clone(), "started", Default::default());
     assert!(readiness.reason().unwrap().starts_with("started: "));
     control.listener("mail", LOOPBACK);
     assert_eq!(readiness.reason(), None);

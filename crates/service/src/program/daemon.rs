@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::{Configuration, Daemon, EXIT_FAILED, End, Program, StartError};
 use crate::control::{Control, Readiness, Server};
+use crate::listener::inherited::Inherited;
 use crate::log::{self, Handle};
 use crate::metrics::ServiceMetrics;
 use crate::shutdown::Shutdown;
@@ -22,6 +23,7 @@ const STARTED: &str = "started";
 pub(super) fn run<P: Program>(path: PathBuf, config: P::Config) -> Result<ExitCode, End> {
     let log = log::init(config.log());
     raise_descriptors();
+    let inherited = Inherited::from_environment().map_err(End::failed)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
@@ -29,7 +31,7 @@ pub(super) fn run<P: Program>(path: PathBuf, config: P::Config) -> Result<ExitCo
     let ended = runtime.block_on(async {
         // First of all: a signal that comes while starting must not kill a half-made daemon.
         let signals = Signals::new().map_err(End::failed)?;
-        live::<P>(path, config, log, signals).await
+        live::<P>(path, config, log, signals, inherited).await
     });
     // What is still running after the drain may be cut: it was not worth an activity.
     runtime.shutdown_background();
@@ -41,11 +43,12 @@ async fn live<P: Program>(
     config: P::Config,
     log: Handle,
     mut signals: Signals,
+    inherited: Inherited,
 ) -> Result<ExitCode, End> {
     let registry = prometheus::Registry::new();
     let version = env!("CARGO_PKG_VERSION");
     let (shutdown, readiness) = (Shutdown::new(), Readiness::default());
-    let control = Control::new(readiness.clone(), STARTED);
+    let control = Control::new(readiness.clone(), STARTED, inherited);
     let server = Arc::new(Server {
         name: P::NAME,
         version,

@@ -43,6 +43,8 @@ pub(super) struct Current {
     key: Arc<CertifiedKey>,
     /// `None` for a public server.
     pub(super) trust: Option<Trust>,
+    /// The DNS names of the leaf, in lower case.
+    names: Vec<String>,
     /// When the first certificate of the chain expires, in Unix seconds.
     expires: i64,
 }
@@ -124,6 +126,36 @@ impl Identity {
     /// Seconds until the first certificate of the chain expires; negative when it has.
     pub fn seconds_left(&self) -> i64 {
         self.shared.current().expires - OffsetDateTime::now_utc().unix_timestamp()
+    }
+
+    /// The public key of the leaf (DER, SubjectPublicKeyInfo): what a TLSA record is made of (RFC 6698 2.1.2).
+    pub fn public_key(&self) -> Result<Vec<u8>, String> {
+        let current = self.shared.current();
+        let (_, parsed) = x509_parser::parse_x509_certificate(&current.key.cert[0])
+            .map_err(|error| in_file(&self.shared.files.certificate, error))?;
+        Ok(parsed.public_key().raw.to_vec())
+    }
+
+    /// The DNS names of the leaf, in lower case.
+    pub fn names(&self) -> Vec<String> {
+        self.shared.current().names.clone()
+    }
+
+    /// The key to show to a client, if it names `name` and the client understands it.
+    pub(super) fn serves(
+        &self,
+        name: &str,
+        schemes: &[SignatureScheme],
+    ) -> Option<Arc<CertifiedKey>> {
+        let current = self.shared.current();
+        let covered = current.names.iter().any(|own| super::covers(own, name));
+        let understood = current.key.key.choose_scheme(schemes).is_some();
+        (covered && understood).then(|| current.key.clone())
+    }
+
+    /// The key to show to a client that asks for nothing we have.
+    pub(super) fn certified(&self) -> Arc<CertifiedKey> {
+        self.shared.current().key.clone()
     }
 
     /// The files it was read from.
@@ -231,6 +263,7 @@ impl Current {
             })?;
         }
         Ok(Self {
+            names: super::names(&key.cert[0]),
             key: Arc::new(key),
             trust: trust.map(|(trust, _)| trust),
             expires,
