@@ -197,6 +197,21 @@ impl Treated {
             changed: false,
         }
     }
+
+    /// Goes on with each batch that is left.
+    pub(crate) fn then(self, mut next: impl FnMut(Batch) -> Self) -> Self {
+        let mut after = Self {
+            batches: Vec::new(),
+            ..self
+        };
+        for batch in self.batches {
+            let one = next(batch);
+            after.batches.extend(one.batches);
+            after.dropped += one.dropped;
+            after.changed |= one.changed;
+        }
+        after
+    }
 }
 
 /// Treats a batch by all orders, in the order in which they came.
@@ -208,18 +223,17 @@ pub(crate) fn treat(
 ) -> Treated {
     let start = Treated::left_alone(batch);
     orders.iter().fold(start, |before, order| {
-        let mut after = Treated {
-            batches: Vec::new(),
-            ..before
-        };
-        for batch in before.batches {
-            let one = order.treat(batch, now, new_id);
-            after.batches.extend(one.batches);
-            after.dropped += one.dropped;
-            after.changed |= one.changed;
-        }
-        after
+        before.then(|batch| order.treat(batch, now, new_id))
     })
+}
+
+/// A batch that is being attempted, with the hold that some of what its attempt leaves will be under.
+pub(crate) fn as_left(batch: &Batch, orders: &[Order], now: Timestamp) -> Batch {
+    let left = treat(orders, batch.clone(), now, &mut || batch.id).batches;
+    Batch {
+        held: left.iter().find_map(|batch| batch.held),
+        ..batch.clone()
+    }
 }
 
 #[cfg(test)]

@@ -21,21 +21,22 @@ async fn memory() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn embedded() {
-    conformance::all(|clock| {
+    let make = |clock: &HandClock| -> Made {
         let folder = tempfile::tempdir().unwrap();
         let options = Options {
             clock: clock.clock(),
             ..shared::options(folder.path())
         };
         (Arc::new(Embedded::open(options).unwrap()), Box::new(folder))
-    })
-    .await;
+    };
+    conformance::all(make).await;
+    conformance::selections(make).await;
 }
 
 /// Nothing depends on how much is held in memory.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn embedded_with_the_least_memory() {
-    conformance::all(|clock| {
+    let make = |clock: &HandClock| -> Made {
         let folder = tempfile::tempdir().unwrap();
         let options = Options {
             clock: clock.clock(),
@@ -45,6 +46,7 @@ async fn embedded_with_the_least_memory() {
             ..shared::options(folder.path())
         };
         (Arc::new(Embedded::open(options).unwrap()), Box::new(folder))
-    })
-    .await;
+    };
+    conformance::all(make).await;
+    conformance::selections(make).await;
 }

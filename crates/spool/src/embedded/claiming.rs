@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use super::entry::Row;
 use super::heads::{Gap, Next, Ripened};
+use super::leases::{Leased, Stage};
 use super::load;
 use super::lookup;
 use super::shared::Shared;
-use super::state::Leased;
 use crate::{Batch, Destinations, Error, Lane, Lease, Seen, Wanted};
 
 /// Ordinary mail is live for so long ([`Lane::of`] says the same).
@@ -53,7 +53,7 @@ pub async fn claim(shared: &Arc<Shared>, wanted: &Wanted) -> Result<Vec<Lease>, 
     let ready = taken.leased.iter().all(|leased| leased.batch.is_some()) && {
         let state = shared.state();
         let mut messages = taken.leased.iter().map(|leased| leased.entry.message);
-        messages.all(|message| state.leased_message(message).0.is_some())
+        messages.all(|message| state.leases.message(message).0.is_some())
     };
     // Dropped while it reads, the answer falls with `taken`, and all goes back.
     let (mut taken, leases) = match ready {
@@ -61,7 +61,12 @@ pub async fn claim(shared: &Arc<Shared>, wanted: &Wanted) -> Result<Vec<Lease>, 
         false => blocking(move || hand_on(taken)).await?,
     };
     let leases = leases?;
-    taken.leased.clear();
+    let mut state = shared.state();
+    for leased in taken.leased.drain(..) {
+        if let Some(leased) = state.leases.of_mut(leased.entry.id) {
+            leased.stage = Stage::HandedOn;
+        }
+    }
     Ok(leases)
 }
 
@@ -179,6 +184,9 @@ fn hand_on(mut taken: Taken) -> (Taken, Result<Vec<Lease>, Error>) {
                     %error,
                     "it stays in the journal and is tried again after a restart"
                 );
+                if let Some(leased) = shared.state().leases.of_mut(leased.entry.id) {
+                    leased.stage = Stage::Unreadable;
+                }
             }
             Err(error) => {
                 tracing::error!(event = "claim_failed", message = %leased.entry.message, %error);

@@ -138,6 +138,17 @@ pub enum Job {
     Settle(SettleJob),
     /// Write again; answers how many were.
     Carry(Vec<Carry>, Answer<usize>),
+    /// Write batches that are being attempted again, with what is to become of what is left of them.
+    Order(Vec<Attempted>, Answer<()>),
+}
+
+/// A batch that is being attempted.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempted {
+    /// The batch.
+    pub batch: BatchId,
+    /// Its lease's token.
+    pub token: u64,
 }
 
 /// A queue between threads that can be closed.

@@ -170,11 +170,12 @@ fn describe(shared: &Shared, place: &MessagePlace) -> String {
 /// Head and content of a lease, from memory or from the journal.
 pub fn lease(shared: &Shared, entry: &Entry) -> Result<(Arc<Head>, Arc<Batch>), Error> {
     let (known_batch, known_head) = {
-        let mut state = shared.state();
+        let state = shared.state();
         let batch = state
-            .leased(entry.id)
+            .leases
+            .of(entry.id)
             .and_then(|leased| leased.batch.clone());
-        (batch, state.leased_message(entry.message).0)
+        (batch, state.leases.message(entry.message).0)
     };
     let batch = match known_batch {
         Some(batch) => batch,
@@ -184,11 +185,11 @@ pub fn lease(shared: &Shared, entry: &Entry) -> Result<(Arc<Head>, Arc<Batch>), 
         Some(head) => head,
         None => {
             let (place, head) = read_head(shared, entry.message)?;
-            shared.state().keep(entry.message, place, &head);
+            shared.state().keep(entry.message, place, Some(&head));
             head
         }
     };
-    if let Some(leased) = shared.state().leased(entry.id) {
+    if let Some(leased) = shared.state().leases.of_mut(entry.id) {
         leased.batch.get_or_insert_with(|| batch.clone());
     }
     Ok((head, batch))
@@ -202,7 +203,8 @@ fn read_batch(shared: &Shared, entry: &Entry) -> Result<Batch, Error> {
     // Carried forward since it was borrowed?
     let moved = shared
         .state()
-        .leased(entry.id)
+        .leases
+        .of(entry.id)
         .map(|leased| leased.entry.clone())
         .filter(|moved| moved.span != entry.span);
     match moved {
@@ -211,7 +213,8 @@ fn read_batch(shared: &Shared, entry: &Entry) -> Result<Batch, Error> {
     }
 }
 
-fn read_head(shared: &Shared, message: MessageId) -> Result<(MessagePlace, Arc<Head>), Error> {
+/// The head of a message and where it stands.
+pub fn read_head(shared: &Shared, message: MessageId) -> Result<(MessagePlace, Arc<Head>), Error> {
     let mut last = Err(Error::Unknown(message));
     for _ in 0..ATTEMPTS_MAX {
         let Some(place) = place(shared, message)? else {

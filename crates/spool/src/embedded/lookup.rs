@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use mail::MessageId;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::candidates::Way;
 use super::codec::Take;
 use super::entry::{self, Entry, Hold, MessagePlace, Position, Span, Track};
 use super::orders::take_ledger;
@@ -172,6 +173,72 @@ pub fn batches_of(connection: &Connection, id: MessageId) -> rusqlite::Result<Ve
         ))?
         .query_map(params![blob(low), blob(high), blob(id.0)], read_entry)?
         .collect()
+}
+
+/// The next `limit` batches behind `after`, by id.
+pub fn batches_after(
+    connection: &Connection,
+    after: Option<BatchId>,
+    limit: usize,
+) -> rusqlite::Result<Vec<Entry>> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT {ENTRY} FROM batches NOT INDEXED WHERE id > ?1 ORDER BY id LIMIT ?2"
+        ))?
+        .query_map(params![behind(after), limit as i64], read_entry)?
+        .collect()
+}
+
+/// The ids of the next `limit` batches behind `after` on a way to them, by id.
+pub fn ids_after(
+    connection: &Connection,
+    way: &Way,
+    after: Option<BatchId>,
+    limit: usize,
+) -> rusqlite::Result<Vec<BatchId>> {
+    let read = |row: &Row<'_>| Ok(BatchId(id(row, 0)?));
+    let (after, limit) = (behind(after), limit as i64);
+    match way {
+        Way::Message(message) => {
+            let low = message.0 >> 64 << 64;
+            let high = low | u128::from(u64::MAX);
+            connection
+                .prepare_cached(
+                    "SELECT id FROM batches NOT INDEXED
+                     WHERE id BETWEEN ?1 AND ?2 AND message = ?3 AND id > ?4 ORDER BY id LIMIT ?5",
+                )?
+                .query_map(
+                    params![blob(low), blob(high), blob(message.0), after, limit],
+                    read,
+                )?
+                .collect()
+        }
+        Way::Held(hold) => connection
+            .prepare_cached(
+                "SELECT id FROM batches INDEXED BY batches_held WHERE held IS NOT NULL
+                 AND held = coalesce(?1, held) AND id > ?2 ORDER BY id LIMIT ?3",
+            )?
+            .query_map(params![hold.map(|hold| hold.0 as i64), after, limit], read)?
+            .collect(),
+        Way::Destinations(numbers) => {
+            // Numbers, and not too many for a statement.
+            let some: Vec<String> = numbers.iter().map(u32::to_string).collect();
+            connection
+                .prepare(&format!(
+                    "SELECT id FROM batches INDEXED BY batches_order
+                     WHERE destination IN ({}) AND id > ?1 ORDER BY id LIMIT ?2",
+                    some.join(",")
+                ))?
+                .query_map(params![after, limit], read)?
+                .collect()
+        }
+        Way::All => Ok(Vec::new()),
+    }
+}
+
+/// What sorts before all ids that are behind this one.
+fn behind(after: Option<BatchId>) -> Vec<u8> {
+    after.map_or(Vec::new(), |id| blob(id.0).to_vec())
 }
 
 /// Whether an ident is remembered since `since` or later.

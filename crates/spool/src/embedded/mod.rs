@@ -5,6 +5,7 @@
 
 mod apply;
 pub mod backup;
+mod candidates;
 mod carry;
 mod change;
 mod claiming;
@@ -14,6 +15,7 @@ mod counting;
 mod counts;
 pub mod disk;
 mod entry;
+mod finding;
 mod fronts;
 mod group;
 mod heads;
@@ -21,9 +23,12 @@ mod index;
 mod indexer;
 mod job;
 mod journal;
+mod leases;
 mod load;
+mod looking;
 mod lookup;
 pub mod offline;
+mod ordering;
 mod orders;
 mod prepare;
 mod record;
@@ -33,12 +38,14 @@ mod recover;
 mod replay;
 mod room;
 mod segment;
+mod selecting;
 mod settling;
 mod shared;
 mod staged;
 mod state;
 mod sweeper;
 mod syncs;
+mod treating;
 mod writer;
 
 use std::path::PathBuf;
@@ -50,6 +57,7 @@ use bytes::Bytes;
 use mail::MessageId;
 use tokio::sync::oneshot;
 
+use crate::selection::Selection;
 use crate::{
     Accepted, Action, After, Clock, Error, Found, Guarantees, Lease, Ledger, NewMessage, Predicate,
     Seen, Selected, Settlement, Spool, Tally, Vitals, Wanted,
@@ -157,6 +165,7 @@ impl Embedded {
             _lock: recovered.lock,
         };
         shared.look();
+        resume(&shared, &recovered.ordered);
         shared.wake_sweeper();
         Ok(Self {
             prepare: recovered.prepare,
@@ -182,6 +191,21 @@ impl Embedded {
         }
         self.shared.jobs.push(job).map_err(|_| Error::Closed)?;
         answered.await.map_err(|_| Error::Closed)?
+    }
+}
+
+/// Follows orders that a crash left. What cannot be treated is not served before the next start.
+fn resume(shared: &Shared, ordered: &[(u32, entry::Row)]) {
+    if ordered.is_empty() {
+        return;
+    }
+    // A thread of its own: it waits for the writer, which a task of a runtime must not.
+    let followed = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| treating::resume(shared, ordered));
+        thread.join().unwrap_or(Err(Error::Closed))
+    });
+    if let Err(error) = followed {
+        tracing::error!(event = "orders_not_followed", %error);
     }
 }
 
@@ -224,12 +248,25 @@ impl Spool for Embedded {
         claiming::blocking(move || counting::tally(&shared)).await?
     }
 
-    async fn select(&self, _: &Predicate, _: Action) -> Result<Selected, Error> {
-        Err(Error::Closed)
+    async fn select(&self, predicate: &Predicate, action: Action) -> Result<Selected, Error> {
+        self.shared.check_open()?;
+        let shared = self.shared.clone();
+        let selection = Arc::new(Selection {
+            predicate: predicate.clone(),
+            action,
+        });
+        claiming::blocking(move || selecting::select(&shared, &selection)).await?
     }
 
-    async fn find(&self, _: &Predicate, _: After, _: usize) -> Result<Vec<Found>, Error> {
-        Err(Error::Closed)
+    async fn find(
+        &self,
+        predicate: &Predicate,
+        after: After,
+        limit: usize,
+    ) -> Result<Vec<Found>, Error> {
+        self.shared.check_open()?;
+        let (shared, predicate) = (self.shared.clone(), predicate.clone());
+        claiming::blocking(move || finding::find(&shared, &predicate, after, limit)).await?
     }
 
     async fn ledger(&self) -> Result<Ledger, Error> {

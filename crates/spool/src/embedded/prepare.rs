@@ -9,9 +9,9 @@ use mail::{MessageId, Timestamp};
 
 use super::content;
 use super::job::{AcceptJob, Account, Answer, Packed, SettleItem, SettleJob};
+use super::leases::Leased;
 use super::record::IdentKey;
 use super::shared::Shared;
-use super::state::Leased;
 use crate::{Accepted, Batch, BatchId, Error, Head, NewBatch, NewMessage, Outcome, Settlement};
 
 /// Largest facts of a message, bytes.
@@ -139,7 +139,8 @@ fn pack(_message: MessageId, id: BatchId, new: NewBatch) -> Result<Packed, Error
     }))
 }
 
-fn packed(batch: Batch) -> Packed {
+/// A batch with its packed form.
+pub fn packed(batch: Batch) -> Packed {
     Packed {
         bytes: content::encode_batch(&batch, &[]),
         batch: Arc::new(batch),
@@ -152,9 +153,21 @@ pub fn child_id(message: MessageId, parent: BatchId, chunk: usize) -> BatchId {
     let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
     hash.update(&parent.0.to_be_bytes());
     hash.update(&(chunk as u64).to_be_bytes());
-    let hash = half(&hash.finish());
-    let low = u128::from_be_bytes(hash) & u128::from(u64::MAX);
-    BatchId(message.0 >> 64 << 64 | low)
+    BatchId(below(message, half(&hash.finish())))
+}
+
+/// The id of a batch that is split off another one, number `count` in a transaction; unlike any other.
+pub fn split_id(message: MessageId, parent: BatchId, transaction: u64, count: u64) -> BatchId {
+    let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
+    hash.update(&parent.0.to_be_bytes());
+    hash.update(&transaction.to_be_bytes());
+    hash.update(&count.to_be_bytes());
+    BatchId(below(message, half(&hash.finish())))
+}
+
+/// An id with a message's upper half.
+fn below(message: MessageId, hash: [u8; 16]) -> u128 {
+    message.0 >> 64 << 64 | u128::from_be_bytes(hash) & u128::from(u64::MAX)
 }
 
 /// What is remembered of a forward-path under an ident.
@@ -185,7 +198,8 @@ pub fn settle(
     for settlement in settlements {
         let leased = shared
             .state()
-            .leased(settlement.batch)
+            .leases
+            .of(settlement.batch)
             .filter(|leased| leased.token == settlement.token)
             .cloned();
         if let Some(leased) = leased {

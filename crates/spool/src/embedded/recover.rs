@@ -13,7 +13,7 @@ use super::Options;
 use super::change::{Changes, Numbers, Reader};
 use super::claiming::LIVE_FOR;
 use super::disk::{self, Disk};
-use super::entry::Position;
+use super::entry::{Position, Row};
 use super::group::PAGE;
 use super::heads::Heads;
 use super::index::{self, Index};
@@ -49,6 +49,8 @@ pub struct Recovered {
     pub checkpoints: Connection,
     /// Names messages.
     pub prepare: Prepare,
+    /// Where batches wait for their orders to be followed.
+    pub ordered: Vec<(u32, Row)>,
     /// Keeps others out.
     pub lock: std::fs::File,
 }
@@ -112,15 +114,21 @@ pub fn recover(mut options: Options, disk: Arc<dyn Disk>) -> Result<Recovered, E
     let sql = |error| index_error(&index_path, error);
     let now = options.clock.now();
     let young_from = now.0.saturating_sub(LIVE_FOR.as_millis() as u64) + 1;
+    let lines = index.lines().map_err(sql)?;
+    let rows = lines
+        .iter()
+        .map(|(destination, row, _)| (*destination, *row));
+    let ordered = rows.filter(|(_, row)| row.is_ordered()).collect();
     let mut state = State::new(
         Heads::new(options.window_max, young_from),
         numbers,
-        index.lines().map_err(sql)?,
+        lines,
         options.content_bytes_max,
         // Unlike any token of an earlier run.
         now.0 << 20,
     );
     state.end = end;
+    state.indexed = end.sequence;
     // Of a spool from before there was one the account is opened with what waits.
     let opened = Ledger {
         accepted: state.counts.waiting,
@@ -148,6 +156,7 @@ pub fn recover(mut options: Options, disk: Arc<dyn Disk>) -> Result<Recovered, E
         index,
         checkpoints,
         prepare: Prepare::new(random(&path)?),
+        ordered,
         lock,
     })
 }

@@ -1,17 +1,22 @@
 //! Leases being ended: one group when it is small, parts over several groups and a commit when it is large, so that a large
 //! expansion does not make live mail wait. Until the last part is durable nothing of it counts.
 
+use std::sync::Arc;
+
 use mail::Timestamp;
 
 use super::change::Change;
 use super::entry::Position;
 use super::group::Draft;
 use super::job::{Account, Answer, Packed, SettleItem, SettleJob};
+use super::leases::Stage;
+use super::prepare::{packed, split_id};
 use super::record::Stretch;
 use super::staged::{Written, present};
 use super::state::{Present, State};
 use super::writer::answer;
-use crate::{Error, Ledger};
+use crate::selection::{Selection, Treated, treat};
+use crate::{Batch, BatchId, Error, Head, Ledger};
 
 /// A settlement above this many bytes is written in parts of about this size.
 pub const PART_BYTES_MAX: u64 = 1024 * 1024;
@@ -39,35 +44,61 @@ struct Item {
     presents: Vec<Present>,
     /// Recipients that there were.
     before: u64,
-    /// Recipients that there are in what takes its place.
+    /// Recipients that are left of them, or took their places.
     left: u64,
+    /// Of these, those that were dropped at once.
+    dropped: u64,
+    /// How far its lease had got.
+    stage: Stage,
+    /// What was ordered meanwhile.
+    treating: Option<Treating>,
+}
+
+/// What is to become of what takes a batch's place.
+#[derive(Debug)]
+struct Treating {
+    head: Arc<Head>,
+    selections: Vec<Arc<Selection>>,
+}
+
+fn recipients(item: &SettleItem) -> u64 {
+    let presents = item.presents.iter();
+    presents
+        .map(|packed| packed.batch.recipients.len() as u64)
+        .sum()
 }
 
 impl Settling {
-    /// Takes over the leases that are still valid; answers at once when none is.
+    /// Takes over the leases that are still valid; answers at once when none is. What was ordered for them until now is followed
+    /// by [`Self::treat`], what is ordered later must wait for what is left.
     pub fn begin(job: SettleJob, transaction: u64, state: &mut State) -> Option<Self> {
         let large = job.size() > PART_BYTES_MAX;
         let mut items = Vec::new();
-        for mut item in job.items {
-            let Some(leased) = state.leased(item.batch) else {
+        for item in job.items {
+            let Some(leased) = state.leases.of_mut(item.batch) else {
                 continue;
             };
-            if leased.token != item.token || leased.settling {
+            if leased.token != item.token || leased.stage == Stage::Settling {
                 continue;
             }
-            leased.settling = true;
+            let stage = std::mem::replace(&mut leased.stage, Stage::Settling);
+            let mut selections = leased.selections.clone();
             let before = u64::from(leased.entry.recipients);
-            let left = (item.presents.iter()).map(|packed| packed.batch.recipients.len() as u64);
-            let left = left.sum();
-            let place = state.leased_message(item.message).1;
-            // Taken from the end.
-            item.presents.reverse();
+            let (head, place) = state.leases.message(item.message);
+            if matches!(item.account, Account::Replaced) {
+                selections.extend(state.selecting.iter().cloned());
+            }
             items.push(Item {
+                left: recipients(&item),
+                stage,
+                treating: head
+                    .filter(|_| !selections.is_empty())
+                    .map(|head| Treating { head, selections }),
                 item,
                 generation: place.map_or(0, |place| place.generation()),
                 presents: Vec::new(),
                 before,
-                left,
+                dropped: 0,
             });
         }
         if items.is_empty() {
@@ -83,6 +114,22 @@ impl Settling {
             complete: false,
             answer: job.answer,
         })
+    }
+
+    /// Treats what takes the batches' places by what was ordered meanwhile. Outside the lock: there may be a million of them.
+    pub fn treat(&mut self, transaction: u64, now: Timestamp) {
+        let mut count = 0;
+        for item in &mut self.items {
+            if let Some(treating) = item.treating.take() {
+                let (message, parent) = (item.item.message, item.item.batch);
+                item.dropped = treating.treat(&mut item.item, now, &mut || {
+                    count += 1;
+                    split_id(message, parent, transaction, count)
+                });
+            }
+            // Taken from the end.
+            item.item.presents.reverse();
+        }
     }
 
     /// Whether it is written in parts.
@@ -102,6 +149,7 @@ impl Settling {
                 Account::Ended(ends) => ledger.settle(item.before, item.left, ends),
                 Account::Replaced => ledger.replace(item.before, item.left),
             }
+            ledger.ends.dropped += item.dropped;
         }
     }
 
@@ -189,10 +237,55 @@ impl Settling {
     /// It was not written: the leases go on.
     pub fn fail(self, state: &mut State, error: &Error) {
         for item in &self.items {
-            if let Some(leased) = state.leased(item.item.batch) {
-                leased.settling = false;
+            if let Some(leased) = state.leases.of_mut(item.item.batch) {
+                leased.stage = item.stage;
             }
         }
         answer(self.answer, Err(error.clone()));
+    }
+}
+
+// === impl Treating ===
+
+impl Treating {
+    /// Treats what is left of a batch by its orders, what comes of an expansion as far as it is meant; returns how many
+    /// recipients were dropped.
+    fn treat(
+        &self,
+        item: &mut SettleItem,
+        now: Timestamp,
+        new_id: &mut impl FnMut() -> BatchId,
+    ) -> u64 {
+        let orders: Vec<_> = (self.selections.iter()).map(|one| one.order()).collect();
+        let mut dropped = 0;
+        let mut presents = Vec::with_capacity(item.presents.len());
+        for present in std::mem::take(&mut item.presents) {
+            let batch = Batch::clone(&present.batch);
+            let treated = match item.account {
+                Account::Ended(_) => treat(&orders, batch, now, new_id),
+                Account::Replaced => self.treat_new(batch, now, new_id),
+            };
+            dropped += treated.dropped;
+            match treated.changed {
+                true => presents.extend(treated.batches.into_iter().map(packed)),
+                false => presents.push(present),
+            }
+        }
+        // Its record says that it is done, unless it still stands.
+        item.finished |= presents.iter().all(|one| one.batch.id != item.batch);
+        item.presents = presents;
+        dropped
+    }
+
+    fn treat_new(
+        &self,
+        batch: Batch,
+        now: Timestamp,
+        new_id: &mut impl FnMut() -> BatchId,
+    ) -> Treated {
+        let start = Treated::left_alone(batch);
+        self.selections.iter().fold(start, |before, selection| {
+            before.then(|batch| selection.treat_new(&self.head, batch, now, new_id))
+        })
     }
 }

@@ -9,6 +9,7 @@ use super::content;
 use super::entry::{Entry, MessagePlace, Position, Track};
 use super::group::{Draft, HEADER};
 use super::job::{AcceptJob, Answer, Carry, Packed};
+use super::ordering::Ordering;
 use super::record::{BodyPlace, Stretch};
 use super::settling::Settling;
 use super::shared::Shared;
@@ -70,6 +71,8 @@ pub enum Staged {
     Settling(Box<Settling>),
     /// What is carried forward.
     Carry(Vec<StagedCarry>, Answer<usize>),
+    /// Orders.
+    Ordering(Ordering),
 }
 
 /// Something carried forward that stands in the group.
@@ -105,7 +108,7 @@ pub fn stage_carry(shared: &Shared, items: Vec<Carry>, draft: &mut Draft) -> Vec
             } => {
                 let state = shared.state();
                 let unchanged = state.carrying.contains(&old.id)
-                    && !state.is_leased(old.id)
+                    && !state.leases.has_message(old.id)
                     && batches.iter().all(|(entry, _)| state.is_idle(entry.id));
                 drop(state);
                 if !unchanged {

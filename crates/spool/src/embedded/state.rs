@@ -11,7 +11,9 @@ use super::counts::Counts;
 use super::entry::{Entry, Hold, MessagePlace, Position, Row, Track};
 use super::heads::Heads;
 use super::index::Line;
+use super::leases::{Leased, Leases, Stage};
 use super::record::IdentKey;
+use crate::selection::Selection;
 use crate::{Batch, BatchId, Class, Destination, Head, Ledger};
 
 /// A batch that the index does not have in its present state.
@@ -32,27 +34,6 @@ struct UnindexedMessage {
     head: Option<Arc<Head>>,
 }
 
-/// A borrowed batch.
-#[derive(Clone, Debug)]
-pub struct Leased {
-    /// Its fencing token.
-    pub token: u64,
-    /// Where it stands.
-    pub entry: Entry,
-    /// Its content, once it was read.
-    pub batch: Option<Arc<Batch>>,
-    /// A settlement is being written.
-    pub settling: bool,
-}
-
-/// A message of which batches are borrowed.
-#[derive(Debug)]
-struct LeasedMessage {
-    place: Option<MessagePlace>,
-    head: Option<Arc<Head>>,
-    leases: usize,
-}
-
 /// A new state of a batch with its content.
 pub type Present = (Entry, Arc<Batch>);
 
@@ -71,6 +52,8 @@ pub struct State {
     pub news: u64,
     /// How often the index has caught up. What was read from it and from here at the same number fits together.
     pub commits: u64,
+    /// The last group that the index has.
+    pub indexed: u64,
     /// The journal's durable end.
     pub end: Position,
     /// Messages being carried forward that nothing else has changed meanwhile.
@@ -78,11 +61,12 @@ pub struct State {
     batches: HashMap<BatchId, Unindexed>,
     messages: HashMap<MessageId, UnindexedMessage>,
     idents: HashMap<IdentKey, u64>,
-    leases: HashMap<BatchId, Leased>,
-    leased_messages: HashMap<MessageId, LeasedMessage>,
+    /// What is borrowed.
+    pub leases: Leases,
+    /// Selections under way: what comes of an expansion meanwhile is treated by them, wherever they have got to.
+    pub selecting: Vec<Arc<Selection>>,
     content_kept: usize,
     content_max: usize,
-    last_token: u64,
     left_out: Arc<[Destination]>,
 }
 
@@ -110,16 +94,16 @@ impl State {
             ledger: Ledger::default(),
             news: 1,
             commits: 0,
+            indexed: 0,
             end: Position::default(),
             carrying: HashSet::new(),
             batches: HashMap::new(),
             messages: HashMap::new(),
             idents: HashMap::new(),
-            leases: HashMap::new(),
-            leased_messages: HashMap::new(),
+            leases: Leases::new(first_token),
+            selecting: Vec::new(),
             content_kept: 0,
             content_max,
-            last_token: first_token,
             left_out: [].into(),
         }
     }
@@ -134,6 +118,18 @@ impl State {
         self.batches.contains_key(&batch)
     }
 
+    /// What is known of a batch that the index does not have in its present state; nothing in it when it is done.
+    pub fn unindexed_state(&self, batch: BatchId) -> Option<(Option<&Entry>, Option<&Arc<Batch>>)> {
+        let unindexed = self.batches.get(&batch)?;
+        Some((unindexed.entry.as_ref(), unindexed.content.as_ref()))
+    }
+
+    /// Head and place of a message that the index does not have at its present place.
+    fn unindexed_message(&self, message: MessageId) -> Option<(Option<Arc<Head>>, MessagePlace)> {
+        let unindexed = self.messages.get(&message)?;
+        Some((unindexed.head.clone(), unindexed.place))
+    }
+
     /// Whether this batch is done and the index does not know.
     pub fn is_done(&self, batch: BatchId) -> bool {
         let unindexed = self.batches.get(&batch);
@@ -142,7 +138,7 @@ impl State {
 
     /// Whether what the index says of this batch holds and nobody has it.
     pub fn is_idle(&self, batch: BatchId) -> bool {
-        !self.is_unindexed(batch) && !self.leases.contains_key(&batch)
+        !self.is_unindexed(batch) && self.leases.of(batch).is_none()
     }
 
     /// Whether an ident was accepted and is not indexed.
@@ -191,81 +187,48 @@ impl State {
 
     /// Borrows a batch that was taken out of the heads.
     pub fn lease(&mut self, entry: Entry) -> Leased {
-        self.last_token += 1;
-        let batch = self
-            .batches
-            .get(&entry.id)
-            .and_then(|unindexed| unindexed.content.clone());
-        let unindexed = self.messages.get(&entry.message);
-        let message = self
-            .leased_messages
-            .entry(entry.message)
-            .or_insert_with(|| LeasedMessage {
-                place: None,
-                head: None,
-                leases: 0,
-            });
-        message.leases += 1;
-        if let Some(unindexed) = unindexed {
-            message.place = Some(unindexed.place);
-            message.head = message.head.take().or_else(|| unindexed.head.clone());
-        }
+        let known = self.batches.get(&entry.id);
+        let batch = known.and_then(|unindexed| unindexed.content.clone());
+        let message = self.unindexed_message(entry.message);
         self.counts.of(&entry).leased += 1;
-        let leased = Leased {
-            token: self.last_token,
-            entry,
-            batch,
-            settling: false,
-        };
-        self.leases.insert(leased.entry.id, leased.clone());
+        self.leases.add(entry, batch, message)
+    }
+
+    /// Borrows a batch wherever it waits.
+    pub fn reserve(&mut self, entry: Entry) -> Leased {
+        self.heads.remove(&entry);
+        let id = entry.id;
+        let mut leased = self.lease(entry);
+        leased.stage = Stage::Reserved;
+        if let Some(kept) = self.leases.of_mut(id) {
+            kept.stage = leased.stage;
+        }
         leased
     }
 
-    /// The lease of a batch.
-    pub fn leased(&mut self, batch: BatchId) -> Option<&mut Leased> {
-        self.leases.get_mut(&batch)
-    }
-
-    /// Whether batches of a message are borrowed.
-    pub fn is_leased(&self, message: MessageId) -> bool {
-        self.leased_messages.contains_key(&message)
-    }
-
-    /// Head and place of a message of which batches are borrowed.
-    pub fn leased_message(&self, message: MessageId) -> (Option<Arc<Head>>, Option<MessagePlace>) {
-        match self.leased_messages.get(&message) {
-            Some(leased) => (leased.head.clone(), leased.place),
-            None => (None, None),
-        }
-    }
-
     /// Keeps what was read for a lease.
-    pub fn keep(&mut self, message: MessageId, place: MessagePlace, head: &Arc<Head>) {
-        let moved = self.place(message);
-        if let Some(leased) = self.leased_messages.get_mut(&message) {
-            leased.place = Some(moved.or(leased.place).unwrap_or(place));
-            leased.head.get_or_insert_with(|| head.clone());
-        }
+    pub fn keep(&mut self, message: MessageId, place: MessagePlace, head: Option<&Arc<Head>>) {
+        let place = self.place(message).map_or(place, |moved| moved);
+        self.leases.keep(message, place, head);
     }
 
     /// Ends a lease without a settlement; the batch waits again.
     pub fn unlease(&mut self, batch: BatchId) {
-        if let Some(entry) = self.end_lease(batch) {
-            self.serve(entry);
-            self.news += 1;
+        let Some(entry) = self.end_lease(batch) else {
+            return;
+        };
+        self.serve(entry.clone());
+        if !self.is_unindexed(batch) {
+            // It may have been taken from behind what is kept in memory.
+            self.heads.indexed(&entry);
         }
+        self.news += 1;
     }
 
     fn end_lease(&mut self, batch: BatchId) -> Option<Entry> {
-        let leased = self.leases.remove(&batch)?;
-        self.counts.of(&leased.entry).leased -= 1;
-        if let Some(message) = self.leased_messages.get_mut(&leased.entry.message) {
-            message.leases -= 1;
-            if message.leases == 0 {
-                self.leased_messages.remove(&leased.entry.message);
-            }
-        }
-        Some(leased.entry)
+        let entry = self.leases.remove(batch)?;
+        self.counts.of(&entry).leased -= 1;
+        Some(entry)
     }
 
     // === Durable changes ===
@@ -330,7 +293,7 @@ impl State {
                 content: None,
             },
         );
-        if let Some(leased) = self.leases.get_mut(&old.id) {
+        if let Some(leased) = self.leases.of_mut(old.id) {
             leased.entry = new;
         } else {
             self.heads.remove(old);
@@ -338,11 +301,25 @@ impl State {
         }
     }
 
+    /// A batch being attempted was written again, with orders; its attempt goes on.
+    pub fn ordered(&mut self, sequence: u64, new: Entry) {
+        self.carrying.remove(&new.message);
+        if let Some(leased) = self.leases.of_mut(new.id) {
+            leased.entry = new.clone();
+        }
+        self.put(
+            new.id,
+            Unindexed {
+                sequence,
+                entry: Some(new),
+                content: None,
+            },
+        );
+    }
+
     /// A message was written again elsewhere.
     pub fn message_moved(&mut self, sequence: u64, place: MessagePlace) {
-        if let Some(leased) = self.leased_messages.get_mut(&place.id) {
-            leased.place = Some(place);
-        }
+        self.leases.message_moved(place);
         self.messages.insert(
             place.id,
             UnindexedMessage {
@@ -386,6 +363,7 @@ impl State {
     /// The index has these; what is older or as old is let go of.
     pub fn indexed(&mut self, all: &[Changes]) {
         self.commits += 1;
+        self.indexed = all.last().map_or(self.indexed, |changes| changes.sequence);
         let mut touched: HashMap<(u32, Track), Entry> = HashMap::new();
         for changes in all {
             for change in &changes.changes {

@@ -13,6 +13,7 @@ use super::group::{Draft, HEADER};
 use super::job::{AcceptJob, Answer, Job};
 use super::journal::{AppendError, Journal};
 use super::lookup;
+use super::ordering::Ordering;
 use super::record::{BodyPlace, IdentKey};
 use super::settling::Settling;
 use super::shared::{IndexJob, Shared};
@@ -62,6 +63,7 @@ impl Writer {
                 size += 1 + match job {
                     Job::Accept(job) => job.size(),
                     Job::Settle(job) => job.size().min(super::settling::PART_BYTES_MAX),
+                    Job::Order(attempted, _) => 8192 * attempted.len() as u64,
                     Job::Carry(..) => 0,
                 };
                 fits
@@ -111,15 +113,23 @@ impl Writer {
                 Job::Settle(job) => {
                     let transaction = self.next_transaction();
                     let settling = Settling::begin(job, transaction, &mut self.shared.state());
-                    match settling {
-                        Some(settling) if settling.is_large() => self.large.push(settling),
-                        Some(settling) => staged.push(Staged::Settling(Box::new(settling))),
-                        None => {}
+                    let Some(mut settling) = settling else {
+                        continue;
+                    };
+                    settling.treat(transaction, self.shared.now());
+                    match settling.is_large() {
+                        true => self.large.push(settling),
+                        false => staged.push(Staged::Settling(Box::new(settling))),
                     }
                 }
                 Job::Carry(items, answer) => {
                     let carried = stage_carry(&self.shared, items, &mut draft);
                     staged.push(Staged::Carry(carried, answer));
+                }
+                Job::Order(attempted, answer) => {
+                    let state = self.shared.state();
+                    let ordering = Ordering::stage(attempted, answer, &state, &mut draft);
+                    staged.push(Staged::Ordering(ordering));
                 }
             }
         }
@@ -145,7 +155,7 @@ impl Writer {
             match one {
                 Staged::Message(message) => ledger.accepted += message.recipients(),
                 Staged::Settling(settling) => settling.count(&mut ledger),
-                Staged::Again(..) | Staged::Carry(..) => {}
+                Staged::Again(..) | Staged::Carry(..) | Staged::Ordering(_) => {}
             }
         }
         let large = self.large.iter().filter(|settling| settling.is_complete());
@@ -165,6 +175,7 @@ impl Writer {
                 match one {
                     Staged::Again(accepted, to) => answer(to, Ok(accepted)),
                     Staged::Carry(_, to) => answer(to, Ok(0)),
+                    Staged::Ordering(ordering) => answer(ordering.into_answer(), Ok(())),
                     Staged::Message(_) | Staged::Settling(_) => {}
                 }
             }
@@ -208,6 +219,7 @@ impl Writer {
                 Staged::Message(message) => answer(message.job.answer, Err(error.clone())),
                 Staged::Again(_, to) => answer(to, Err(error.clone())),
                 Staged::Carry(_, to) => answer(to, Err(error.clone())),
+                Staged::Ordering(ordering) => answer(ordering.into_answer(), Err(error.clone())),
                 Staged::Settling(settling) => settling.fail(&mut self.shared.state(), error),
             }
         }
@@ -311,6 +323,10 @@ impl Writer {
                     }
                     answers.push(Box::new(move || answer(to, Ok(count))));
                 }
+                Staged::Ordering(ordering) => {
+                    let to = ordering.finish(written, &mut state, &mut changes);
+                    answers.push(Box::new(move || answer(to, Ok(()))));
+                }
             }
         }
         let large = std::mem::take(&mut self.large);
@@ -349,6 +365,7 @@ fn refuse(job: Job, error: &Error) {
         Job::Accept(job) => answer(job.answer, Err(error.clone())),
         Job::Settle(job) => answer(job.answer, Err(error.clone())),
         Job::Carry(_, to) => answer(to, Err(error.clone())),
+        Job::Order(_, to) => answer(to, Err(error.clone())),
     }
 }
 

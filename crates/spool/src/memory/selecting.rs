@@ -5,8 +5,8 @@ use std::sync::Arc;
 use mail::Timestamp;
 
 use super::{Held, Inner};
-use crate::selection::{Order, Selection, Treated, treat};
-use crate::{Action, After, Batch, BatchId, Found, Outcome, Predicate, Selected, Settlement};
+use crate::selection::{Order, Selection, Treated, as_left, treat};
+use crate::{Action, After, BatchId, Found, Outcome, Predicate, Selected, Settlement};
 
 impl Inner {
     pub(super) fn select(&mut self, selection: &Arc<Selection>, now: Timestamp) -> Selected {
@@ -138,15 +138,12 @@ impl Inner {
         let mut treated = Treated::left_alone(self.batch(child));
         let last = &mut self.last;
         for selection in selections {
-            let before = std::mem::take(&mut treated.batches);
-            for batch in before {
-                let one = selection.treat_new(&head, batch, now, &mut || {
+            treated = treated.then(|batch| {
+                selection.treat_new(&head, batch, now, &mut || {
                     *last += 1;
                     BatchId(u128::from(*last))
-                });
-                treated.dropped += one.dropped;
-                treated.batches.extend(one.batches);
-            }
+                })
+            });
         }
         treated.batches.retain(|batch| !batch.recipients.is_empty());
         self.put(message, treated);
@@ -183,15 +180,6 @@ impl Inner {
             })
             .take(limit)
             .collect()
-    }
-}
-
-/// A batch, with the hold that some of what its attempt leaves will be under.
-fn as_left(batch: &Batch, orders: &[Order], now: Timestamp) -> Batch {
-    let left = treat(orders, batch.clone(), now, &mut || batch.id).batches;
-    Batch {
-        held: left.iter().find_map(|batch| batch.held),
-        ..batch.clone()
     }
 }
 
