@@ -1,6 +1,7 @@
 //! `kill9_rounds`, `kill9_lost`, `kill9_duplicates`: a process under load (accepts with idents, claims, settlements of every kind,
 //! bodies that need a segment of their own) is killed at a random moment, round after round on the same spool. After each round all is
-//! looked at: what was told is there, whole and once, what was told to be done does not come back, idents are remembered.
+//! looked at: what was told is there, whole and once, what was told to be done does not come back, idents are remembered, the
+//! ledger balances.
 //!
 //! A duplicate is a batch that is attempted again although an attempt began whose settlement was not answered: its recipients
 //! may get the mail twice. The window is what two workers have in hand: so many batches a round at most.
@@ -339,6 +340,10 @@ impl Known {
             if self.gone.contains(&name) || !found.insert(name.clone()) {
                 return Err(format!("round {round}: {name} came back, or is there twice").into());
             }
+        }
+        let ledger = spool.ledger().await?;
+        if ledger.difference() != 0 || ledger.waiting != leases.len() as u64 {
+            return Err(format!("round {round}: the account does not balance: {ledger:?}").into());
         }
         for (name, must) in &self.there {
             if *must && !found.contains(name) {

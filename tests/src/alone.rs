@@ -2,6 +2,7 @@
 //! own spool.
 
 use std::fs;
+use std::path::PathBuf;
 
 use crate::client;
 use crate::site::{Harness, hurried, settings};
@@ -57,4 +58,17 @@ pub fn wait_readiness(harness: &Harness, word: &str) {
         };
         is.then_some(())
     });
+}
+
+/// Its journal's segment in use; there is one after the first message.
+pub fn segment(harness: &Harness) -> PathBuf {
+    let journal = harness.site.root().join("state/mx-edge/spool/journal");
+    let mut found: Vec<PathBuf> = fs::read_dir(&journal)
+        .expect("a journal")
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|is| is == "segment"))
+        .collect();
+    found.sort();
+    found.pop().expect("a segment in use")
 }

@@ -1,4 +1,4 @@
-//! strace at a running program, to make chosen system calls on chosen files fail as a broken disk does. Where one process may not
+//! strace at a running program, to make chosen system calls on chosen files fail or last as those of a bad disk do. Where one process may not
 //! trace another, a test says so and is skipped.
 
 use std::fs;
@@ -15,12 +15,12 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// Attaches to a process: of its calls in `calls` on `file` the `when`-th fails with `error` (strace(1), `inject`). `log` is where
+    /// Attaches to a process: of its calls in `calls` on `file` the `when`-th goes as `how` says (strace(1), `inject`). `log` is where
     /// strace writes what it saw.
     pub fn attach(test: &str, pid: u32, fault: &Fault<'_>, log: &Path) -> Option<Self> {
         let Fault {
             calls,
-            error,
+            how,
             when,
             file,
         } = fault;
@@ -30,7 +30,7 @@ impl Tracer {
             .args(["-f", "-q", "-p", &pid.to_string(), "-P"])
             .arg(file)
             .args(["-e", &format!("trace={calls}"), "-e"])
-            .arg(format!("inject={calls}:error={error}:when={when}"))
+            .arg(format!("inject={calls}:{how}:when={when}"))
             .arg("-o")
             .arg(log)
             .stdin(Stdio::null())
@@ -64,7 +64,7 @@ impl Tracer {
         None
     }
 
-    /// Whether a call was made to fail.
+    /// Whether a call was made to fail; a delay is not told.
     pub fn has_struck(&self) -> bool {
         let seen = fs::read_to_string(&self.output).unwrap_or_default();
         seen.contains("(INJECTED)")
@@ -83,8 +83,8 @@ impl Drop for Tracer {
 pub struct Fault<'a> {
     /// Names of system calls, with commas.
     pub calls: &'a str,
-    /// `EIO`, `ENOSPC`.
-    pub error: &'a str,
+    /// `error=EIO`, `delay_enter=2000000` (microseconds).
+    pub how: &'a str,
     /// `3`: the third; `3+`: that and all that follow.
     pub when: &'a str,
     /// On this file alone.

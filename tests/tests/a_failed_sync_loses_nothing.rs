@@ -2,11 +2,10 @@
 //! says why, answers 451 and passes mail through. After a restart all that was answered 250 is there and arrives.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::Mutex;
 use std::thread;
 
-use end_to_end::alone::{RECIPIENT, edge, send, wait_readiness};
+use end_to_end::alone::{RECIPIENT, edge, segment, send, wait_readiness};
 use end_to_end::{Fault, Harness, Tracer};
 
 const TEST: &str = "a_failed_sync_loses_nothing";
@@ -25,19 +24,6 @@ const FAULTS: [(&str, &str, &str); 4] = [
     (WRITE, "EIO", "5"),
     (WRITE, "ENOSPC", "12+"),
 ];
-
-/// The journal's segment in use; there is one after the first message.
-fn segment(harness: &Harness) -> PathBuf {
-    let journal = harness.site.root().join("state/mx-edge/spool/journal");
-    let mut found: Vec<PathBuf> = std::fs::read_dir(&journal)
-        .expect("a journal")
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|is| is == "segment"))
-        .collect();
-    found.sort();
-    found.pop().expect("a segment in use")
-}
 
 /// Several clients send until one message of each is not taken.
 fn send_until_refused(harness: &Harness, round: usize, kept: &Mutex<BTreeSet<String>>) {
@@ -72,7 +58,7 @@ fn a_failed_sync_loses_nothing() {
         kept.lock().expect("nobody panicked").insert(first);
         let fault = Fault {
             calls,
-            error,
+            how: &format!("error={error}"),
             when,
             file: &segment(&harness),
         };
