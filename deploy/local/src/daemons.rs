@@ -275,7 +275,7 @@ fn ask(socket: &Path, question: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(&answer[..length]).into_owned())
 }
 
-fn make(path: &Path) -> Result<(), String> {
+pub(crate) fn make(path: &Path) -> Result<(), String> {
     fs::create_dir_all(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let open = fs::Permissions::from_mode(0o755);
     fs::set_permissions(path, open).map_err(|error| format!("{}: {error}", path.display()))
