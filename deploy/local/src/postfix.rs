@@ -71,8 +71,15 @@ pub fn postfix(
     write(&etc.join("main.cf"), &main)?;
     let master = format!("{address} inet n - n - - smtpd\n{SERVICES}");
     write(&etc.join("master.cf"), &master)?;
-    let mut command = Command::new("/usr/sbin/postfix");
-    command.arg("-c").arg(&etc).arg("start-fg");
+    // It makes its queue's folders; started by it, master would leave our process group and outlive the test.
+    run_to_end(
+        Command::new("/usr/sbin/postfix")
+            .arg("-c")
+            .arg(&etc)
+            .arg("check"),
+    )?;
+    let mut command = Command::new("/usr/lib/postfix/sbin/master");
+    command.arg("-c").arg(&etc).arg("-d");
     let mut process = Process::start("postfix", command, &folder.join("out.log"))?;
     let ready = wait_for(START, || {
         if !process.running() {
