@@ -220,3 +220,62 @@ fn meant(action: Option<Action>, reply: Reply) -> Result {
         false => Result::of(reply),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use smtp::client::Trouble;
+
+    use super::*;
+    use crate::site::Site;
+    use crate::testing::{Memory, clock, recipient};
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_site_does_not_protect_waits_alone_and_inside_it_shuts_the_gate() {
+        let spool = Memory::new(clock());
+        let wanted = spool::Wanted {
+            destinations: spool::Destinations::Except([].into()),
+            lanes: [1; 4],
+        };
+        let to = "one@a.example";
+        let domain = mail::Domain::parse("a.example").unwrap();
+        spool.add(spool::Destination::Domain(domain), &[to]);
+        let leases = spool::Spool::claim(&*spool, "test", &wanted).await.unwrap();
+        let copy = Copy {
+            envelope: mail::Envelope {
+                reverse_path: mail::ReversePath::Null,
+                parameters: mail::MailParameters::default(),
+                recipients: vec![recipient(to)],
+            },
+            indices: vec![0],
+            parts: Vec::new(),
+            xforward: None,
+        };
+        let site = Key::Site(Site::new(vec![(0, "mx.a.example".into())]));
+        let table = [
+            (site, Signal::Reached, Because::Replies),
+            (Key::Route("".into()), Signal::Unreached, Because::Site),
+        ];
+        for (key, signal, because) in table {
+            let mut progress = Progress::new(&Arc::new(key.clone()), &Arc::default());
+            let stopped = Stopped {
+                trouble: Trouble {
+                    phase: Phase::Helo,
+                    cause: Cause::NoTls,
+                },
+                remote: Some("mx.a.example[192.0.2.1]".into()),
+            };
+            let goes_on = progress.broke(&leases[0], std::slice::from_ref(&copy), &stopped);
+            assert!(!goes_on, "{key}");
+            assert_eq!(
+                (progress.signal, progress.because),
+                (signal, because),
+                "{key}"
+            );
+            let result = &progress.attempted[0].result;
+            assert!(
+                matches!(result, Result::Deferred(reply) if reply.code == 451),
+                "{key}"
+            );
+        }
+    }
+}

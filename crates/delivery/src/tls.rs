@@ -56,3 +56,34 @@ impl Levels {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_domain_comes_before_the_rest_and_what_cannot_be_kept_is_no_policy() {
+        let domain = |name: &str| Domain::parse(name).unwrap();
+        let levels = Levels {
+            default: Level::Opportunistic,
+            domains: BTreeMap::from([(domain("one.example"), Level::Verify)]),
+            verifying: None,
+        };
+        assert_eq!(levels.of(Some(&domain("one.example"))), Level::Verify);
+        let others = [Some(domain("sub.one.example")), None];
+        for other in others {
+            assert_eq!(levels.of(other.as_ref()), Level::Opportunistic, "{other:?}");
+        }
+        let policy = |level| levels.policy(level);
+        assert!(matches!(policy(Level::Never), Some(TlsPolicy::Never)));
+        assert!(matches!(
+            policy(Level::Opportunistic),
+            Some(TlsPolicy::Opportunistic(..))
+        ));
+        assert!(matches!(
+            policy(Level::Encrypt),
+            Some(TlsPolicy::Required(..))
+        ));
+        assert!(policy(Level::Verify).is_none(), "nothing verifies");
+    }
+}
