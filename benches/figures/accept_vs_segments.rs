@@ -9,18 +9,20 @@
 #![allow(missing_docs)]
 
 mod bare;
+mod processor;
 mod producers;
 mod slow_disk;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bare::{Bare, log_turn};
 use bytes::Bytes;
 use mail::{Address, MailParameters, ReversePath, Timestamp};
 use mailload::figures::{Figure, Goal, is_full, is_wanted, median, report};
+use processor::{processor_seconds, quiet};
 use producers::{BODIES_KB, Bodies, PRODUCERS, produce};
 use slow_disk::SlowDisk;
 use spool::embedded::{Embedded, Options};
@@ -89,32 +91,6 @@ async fn accept_turn(
         }
     })
     .await
-}
-
-/// Processor time of this process, seconds.
-fn processor_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let behind_name = stat.rsplit(')').next().unwrap_or_default();
-    let ticks = behind_name.split_whitespace().skip(11).take(2);
-    ticks
-        .filter_map(|ticks| ticks.parse::<f64>().ok())
-        .sum::<f64>()
-        / 100.0
-}
-
-/// Waits until this process has next to nothing to do, so that the spool's index is not made on a peer's time; how long that took.
-async fn quiet() -> f64 {
-    let start = Instant::now();
-    let mut before = processor_seconds();
-    while start.elapsed() < Duration::from_secs(30) {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        let now = processor_seconds();
-        if now - before < 0.015 {
-            break;
-        }
-        before = now;
-    }
-    start.elapsed().as_secs_f64()
 }
 
 /// What is measured.
