@@ -13,6 +13,7 @@ mod inside;
 mod killed;
 mod policy;
 mod sender_policy;
+mod smuggled;
 mod spooled;
 mod stays_standing;
 mod through;
