@@ -46,7 +46,7 @@ pub fn hurried(mut options: Options) -> Options {
     let scanner = "[receive]\nbudget = '4s'\n[scan]\ndeadline = '2s'\ncanary_interval = '1s'\ncanary_retry = '200ms'\n\
                    [relay]\nbudget = '2s'\nconnect = '1s'\nretry = '200ms'\n[announce]\nretry = '200ms'\ndrain_notice = '500ms'\n";
     let balancer = "[registration]\nlease = '2s'\n[pick]\nwait = '500ms'\ngreeting = '500ms'\n[probe]\nbackoff_min = '100ms'\nbackoff_max = '500ms'\n";
-    let listserv = "[delivery]\nretry_first = '200ms'\nretry_longest = '1s'\n";
+    let listserv = "[dsn]\nmerge = '0s'\n[delivery]\nretry_first = '200ms'\nretry_longest = '1s'\n";
     for (program, text) in [
         ("mx-edge", edge),
         ("scanner", scanner),

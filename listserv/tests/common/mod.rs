@@ -77,7 +77,7 @@ impl Host {
              [lmtp]\nlisten = \"127.0.0.1:0\"\n[publish]\nlisten = \"127.0.0.1:0\"\n\
              [control]\nsocket = \"{}\"\nlisten = \"127.0.0.1:0\"\n\
              [spool]\nfree_bytes_min = 0\nfree_inodes_min = 0\nsegment_bytes = \"1MiB\"\n\
-             [delivery]\ndefault_route = \"sink\"\nretry_first = \"1s\"\n[delivery.routes.sink]\nhosts = [\"{}\"]\n{tables}",
+             [dsn]\nmerge = \"0s\"\n[delivery]\ndefault_route = \"sink\"\nretry_first = \"1s\"\n[delivery.routes.sink]\nhosts = [\"{}\"]\n{tables}",
             at("state"),
             at("verdict.key"),
             at("listserv.sock"),
