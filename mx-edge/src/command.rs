@@ -7,8 +7,10 @@ use service::control::Request;
 use service::program::Invocation;
 
 use crate::config::Config;
+use crate::explain;
 use crate::forward::copies;
 use crate::records;
+use crate::report;
 
 /// `mx-edge COMMAND`.
 #[derive(Debug, Subcommand)]
@@ -32,6 +34,27 @@ pub enum Command {
         /// How many
         #[arg(long, default_value_t = 20)]
         count: usize,
+    },
+    /// What one day came to, by reason
+    Report {
+        /// `2026-11-25`, `today` or `yesterday`; days are UTC
+        #[arg(long, default_value = "today")]
+        day: String,
+    },
+    /// What the policy would answer, rule by rule, with the evidence; nothing is remembered of it
+    Explain {
+        /// The client's address
+        #[arg(long)]
+        client: std::net::IpAddr,
+        /// What it calls itself
+        #[arg(long)]
+        helo: String,
+        /// The reverse-path; empty or <> for a notification
+        #[arg(long)]
+        from: String,
+        /// The forward-path
+        #[arg(long)]
+        rcpt: String,
     },
     /// The spool's files: backup, restore, check, export
     #[command(subcommand)]
@@ -90,6 +113,23 @@ pub fn invocation(command: Command, config: &Config) -> Invocation {
                 Box::new(move |head, batch, body| copies(trace, head, batch, body));
             let spool = config.spool_folder();
             return safekeeping::invocation(command, spool, &config.hostname, render);
+        }
+        Command::Report { day } => {
+            // The only characters a day has; anything else is complained of over there.
+            let plain: String = day
+                .chars()
+                .filter(|c| c.is_ascii_alphanumeric() || *c == '-')
+                .collect();
+            (get(&format!("/report?day={plain}")), report::text)
+        }
+        Command::Explain {
+            client,
+            helo,
+            from,
+            rcpt,
+        } => {
+            let asked = json!({ "client": client, "helo": helo, "from": from, "rcpt": rcpt });
+            (post("/explain", asked), explain::text)
         }
         Command::Ended { count } => (get(&format!("/ended?count={count}")), print_ended),
     };

@@ -23,7 +23,7 @@ pub use door::{Access, Rates, Stress};
 use crate::dnsbl::Codes;
 use crate::network::Network;
 
-pub use policy::{About, DomainList, Greylist, HeaderRule, Policy, Shadow};
+pub use policy::{About, DomainList, Greylist, HeaderRule, Policy, Report, Shadow};
 
 /// The whole configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +71,8 @@ pub struct Config {
     pub greylist: Greylist,
     /// `[shadow]`.
     pub shadow: Shadow,
+    /// `[report]`.
+    pub report: Report,
     /// `[tls]`: the public certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<PublicCertificate>,

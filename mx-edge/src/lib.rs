@@ -15,9 +15,11 @@ pub mod dns;
 pub mod dnsbl;
 pub mod doors;
 pub mod ended;
+pub mod explain;
 pub mod facts;
 pub mod forward;
 pub mod greylist;
+pub mod heard;
 pub mod held;
 pub mod ident;
 pub mod inquiry;
@@ -34,6 +36,7 @@ pub mod recipients;
 pub mod records;
 pub mod reload;
 pub mod replies;
+pub mod report;
 pub mod routes;
 pub mod rules;
 pub mod screen;
@@ -113,6 +116,12 @@ impl Running {
     pub async fn finished(mut self) {
         while self.tasks.join_next().await.is_some() {}
         self.shutdown.drained().await;
+        // What the last sessions added.
+        let days = Arc::clone(&self.controls.days);
+        let written = tokio::task::spawn_blocking(move || days.write()).await;
+        if let Ok(Err(error)) = written {
+            tracing::warn!(event = "report", %error, "counts not written");
+        }
         self.controls.spool.close().await;
     }
 }
@@ -161,6 +170,7 @@ pub async fn start(
     });
     let queue = Queue::new(Arc::clone(&spool), engine.clone(), pause, kept, names);
     let controls = Controls {
+        days: wiring::open_days(&config, &daemon.metrics)?,
         edge,
         spool,
         engine,
@@ -212,6 +222,7 @@ async fn serve(
     tasks.spawn(controls.queue.clone().watch(registry, stop()));
     tasks.spawn(Arc::clone(&edge.passes).keep(stop()));
     tasks.spawn(Arc::clone(&edge.greylist).keep(stop()));
+    tasks.spawn(Arc::clone(&controls.days).keep(stop()));
     let waters = watch::Waters::new(&config);
     tasks.spawn(watch::run(controls.clone(), status, waters, stop()));
     let files = sources.spawn(&mut tasks, &config, &shutdown);

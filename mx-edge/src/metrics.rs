@@ -2,7 +2,9 @@
 //!
 //! Forward-paths are accounted for: taken + spooled at start = passed + exempt + ended + spooled now (waiting and held).
 
-use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 
 use crate::dnsbl::ListMetrics;
 use crate::reason::Reason;
@@ -55,6 +57,16 @@ pub struct Metrics {
     pub spf: IntCounterVec,
     /// Lists of clients in the DNS.
     pub lists: ListMetrics,
+    /// Connections, each with its session.
+    pub connections: IntCounter,
+    /// Octets of messages answered 250.
+    pub accepted_bytes: IntCounter,
+    /// How forward-paths that were let in at RCPT ended.
+    pub path_ends: IntCounterVec,
+    /// The scanner's verdicts.
+    pub verdicts: IntCounterVec,
+    /// Malware by name.
+    pub malware: IntCounterVec,
     /// RCPT commands that a rule would have refused.
     pub warned: IntCounterVec,
     /// Questions of the policy.
@@ -166,6 +178,27 @@ impl Metrics {
             sources: SourceMetrics::new(&maker)?,
             spf: maker.counters("spf_total", "SPF checks by result", "result")?,
             lists: maker.lists()?,
+            connections: maker.counter("connections_total", "Connections; each ends as one of sessions_total")?,
+            accepted_bytes: maker.counter(
+                "accepted_bytes_total",
+                "Octets of messages answered 250, as the client sent them",
+            )?,
+            path_ends: maker.pairs(
+                "path_ends_total",
+                "Forward-paths answered 250 at RCPT by what became of them: passed, spooled, refused, deferred, abandoned (no message came, or it was \
+                 refused in the dialogue); their sum is recipients_total{reason=\"accepted\"} once no session is open",
+                ["outcome", "reason"],
+            )?,
+            verdicts: maker.counters(
+                "verdicts_total",
+                "Messages by the scanner's verdict, where its reply told it while the client waited",
+                "verdict",
+            )?,
+            malware: maker.counters(
+                "malware_total",
+                "Messages refused for malware by its name; `other` when there are too many names",
+                "name",
+            )?,
             warned: maker.counters(
                 "warned_recipients_total",
                 "RCPT commands and messages that a rule at `warn` would have refused, by rule",
@@ -280,6 +313,12 @@ impl Maker<'_> {
         let counters = IntCounterVec::new(options(name, help), &[label])?;
         self.0.register(Box::new(counters.clone()))?;
         Ok(counters)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        let counter = IntCounter::with_opts(options(name, help))?;
+        self.0.register(Box::new(counter.clone()))?;
+        Ok(counter)
     }
 
     fn pairs(

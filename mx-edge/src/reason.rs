@@ -189,6 +189,42 @@ impl Reason {
         self.entry().label
     }
 
+    /// Whether it is said for good, with a 5xx.
+    pub fn is_permanent(self) -> bool {
+        self.entry().code >= 500
+    }
+
+    /// Its line in the daily report.
+    pub fn group(self) -> &'static str {
+        match self {
+            Self::UnknownRecipient => "unknown user",
+            Self::RelayDenied => "relay denied",
+            Self::Listed | Self::DomainListed => "RBL",
+            Self::HeloSyntax
+            | Self::HeloLiteral
+            | Self::HeloOurs
+            | Self::HeloName
+            | Self::HeloUnknown => "HELO",
+            Self::SenderName | Self::SenderUnknown | Self::SenderNullMx | Self::SpfFail => {
+                "sender address"
+            }
+            Self::Header | Self::Loop => "header",
+            Self::Greylisted
+            | Self::DirectoryNotLoaded
+            | Self::OtherPolicy
+            | Self::NullSenderRecipients => "recipient address",
+            Self::SpoolFull | Self::SpoolFailed | Self::SpoolSlow | Self::ClientGone => "spool",
+            Self::Draining => "draining",
+            Self::SpokeFirst
+            | Self::ClientName
+            | Self::ClientUnconfirmed
+            | Self::Access
+            | Self::AccessDropped
+            | Self::NoClient => "client host",
+            _ => "limits",
+        }
+    }
+
     /// The reply: what is wrong, the token by which an operator finds it in the logs, and where to ask.
     pub fn reply(self, token: &str, contact: &str) -> Reply {
         self.reply_with("", token, contact)

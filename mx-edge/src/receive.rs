@@ -89,6 +89,8 @@ pub struct Session {
     client: SocketAddr,
     entry: Entry,
     transaction: Transaction,
+    /// Forward-paths that were answered 250 and wait for their message.
+    paths_open: u64,
     caller: Caller,
 }
 
@@ -96,6 +98,7 @@ impl Session {
     /// Just connected.
     pub fn new(edge: Arc<Edge>, rules: Arc<Rules>, client: SocketAddr) -> Self {
         edge.metrics.sessions_open.inc();
+        edge.metrics.connections.inc();
         edge.feel_sessions(&rules);
         Self::with(edge, rules, client, Standing::Ordinary)
     }
@@ -117,6 +120,7 @@ impl Session {
                 admitted: None,
             },
             transaction: Transaction::default(),
+            paths_open: 0,
         }
     }
 
@@ -140,12 +144,14 @@ impl Session {
         self.rules.refusal(reason, "", &facts.session)
     }
 
-    fn take<'a>(&'a self, facts: &'a Facts) -> Take<'a> {
+    fn take<'a>(&'a self, facts: &'a Facts, bytes: usize) -> Take<'a> {
+        let bytes = bytes as u64;
         Take {
             edge: &self.edge,
             rules: &self.rules,
             facts,
             exempt: self.is_own(facts.client.ip()),
+            bytes,
         }
     }
 
@@ -269,6 +275,15 @@ impl Session {
         decision.refusal.map_or(Ok(()), Err)
     }
 
+    /// No message will come for what was let in.
+    fn abandon(&mut self) {
+        let paths = std::mem::take(&mut self.paths_open);
+        if paths > 0 {
+            let ends = &self.edge.metrics.path_ends;
+            ends.with_label_values(&["abandoned", ""]).inc_by(paths);
+        }
+    }
+
     async fn spf_result(&mut self) -> Option<Spf> {
         let result = self.caller.inquiry.spf_result().await?;
         let counter = &self.edge.metrics.spf;
@@ -279,6 +294,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        self.abandon();
         if !self.is_check() {
             self.edge.metrics.sessions_open.dec();
             self.edge.feel_sessions(&self.rules);
@@ -417,6 +433,7 @@ impl Handler for Session {
         match decision {
             Ok(scanning) => {
                 self.transaction.scanning = Some(scanning);
+                self.paths_open += 1;
                 // Somebody here is to get the message.
                 self.caller.inquiry.start_spf();
                 Ok(())
@@ -432,8 +449,9 @@ impl Handler for Session {
         message: Bytes,
         presence: &Presence,
     ) -> Vec<Reply> {
+        self.paths_open = 0;
         if let Err(finding) = self.judge_message(facts, envelope, &message) {
-            return vec![self.take(facts).refuse(envelope, &finding)];
+            return vec![self.take(facts, message.len()).refuse(envelope, &finding)];
         }
         let spf = self.spf_result().await;
         let sender = Sender {
@@ -443,12 +461,13 @@ impl Handler for Session {
                 _ => None,
             },
         };
-        let taking = self.take(facts);
+        let taking = self.take(facts, message.len());
         let reply = taking.take(envelope, message, sender, presence).await;
         vec![reply]
     }
 
     fn reset(&mut self) {
+        self.abandon();
         self.transaction = Transaction::default();
     }
 }

@@ -198,6 +198,7 @@ fn restart_needed(old: &Config, new: &Config) -> Vec<&'static str> {
             "greylist.entries_max",
             old.greylist.entries_max != new.greylist.entries_max,
         ),
+        ("report", old.report != new.report),
         ("tls", old.tls != new.tls),
         ("inside", old.inside != new.inside),
         ("control", old.control != new.control),

@@ -16,8 +16,10 @@ use serde_json::{Value, json};
 use service::control::Readiness;
 use spool::Spool;
 
+use crate::explain;
 use crate::receive::Edge;
 use crate::recipients::Known;
+use crate::report::{self, Days};
 
 /// What the routes work on.
 #[derive(Clone)]
@@ -30,6 +32,8 @@ pub struct Controls {
     pub engine: Engine,
     /// The spool in an operator's hands.
     pub queue: Queue,
+    /// What was counted by day.
+    pub days: Arc<Days>,
     /// Where draining is told.
     pub readiness: Readiness,
 }
@@ -51,6 +55,8 @@ pub fn router(controls: Controls) -> Router {
             post(|controls: State<Controls>| drain(controls, false)),
         )
         .route("/ended", get(ended))
+        .route("/report", get(report))
+        .route("/explain", post(explain))
         .with_state(controls)
 }
 
@@ -117,6 +123,43 @@ async fn drain(State(controls): State<Controls>, draining: bool) -> Answer {
     controls.readiness.set("taking mail", state);
     let open = controls.edge.metrics.sessions_open.get();
     Ok(Json(json!({ "draining": draining, "sessions": open })))
+}
+
+#[derive(Deserialize)]
+struct OfDay {
+    day: String,
+}
+
+async fn report(State(controls): State<Controls>, Query(asked): Query<OfDay>) -> Answer {
+    let days = Arc::clone(&controls.days);
+    let day = asked.day.clone();
+    let found = tokio::task::spawn_blocking(move || days.day(&day)).await;
+    let found = found.map_err(|error| failed(StatusCode::INTERNAL_SERVER_ERROR, error))?;
+    let day = found.map_err(|error| failed(StatusCode::BAD_REQUEST, error))?;
+    let Some(day) = day else {
+        let why = format!(
+            "nothing was counted on {}, or it is kept no more (report.retention)",
+            asked.day
+        );
+        return Err(failed(StatusCode::NOT_FOUND, why));
+    };
+    let open = controls.edge.metrics.sessions_open.get();
+    let open = if controls.days.is_today(&day) {
+        open
+    } else {
+        0
+    };
+    Ok(Json(report::summary(
+        &day,
+        u64::try_from(open).unwrap_or(0),
+    )))
+}
+
+async fn explain(State(controls): State<Controls>, Json(asked): Json<explain::Asked>) -> Answer {
+    let answer = explain::explain(&controls.edge, &asked).await;
+    answer
+        .map(Json)
+        .map_err(|error| failed(StatusCode::BAD_REQUEST, error))
 }
 
 #[derive(Deserialize)]

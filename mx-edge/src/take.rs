@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use crate::authres::{self, Results};
 use crate::ended::{Kind, Line};
 use crate::facts::MessageFacts;
+use crate::heard;
 use crate::keep::Kept;
 use crate::names::ClientName;
 use crate::policy::decide::Finding;
@@ -46,6 +47,8 @@ pub struct Take<'a> {
     pub facts: &'a Facts,
     /// From a network of our own.
     pub exempt: bool,
+    /// The message's octets.
+    pub bytes: u64,
 }
 
 /// What is known of a message's sender.
@@ -169,6 +172,7 @@ impl Take<'_> {
         presence: &Presence,
     ) -> (Reply, &'static str) {
         let count = named.envelope.recipients.len();
+        heard::count(replies, &self.edge.metrics);
         match replies::plan(replies, count) {
             Plan::Passed { refused } => {
                 self.count_passed(count - refused.len());
@@ -332,11 +336,17 @@ impl Take<'_> {
             (400..500, _) => "deferred",
             _ => "refused",
         };
-        self.edge
-            .metrics
-            .messages
-            .with_label_values(&[outcome])
-            .inc();
+        let metrics = &self.edge.metrics;
+        metrics.messages.with_label_values(&[outcome]).inc();
+        let class = (way == "through").then(|| heard::class(std::slice::from_ref(reply)));
+        let reason = class.flatten().map_or(way, |class| class.as_str());
+        if reply.code < 400 {
+            metrics.accepted_bytes.inc_by(self.bytes);
+        }
+        metrics
+            .path_ends
+            .with_label_values(&[outcome, reason])
+            .inc_by(envelope.recipients.len() as u64);
         let to: Vec<String> = envelope
             .recipients
             .iter()

@@ -30,6 +30,7 @@ use crate::ended::Ended;
 use crate::forward::{self, Forward};
 use crate::ident::Idents;
 use crate::metrics::Metrics;
+use crate::report::Days;
 use crate::through::{Limits, Through};
 
 /// How long the spool remembers idents: longer than any held batch takes to be settled twice.
@@ -62,6 +63,13 @@ pub fn make_state_folder(config: &Config) -> Result<(), StartError> {
 pub fn open_idents(config: &Config) -> Result<Idents, StartError> {
     Idents::open(&config.name, &config.state)
         .map_err(|error| io_error(&config.state.join("boot"), &error))
+}
+
+/// Opens the counts by day.
+pub fn open_days(config: &Config, registry: &Registry) -> Result<Arc<Days>, StartError> {
+    let days = Days::open(&config.state, registry, &config.report);
+    let days = days.map_err(|error| io_error(&config.state.join("report"), &error))?;
+    Ok(Arc::new(days))
 }
 
 /// Opens the list of what was not passed in.

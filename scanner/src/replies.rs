@@ -1,6 +1,6 @@
 //! The replies of the scanner, each from what was decided. Words and numbers; decides nothing.
 
-use mail::verdict::{Action, Class, Verdict};
+use mail::verdict::{Action, Class, Verdict, malware_told};
 use mail::{EnhancedStatus, Reply};
 
 use crate::config::Config;
@@ -21,7 +21,7 @@ pub fn refusal(verdict: &Verdict, config: &Config, reference: &str) -> Reply {
     let contact = &config.receive.contact;
     let more = if contact.is_empty() { "" } else { " see " };
     let (enhanced, text) = match verdict.class {
-        Class::Malware => ((5, 7, 1), format!("malware found ({})", verdict.reason)),
+        Class::Malware => ((5, 7, 1), malware_told(&verdict.reason)),
         Class::Unchecked => (
             (5, 6, 0),
             format!("message cannot be checked ({})", verdict.reason),
@@ -36,16 +36,19 @@ pub fn refusal(verdict: &Verdict, config: &Config, reference: &str) -> Reply {
     Reply::new(
         550,
         enhanced,
-        format!("{text} [{reference}]{more}{contact}"),
+        format!(
+            "{text}, {} [{reference}]{more}{contact}",
+            verdict.class.told()
+        ),
     )
 }
 
 /// No list host took it: the verdict travels back to the edge, which presents it with the next attempt.
 pub fn unreached(class: Class, failure: &Failure, token: Vec<String>) -> Reply {
-    let class = class.as_str();
+    let told = class.told();
     let text = match failure {
-        Failure::Unreachable(_) => format!("list host cannot be reached, scanned as {class}"),
-        Failure::Cut(_) => format!("list host did not answer, scanned as {class}"),
+        Failure::Unreachable(_) => format!("list host cannot be reached, {told}"),
+        Failure::Cut(_) => format!("list host did not answer, {told}"),
     };
     with_token(Reply::new(451, (4, 4, 1), text), token)
 }
@@ -59,9 +62,16 @@ pub fn unreached_exempt(failure: &Failure) -> Reply {
     Reply::new(451, (4, 4, 1), text)
 }
 
-/// A list host's reply as it goes back: a deferral carries the verdict, so that the next attempt need not scan.
-pub fn passed_on(reply: Reply, token: impl FnOnce() -> Vec<String>) -> Reply {
+/// A list host's reply as it goes back: a deferral carries the verdict, so that the next attempt need not scan; an acceptance tells the
+/// class, for the edge's report.
+pub fn passed_on(mut reply: Reply, class: Class, token: impl FnOnce() -> Vec<String>) -> Reply {
     match reply.code {
+        ..400 => {
+            if let Some(line) = reply.lines.last_mut() {
+                line.push_str(&format!(", {}", class.told()));
+            }
+            reply
+        }
         400..500 => with_token(reply, token()),
         _ => reply,
     }

@@ -264,7 +264,7 @@ impl Work<'_> {
                 .into_iter()
                 .map(|reply| {
                     self.count(replies::outcome(&reply, word), 1);
-                    replies::passed_on(reply, for_edge)
+                    replies::passed_on(reply, verdict.class, for_edge)
                 })
                 .collect(),
             Err(failure) => {

@@ -35,6 +35,19 @@ pub struct Verdict {
     pub time: Timestamp,
 }
 
+/// How a scanner's reply names malware.
+pub fn malware_told(name: &str) -> String {
+    format!("malware found ({name})")
+}
+
+/// The malware that a line of a reply names.
+pub fn malware_in(line: &str) -> Option<&str> {
+    let (_, rest) = line.split_once("malware found (")?;
+    let (name, _) = rest.split_once(')')?;
+    let plain = |c: char| c.is_ascii_graphic();
+    (!name.is_empty() && name.len() <= 100 && name.chars().all(plain)).then_some(name)
+}
+
 /// Content classes, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
@@ -51,6 +64,27 @@ pub enum Class {
 }
 
 impl Class {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Clean,
+        Self::Spammy,
+        Self::Unchecked,
+        Self::Spam,
+        Self::Malware,
+    ];
+
+    /// How a scanner's reply tells a client and an edge the class: `scanned as spam`.
+    pub fn told(self) -> String {
+        format!("scanned as {}", self.as_str())
+    }
+
+    /// The class that a line of a reply tells.
+    pub fn told_in(line: &str) -> Option<Self> {
+        let (_, rest) = line.split_once("scanned as ")?;
+        let word = rest.split(|c: char| !c.is_ascii_alphanumeric()).next()?;
+        Self::ALL.into_iter().find(|class| class.as_str() == word)
+    }
+
     /// `clean`, `spammy`, `unchecked`, `spam`, `malware`: the word in logs, metrics and headers.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -236,6 +236,7 @@ impl Config {
         for (key, value) in [
             ("through.budget", self.through.budget),
             ("spool.deadline", self.spool.deadline),
+            ("report.write_interval", self.report.write_interval),
             ("spool.waiting_max", self.spool.waiting_max),
             ("forward.probe_interval", self.forward.probe_interval),
             (

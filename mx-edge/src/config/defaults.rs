@@ -30,6 +30,7 @@ impl Default for Config {
             policy: Policy::default(),
             greylist: Greylist::default(),
             shadow: Shadow::default(),
+            report: Report::default(),
             tls: None,
             inside: None,
             control: service::control::Settings {

@@ -1,4 +1,4 @@
-//! `[policy]`, `[greylist]` and `[shadow]`: who is refused for what.
+//! `[policy]`, `[greylist]`, `[shadow]` and `[report]`: who is refused for what, and the account of it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -161,6 +161,27 @@ impl Default for Greylist {
 pub struct Shadow {
     /// A configuration of mx-edge; empty: none.
     pub file: PathBuf,
+}
+
+/// `[report]`: counts by day.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Report {
+    /// Between two writes.
+    #[serde(with = "duration")]
+    pub write_interval: Duration,
+    /// How long days are kept.
+    #[serde(with = "duration")]
+    pub retention: Duration,
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Self {
+            write_interval: seconds(10),
+            retention: seconds(400 * 24 * 3600),
+        }
+    }
 }
 
 impl Default for Policy {

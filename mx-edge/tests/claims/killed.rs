@@ -21,13 +21,14 @@ const LIVES: usize = 6;
 /// Messages answered 250 after which a life ends.
 const MESSAGES: usize = 25;
 
-struct Program {
+/// The program with its configuration in a file.
+pub struct Program {
     config: PathBuf,
     child: Option<Child>,
 }
 
 impl Program {
-    fn new(site: &Site) -> Self {
+    pub fn new(site: &Site) -> Self {
         let folder = site.config.state.parent().unwrap();
         let config = folder.join("mx-edge.toml");
         std::fs::write(&config, service::config::show(&site.config, false)).unwrap();
@@ -45,7 +46,7 @@ impl Program {
     }
 
     /// Starts it; where it takes mail, once it is ready.
-    async fn start(&mut self, log: &Path) -> SocketAddr {
+    pub async fn start(&mut self, log: &Path) -> SocketAddr {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
@@ -71,12 +72,12 @@ impl Program {
         }
     }
 
-    async fn ask(&self, arguments: &[&str]) -> Output {
+    pub async fn ask(&self, arguments: &[&str]) -> Output {
         self.command().args(arguments).output().await.unwrap()
     }
 
     /// kill -9.
-    async fn kill(&mut self) {
+    pub async fn kill(&mut self) {
         self.child.take().unwrap().kill().await.unwrap();
     }
 }

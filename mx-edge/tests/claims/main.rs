@@ -12,6 +12,7 @@ mod faulty;
 mod inside;
 mod killed;
 mod policy;
+mod report;
 mod sender_policy;
 mod smuggled;
 mod spooled;

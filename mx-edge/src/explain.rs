@@ -1,0 +1,114 @@
+//! `mx-edge explain`: what the policy in force would answer one client for one recipient, rule by rule, with the evidence. Asks the DNS as
+//! a session would; refuses, counts and remembers nothing.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use mail::{Address, Domain, ReversePath};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::config::Action;
+use crate::inquiry::{Inquiry, Ruling};
+use crate::policy::decide::{self, Judged};
+use crate::policy::{self, Transaction};
+use crate::receive::Edge;
+
+/// What is asked.
+#[derive(Debug, Deserialize)]
+pub struct Asked {
+    client: IpAddr,
+    helo: String,
+    from: String,
+    rcpt: String,
+}
+
+/// The answer; an error when an address is none.
+pub async fn explain(edge: &Arc<Edge>, asked: &Asked) -> Result<Value, String> {
+    let from = ReversePath::parse(asked.from.trim_matches(['<', '>']));
+    let from = from.map_err(|error| format!("--from {:?}: {error}", asked.from))?;
+    let rcpt = Address::parse(asked.rcpt.trim_matches(['<', '>']));
+    let rcpt = rcpt.map_err(|error| format!("--rcpt {:?}: {error}", asked.rcpt))?;
+    let rules = edge.rules();
+    let known = edge
+        .recipients
+        .lookup(&rcpt, IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let transaction = Transaction {
+        null_sender: from == ReversePath::Null,
+        ..Transaction::default()
+    };
+    let recipient = policy::recipient(known, &transaction, rules.null_sender_recipients_max);
+    let said = |refusal: Option<(crate::reason::Reason, &str)>| match refusal {
+        Some((reason, evidence)) => rules.refusal(reason, evidence, "TOKEN").to_string(),
+        None => "250 accepted".into(),
+    };
+    if let Err(reason) = recipient {
+        return Ok(
+            json!({ "recipient": format!("{known:?}"), "reply": said(Some((reason, ""))), "rules": [] }),
+        );
+    }
+    let ours = Domain::parse(&asked.helo).is_ok_and(|helo| helo == rules.hostname);
+    let ordinary = recipient == Ok(policy::Scanning::Ordinary);
+    let run = async |ruling: &Arc<Ruling>| {
+        let mut inquiry = Inquiry::new(ruling, asked.client).dry();
+        inquiry.greeted(&asked.helo, ours);
+        inquiry.sender(&from);
+        let decision = inquiry.decide(&rcpt.to_string()).await;
+        let refusal = decision.refusal.filter(|_| ordinary);
+        let refusal = refusal.as_ref();
+        let reply = said(refusal.map(|finding| (finding.reason, finding.evidence.as_str())));
+        json!({ "reply": reply, "rules": judgements(&inquiry) })
+    };
+    let mut answer = run(&rules.ruling).await;
+    answer["recipient"] = json!(format!("{known:?}"));
+    answer["exempt"] = json!(!ordinary);
+    if let Some(shadow) = &rules.shadow {
+        answer["shadow"] = run(shadow.ruling()).await;
+    }
+    Ok(answer)
+}
+
+/// Each rule with its action and what it says.
+fn judgements(inquiry: &Inquiry) -> Value {
+    let policy = &inquiry.ruling().policy;
+    let rules = decide::RULES.map(|reason| {
+        let action = policy.action(reason);
+        let (says, evidence) = match decide::judge(policy, reason, inquiry.evidence()) {
+            _ if action == Action::Off => ("off", String::new()),
+            Judged::Clear => ("clear", String::new()),
+            Judged::Needs(_) => ("not asked", String::new()),
+            Judged::Hit(evidence) if action == Action::Warn => ("warns", evidence),
+            Judged::Hit(evidence) => ("refuses", evidence),
+        };
+        json!({ "rule": reason.label(), "says": says, "evidence": evidence })
+    });
+    json!(rules)
+}
+
+/// As text.
+pub fn text(answer: &Value) -> String {
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut lines = vec![
+        format!("recipient: {}", word(&answer["recipient"])),
+        format!("reply: {}", word(&answer["reply"])),
+    ];
+    if answer["exempt"] == true {
+        lines.push("the recipient is a role: no rule below refuses it".into());
+    }
+    let mut rules = |rules: &Value| {
+        for rule in rules.as_array().into_iter().flatten() {
+            lines.push(format!(
+                "  {:<20} {:<10} {}",
+                word(&rule["rule"]),
+                word(&rule["says"]),
+                word(&rule["evidence"])
+            ));
+        }
+    };
+    rules(&answer["rules"]);
+    if let Some(shadow) = answer.get("shadow") {
+        rules(&json!([{ "rule": "second policy:", "says": "", "evidence": shadow["reply"] }]));
+        rules(&shadow["rules"]);
+    }
+    lines.join("\n")
+}
