@@ -56,7 +56,7 @@ impl Metrics {
                 )?,
                 ended: vector(
                     "listserv_paths_ended_total",
-                    "Accepted forward-paths that came to an end here: expanded, forwarded, answered, returned, quarantined, refused.",
+                    "Accepted forward-paths that came to an end here: expanded, forwarded, answered, returned, quarantined, refused, corrupt.",
                     "outcome",
                 )?,
                 created,

@@ -60,6 +60,7 @@ async fn in_a_body() {
                         panic!("{body:?}");
                     };
                     assert_eq!(id, lease.head.id);
+                    assert_eq!(spool.vitals().set_aside, 1);
                     assert_eq!(
                         std::fs::read(&path).unwrap().len(),
                         lease.head.body_bytes as usize

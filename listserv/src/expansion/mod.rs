@@ -161,16 +161,16 @@ impl Expander {
 
     /// Works on one lease and settles it.
     async fn work(&self, lease: Lease) {
-        let outcome = match self.expand(&lease).await {
-            Ok(batches) if batches.is_empty() => Outcome::Finished,
-            Ok(batches) => Outcome::Replaced(batches),
-            Err(why) => self.put_off(&lease, &why),
+        let (outcome, ends) = match self.expand(&lease).await {
+            Ok((batches, ends)) if batches.is_empty() => (Outcome::Finished, ends),
+            Ok((batches, _)) => (Outcome::Replaced(batches), Ends::default()),
+            Err(why) => (self.put_off(&lease, &why), Ends::default()),
         };
         let settlement = Settlement {
             batch: lease.batch.id,
             token: lease.token,
             outcome,
-            ends: Ends::default(),
+            ends,
         };
         if let Err(error) = self.spool.settle(vec![settlement]).await {
             // Nothing is lost: it is expanded again, to the same batches under the same number.
@@ -191,16 +191,20 @@ impl Expander {
         }
     }
 
-    /// What takes the batch's place. `Err` puts it off as a whole.
-    async fn expand(&self, lease: &Lease) -> Result<Vec<NewBatch>, String> {
+    /// What takes the batch's place, and how its recipients ended if nothing does. `Err` puts it off as a whole.
+    async fn expand(&self, lease: &Lease) -> Result<(Vec<NewBatch>, Ends), String> {
+        let mut ends = Ends::default();
         let message = match self.spool.body(lease.head.id).await {
             Ok(message) => message,
             Err(error @ spool::Error::Corrupt(..)) => {
+                // The spool has set it aside with its envelope. It is not bounced: an operator may still mend it.
                 tracing::error!(event = "expansion", message = %lease.head.id, outcome = "corrupt", reason = %error);
-                let reply = Reply::new(554, (5, 3, 0), "the stored message is damaged");
-                self.refuse(lease, lease.batch.recipients.clone(), reply)
-                    .await?;
-                return Ok(Vec::new());
+                ends.set_aside = lease.batch.recipients.len() as u64;
+                self.metrics
+                    .ended
+                    .with_label_values(&["corrupt"])
+                    .inc_by(ends.set_aside);
+                return Ok((Vec::new(), ends));
             }
             Err(error) => return Err(error.to_string()),
         };
@@ -209,11 +213,13 @@ impl Expander {
             match self.expand_one(lease, recipient, &message).await {
                 Ok(done) => {
                     count(&self.metrics.ended, done.outcome);
+                    ends.delivered += 1;
                     batches.extend(done.batches);
                 }
                 Err(Stop::Later(why)) => return Err(why),
                 Err(Stop::Refused(reply)) => {
-                    self.refuse(lease, vec![recipient.clone()], reply).await?;
+                    self.refuse(lease, recipient, reply).await?;
+                    ends.bounced += 1;
                 }
             }
         }
@@ -229,23 +235,15 @@ impl Expander {
                 _ => self.metrics.created.inc_by(made),
             }
         }
-        Ok(batches)
+        Ok((batches, ends))
     }
 
-    async fn refuse(
-        &self,
-        lease: &Lease,
-        recipients: Vec<Recipient>,
-        reply: Reply,
-    ) -> Result<(), String> {
-        let mut failures = Vec::new();
-        for recipient in recipients {
-            count(&self.metrics.ended, "refused");
-            info!(event = "failed", message = %lease.head.id, to = %recipient.address, remote = "", reply = %reply);
-            failures.push(Evidence::ours(recipient, reply.clone()));
-        }
+    async fn refuse(&self, lease: &Lease, to: &Recipient, reply: Reply) -> Result<(), String> {
+        count(&self.metrics.ended, "refused");
+        info!(event = "failed", message = %lease.head.id, to = %to.address, remote = "", reply = %reply);
+        let failure = Evidence::ours(to.clone(), reply);
         self.notifier
-            .report(Action::Failed, &lease.head, &failures)
+            .report(Action::Failed, &lease.head, &[failure])
             .await
             .map_err(|error| error.to_string())
     }

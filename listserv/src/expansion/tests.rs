@@ -95,7 +95,7 @@ async fn a_crash_before_the_settlement_expands_once() {
     };
     spool.accept(new, Some("mx1.a.1")).await.unwrap();
     let leases = claim(&spool, expand()).await;
-    let first = before.expand(&leases[0]).await.unwrap();
+    let (first, _) = before.expand(&leases[0]).await.unwrap();
     assert_eq!(first.len(), 2);
     spool.close().await; // and nothing was settled
     drop((before, spool));
@@ -107,6 +107,9 @@ async fn a_crash_before_the_settlement_expands_once() {
     for lease in leases {
         after.work(lease).await;
     }
+    let ledger = spool.ledger().await.unwrap();
+    assert_eq!((ledger.accepted, ledger.expanded, ledger.made), (1, 1, 2));
+    assert_eq!((ledger.unaccounted, ledger.difference()), (0, 0));
     assert_eq!(claim(&spool, expand()).await.len(), 0);
     let batches = claim(&spool, Destinations::Except([].into())).await;
     assert_eq!(batches.len(), 2);
@@ -114,6 +117,54 @@ async fn a_crash_before_the_settlement_expands_once() {
         let template = Template::read(&lease.batch.template);
         assert_eq!(template, Template::read(&first.template));
         assert!(matches!(template, Some(Template::Post { number: 1, .. })));
+    }
+    spool.close().await;
+}
+
+/// What ends here ends as something: a command is answered, a list that is gone is refused.
+#[tokio::test]
+async fn everybody_is_accounted_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = open(folder.path());
+    let expander = expander(folder.path(), spool.clone()).await;
+    let list = address("dev@lists.example");
+    expander
+        .directory
+        .rename(move |store| store.create_list(&list, &[]))
+        .await
+        .unwrap();
+    // Rows: to whom, delivered, bounced, expanded, what was made of it.
+    for (to, expected) in [
+        ("dev-help@lists.example", (1, 0, 0, 0)),
+        ("gone@lists.example", (0, 1, 0, 0)),
+        ("dev@lists.example", (1, 0, 0, 0)),
+    ] {
+        let before = spool.ledger().await.unwrap();
+        let new = NewMessage {
+            arrival: Timestamp::now(),
+            reverse_path: ReversePath::parse("ann@four.example").unwrap(),
+            parameters: MailParameters::default(),
+            facts: Bytes::new(),
+            body: vec!["Subject: help\r\n\r\nbody\r\n".into()],
+            batches: vec![arrival(
+                address(to).into(),
+                Class::Ordinary,
+                Timestamp::now(),
+            )],
+        };
+        spool.accept(new, None).await.unwrap();
+        for lease in claim(&spool, Destinations::Only(vec![Destination::Expand])).await {
+            expander.work(lease).await;
+        }
+        let after = spool.ledger().await.unwrap();
+        let found = (
+            after.ends.delivered - before.ends.delivered,
+            after.ends.bounced - before.ends.bounced,
+            after.expanded - before.expanded,
+            after.made - before.made,
+        );
+        assert_eq!(found, expected, "{to}");
+        assert_eq!((after.unaccounted, after.difference()), (0, 0), "{to}");
     }
     spool.close().await;
 }
