@@ -51,6 +51,8 @@ pub struct Days {
     registry: Registry,
     settings: config::Report,
     present: Mutex<Present>,
+    /// One writes at a time: two would share a temporary file.
+    writing: Mutex<()>,
 }
 
 struct Present {
@@ -76,6 +78,7 @@ impl Days {
                 day,
                 seen: Counts::new(),
             }),
+            writing: Mutex::new(()),
         })
     }
 
@@ -101,6 +104,7 @@ impl Days {
 
     /// Takes what was counted since the last time and writes it, synced.
     pub fn write(&self) -> io::Result<()> {
+        let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let (ended, present) = self.take(Timestamp::now());
         if let Some(ended) = ended {
             put(&self.folder, &ended)?;
@@ -145,6 +149,7 @@ impl Days {
                 ));
             }
         };
+        let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let (ended, present) = self.take(now);
         for day in ended.into_iter().chain([present]) {
             if day.day == asked {
