@@ -33,6 +33,11 @@ pub enum Command {
     Queue(queue::Command),
     /// How every recipient that was ever accepted ended, or that it waits; exits 1 when that does not add up.
     Reconcile,
+    /// What is known of a message (its id or ident) or of mail to a recipient: what waits, and how it ended lately.
+    Why {
+        /// The id, ident or address.
+        what: String,
+    },
     /// What bounced, and which reports were not sent: show, suppressed.
     #[command(subcommand)]
     Bounce(Bounce),
@@ -176,6 +181,7 @@ pub fn invocation(command: Command, config: &Config) -> Invocation {
         }
         Command::Queue(command) => return queue::invocation(command),
         Command::Reconcile => return queue::reconcile(),
+        Command::Why { what } => return queue::why(what),
         command => ask(command),
     };
     Invocation::Control {
@@ -191,7 +197,9 @@ pub fn invocation(command: Command, config: &Config) -> Invocation {
 /// None for what is not asked of the running program.
 fn ask(command: Command) -> Option<Ask> {
     Some(match command {
-        Command::Spool(_) | Command::Queue(_) | Command::Reconcile => return None,
+        Command::Spool(_) | Command::Queue(_) | Command::Reconcile | Command::Why { .. } => {
+            return None;
+        }
         Command::List(list) => match list {
             List::Create { list, owners } => Ask::ListCreate { list, owners },
             List::Show { list } => Ask::ListShow { list },

@@ -14,7 +14,7 @@ use mail::trace::Custody;
 use mail::{Envelope, Recipient, Reply, Timestamp};
 use service::shutdown::Shutdown;
 use spool::{Batch, Class, Destination, Head, Lease, NewBatch, NewMessage, Spool};
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use crate::ended::{Ended, Kind, Line};
 use crate::facts::MessageFacts;
@@ -115,6 +115,11 @@ impl Owner for Forward {
         copies(self.trace, head, batch, body)
     }
 
+    fn ident(&self, head: &Head) -> Option<String> {
+        let facts = MessageFacts::from_bytes(&head.facts).ok()?;
+        Some(facts.ident.to_string())
+    }
+
     async fn conclude(
         &self,
         lease: &Lease,
@@ -124,7 +129,6 @@ impl Owner for Forward {
         let mut sorted = Sorted::default();
         for one in attempted {
             sorted.add(one);
-            log(lease, facts.as_ref(), one);
         }
         if !sorted.failed.is_empty() {
             self.hold(lease, facts.as_ref(), &sorted.failed).await?;
@@ -267,23 +271,4 @@ fn token(batch: &Batch) -> Option<&str> {
 
 fn names(facts: Option<&MessageFacts>) -> (&str, &str) {
     facts.map_or(("", ""), |facts| (facts.ident.as_str(), &facts.session))
-}
-
-fn log(lease: &Lease, facts: Option<&MessageFacts>, one: &Attempted) {
-    let (outcome, reply) = match &one.result {
-        delivery::Result::Delivered(reply) => ("passed", reply),
-        delivery::Result::Deferred(reply) => ("deferred", reply),
-        delivery::Result::Failed(reply) => ("refused", reply),
-        delivery::Result::Expired(reply) => ("expired", reply),
-    };
-    info!(
-        event = "forward",
-        ident = names(facts).0,
-        message = %lease.head.id,
-        to = %one.recipient.address,
-        outcome,
-        attempts = lease.batch.attempts + 1,
-        remote = one.remote.as_deref().unwrap_or_default(),
-        reply = %reply
-    );
 }

@@ -50,6 +50,16 @@ impl Names for Refused {
         Some(held())
     }
 
+    fn dropping(&self, head: &Head, recipients: &[Recipient]) {
+        list(
+            &self.edge.ended,
+            head,
+            recipients,
+            Kind::Dropped,
+            Timestamp::now(),
+        );
+    }
+
     async fn settle_refused(
         &self,
         predicate: &Predicate,
@@ -102,12 +112,7 @@ pub async fn settle(
         }
         spool.settle(settlements).await?;
         for (lease, split) in &meant {
-            list(&edge.ended, lease, &split.meant, kind, now);
-            if kind == Kind::Dropped {
-                let done = &edge.metrics.done;
-                let ended = done.with_label_values(&["ended"]);
-                ended.inc_by(split.meant.len() as u64);
-            }
+            list(&edge.ended, &lease.head, &split.meant, kind, now);
         }
     }
     if !others.is_empty() {
@@ -187,12 +192,12 @@ fn settlement(lease: &Lease, kind: Kind, split: &Split, now: Timestamp) -> Settl
     }
 }
 
-fn list(ended: &Ended, lease: &Lease, recipients: &[Recipient], kind: Kind, now: Timestamp) {
-    let facts = MessageFacts::from_bytes(&lease.head.facts).ok();
+fn list(ended: &Ended, head: &Head, recipients: &[Recipient], kind: Kind, now: Timestamp) {
+    let facts = MessageFacts::from_bytes(&head.facts).ok();
     let (ident, session) = facts
         .as_ref()
         .map_or(("", ""), |facts| (facts.ident.as_str(), &facts.session));
-    let from = lease.head.reverse_path.to_string();
+    let from = head.reverse_path.to_string();
     let to = |recipient: &Recipient| recipient.address.to_string();
     let recipients: Vec<String> = recipients.iter().map(to).collect();
     let lines: Vec<Line<'_>> = recipients

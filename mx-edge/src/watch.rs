@@ -95,12 +95,15 @@ pub async fn run(controls: Controls, status: Status, waters: Waters, shutdown: S
         ..
     } = controls;
     let mut first = true;
+    let mut dropped = Dropped::default();
     loop {
         readiness.set("spool", spool.unhealthy().map_or(Ok(()), Err));
         readiness.set("recipients", edge.recipients.loaded());
         count_sources(&edge);
         waters.look(&edge);
         if let Ok(tally) = spool.tally().await {
+            // First, so that what is seen to be gone is seen to have ended.
+            dropped.look(&edge, &*spool).await;
             let waiting = count_spooled(&edge, &tally, Timestamp::now());
             if first {
                 edge.metrics.spooled_at_start.set(waiting);
@@ -112,6 +115,22 @@ pub async fn run(controls: Controls, status: Status, waters: Waters, shutdown: S
             () = tokio::time::sleep(INTERVAL) => {}
             () = shutdown.wait() => return,
         }
+    }
+}
+
+/// What operators ended, as the spool's account has it.
+#[derive(Default)]
+struct Dropped(Option<u64>);
+
+impl Dropped {
+    async fn look(&mut self, edge: &Edge, spool: &dyn Spool) {
+        let Ok(ledger) = spool.ledger().await else {
+            return;
+        };
+        let dropped = ledger.ends.dropped;
+        let before = self.0.replace(dropped).unwrap_or(dropped);
+        let ended = edge.metrics.done.with_label_values(&["ended"]);
+        ended.inc_by(dropped.saturating_sub(before));
     }
 }
 

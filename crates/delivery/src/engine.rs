@@ -14,6 +14,7 @@ use crate::attempt::{Attempted, Connections, Copy};
 use crate::board::{Board, SiteState};
 use crate::breaker::Limits;
 use crate::egress::Egresses;
+use crate::ends::{Ended, Ends};
 use crate::expiry::Expiry;
 use crate::metrics::Metrics;
 use crate::pace::Pace;
@@ -50,7 +51,7 @@ pub trait Owner: Send + Sync + 'static {
         false
     }
 
-    /// Called once for every attempt, before it is settled: log, count, and accept what must follow (a DSN) under an ident of
+    /// Called once for every attempt, before it is settled: count, and accept what must follow (a DSN) under an ident of
     /// its own, so that a crash in between repeats nothing. Returns the note to keep with the recipients that are deferred.
     /// Recipients that were not attempted (shutdown) are not named.
     /// An error means that the follow-up could not be accepted: nothing is lost, who was not delivered to stays in the batch,
@@ -60,6 +61,18 @@ pub trait Owner: Send + Sync + 'static {
         lease: &Lease,
         attempted: &[Attempted],
     ) -> std::result::Result<Bytes, spool::Error>;
+
+    /// The message's ident, for events.
+    fn ident(&self, head: &Head) -> Option<String> {
+        let _ = head;
+        None
+    }
+
+    /// The mailing list that a batch is of, for events.
+    fn list(&self, head: &Head, batch: &Batch) -> Option<String> {
+        let _ = (head, batch);
+        None
+    }
 
     /// Whether what is left goes on elsewhere: asked when replies have left all recipients of a batch, after [`Self::conclude`] has
     /// returned this note. What is returned takes the batch's place, due when the batch would have been, or at once if these
@@ -130,6 +143,7 @@ pub(crate) struct Parts {
     pub(crate) clock: Clock,
     pub(crate) nudged: Arc<Notify>,
     pub(crate) board: Arc<Board>,
+    pub(crate) ends: Arc<Ends>,
     /// Recipients a second of backlog and retries.
     pub(crate) drain: Arc<Pace>,
     /// Told when that rate changes.
@@ -183,6 +197,7 @@ impl Engine {
                 clock,
                 nudged: Arc::default(),
                 board: Arc::default(),
+                ends: Arc::default(),
                 drain: Arc::new(Pace::new(None, Instant::now())),
                 rated: Arc::default(),
             },
@@ -242,6 +257,12 @@ impl Engine {
     /// Whether nothing leaves ([`Settings::sink`]).
     pub fn is_sink(&self) -> bool {
         self.parts.settings.sink
+    }
+
+    /// How recipients of a message, by its id or ident, or all mail to a recipient, ended lately: the newest `limit`. It knows some
+    /// ten thousand ends of this process; the log knows all.
+    pub fn ended(&self, what: &str, limit: usize) -> Vec<Ended> {
+        self.parts.ends.of(what, limit)
     }
 
     /// Ends the waiting time of sites and lets every gate be probed at once.

@@ -12,6 +12,7 @@ pub mod breaker;
 mod claims;
 mod domains;
 pub mod egress;
+mod ends;
 pub mod engine;
 pub mod expiry;
 pub mod lane;
@@ -39,4 +40,5 @@ mod work;
 
 pub use attempt::{Attempted, Copy, Result};
 pub use board::{GateState, SITES_SHOWN_MAX, SiteState};
+pub use ends::Ended;
 pub use engine::{Engine, Owner};

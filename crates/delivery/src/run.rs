@@ -75,6 +75,7 @@ impl Run {
             expiry: parts.settings.expiry,
             rules: parts.settings.rules.clone(),
             drain: parts.drain.clone(),
+            ends: parts.ends.clone(),
             metrics: parts.metrics.clone(),
             clock: parts.clock.clone(),
             shutdown: shutdown.clone(),

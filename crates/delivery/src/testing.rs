@@ -12,11 +12,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use mail::{MailParameters, MessageId, Reply, ReversePath, Timestamp};
 use spool::*;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 pub(crate) use self::world::{Clerk, World, accepted, recipient};
-use crate::engine::Clock;
+use crate::engine::{Clock, Settings};
 
 /// The wall clock at the start of every test.
 pub(crate) const EPOCH: Timestamp = Timestamp(1_800_000_000_000);
@@ -30,6 +30,35 @@ pub(crate) fn clock() -> Clock {
 /// A reply from three digits and text; the enhanced status follows the first digit.
 pub(crate) fn reply(code: u16, text: &str) -> Reply {
     Reply::new(code, ((code / 100) as u8, 0, 0), text)
+}
+
+/// An engine's settings: every domain by its exchangers.
+pub(crate) fn settings(paused: watch::Receiver<bool>) -> Settings {
+    Settings {
+        host: "test".to_owned(),
+        serves: Destinations::Except([Destination::Expand].into()),
+        routes: Default::default(),
+        pinned: Default::default(),
+        default_route: None,
+        exchangers: None,
+        options: smtp::client::Options {
+            protocol: smtp::Protocol::Smtp,
+            helo: "test.example".into(),
+            tls: smtp::client::TlsPolicy::Never,
+            timeouts: Default::default(),
+            source: None,
+            chunking: false,
+        },
+        egresses: Default::default(),
+        tls: None,
+        sink: false,
+        attempts_max: 500,
+        site_connections_max: 20,
+        schedule: Default::default(),
+        expiry: Default::default(),
+        rules: Arc::default(),
+        paused,
+    }
 }
 
 // === the spool ===

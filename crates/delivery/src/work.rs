@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::attempt::{Attempted, Copy, Result};
 use crate::bodies::Bodies;
 use crate::breaker::Signal;
+use crate::ends::{Ends as Newest, Told};
 use crate::engine::{Clock, Owner};
 use crate::expiry::Expiry;
 use crate::lane;
@@ -84,6 +85,8 @@ pub(crate) struct Worker {
     pub(crate) rules: Arc<Rules>,
     /// How fast backlog and retries may go.
     pub(crate) drain: Arc<Pace>,
+    /// Where the ends of recipients are told.
+    pub(crate) ends: Arc<Newest>,
     pub(crate) metrics: Metrics,
     pub(crate) clock: Clock,
     pub(crate) shutdown: Shutdown,
@@ -123,7 +126,8 @@ impl Worker {
                 let Progress {
                     attempted, because, ..
                 } = progress;
-                let end = self.conclude(&work, attempted, because).await;
+                let site = key.as_ref().map(|key| key.to_string());
+                let end = self.conclude(&work, site, attempted, because).await;
                 (progress.signal, progress.order, progress.trouble, end)
             }
             Err(end) => (Signal::Nothing, None, None, end),
@@ -256,12 +260,26 @@ impl Worker {
     }
 
     /// Tells the owner, and says who is left.
-    async fn conclude(&self, work: &Work, mut attempted: Vec<Attempted>, because: Because) -> End {
+    async fn conclude(
+        &self,
+        work: &Work,
+        site: Option<String>,
+        mut attempted: Vec<Attempted>,
+        because: Because,
+    ) -> End {
         let lease = &work.lease;
         let now = (self.clock)();
         outcome::give_up(&mut attempted, &self.expiry, lease, now);
         let delay = now.since(lease.head.accepted).as_secs_f64();
         self.metrics.attempted(&attempted, work.lane, delay);
+        let told = Told {
+            lease,
+            lane: work.lane,
+            site: site.unwrap_or_default(),
+            attempted: &attempted,
+            now,
+        };
+        self.ends.tell(&*self.owner, &told);
         let concluded = match attempted.is_empty() {
             true => Ok(lease.batch.note.clone()),
             false => self.owner.conclude(lease, &attempted).await,

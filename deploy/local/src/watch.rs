@@ -106,6 +106,8 @@ impl Watch {
                 let end = format!("answered: {}", text(event, "outcome"));
                 self.end(&ident, end);
             }
+            // The edge has passed on what it kept: that is no end.
+            "delivered" | "failed" if ["inside", "list"].contains(&&*text(event, "site")) => {}
             "delivered" => {
                 self.mail(&ident).delivered += 1;
                 self.told(&ident, &text(event, "remote"));

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use delivery::queue::Names as _;
 use delivery::{Attempted, Copy, Owner, Result as Attempt};
 use mail::dsn::Action;
 use mail::{Address, Envelope, Reply, Timestamp};
 use spool::{Batch, Head, Lease};
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::Leaving;
+use super::names::Names;
 use super::note::Note;
 use super::notify::{Evidence, Notifier};
 use super::render;
@@ -26,18 +28,15 @@ pub struct Deliverer {
 }
 
 impl Deliverer {
-    /// Logs and counts one recipient's result.
-    fn log(&self, lease: &Lease, facts: &Facts, attempted: &Attempted) {
-        let (event, reply) = match &attempted.result {
-            Attempt::Delivered(reply) => ("delivered", reply),
-            Attempt::Deferred(reply) => ("deferred", reply),
-            Attempt::Failed(reply) => ("failed", reply),
-            Attempt::Expired(reply) => ("expired", reply),
+    /// Counts one recipient's result.
+    fn count(&self, attempted: &Attempted) {
+        let result = match &attempted.result {
+            Attempt::Delivered(_) => "delivered",
+            Attempt::Deferred(_) => "deferred",
+            Attempt::Failed(_) => "failed",
+            Attempt::Expired(_) => "expired",
         };
-        count(&self.notifier.metrics.delivered, event);
-        info!(event, message = %lease.head.id, ident = facts.ident.as_deref().unwrap_or(""),
-            to = %attempted.recipient.address, remote = attempted.remote.as_deref().unwrap_or(""),
-            phase = attempted.phase.map_or("", delivery::attempt::name), reply = %reply);
+        count(&self.notifier.metrics.delivered, result);
     }
 
     /// Counts posts that the members' hosts refused for good. A count that is lost is better than mail delivered twice.
@@ -124,15 +123,22 @@ impl Owner for Deliverer {
             && !Note::read(&batch.note).told
     }
 
+    fn ident(&self, head: &Head) -> Option<String> {
+        Names.ident(head)
+    }
+
+    fn list(&self, head: &Head, batch: &Batch) -> Option<String> {
+        Names.list(head, batch)
+    }
+
     async fn conclude(
         &self,
         lease: &Lease,
         attempted: &[Attempted],
     ) -> Result<Bytes, spool::Error> {
-        let facts = Facts::read(&lease.head.facts);
         let mut sorted = Sorted::default();
         for one in attempted {
-            self.log(lease, &facts, one);
+            self.count(one);
             sorted.add(one);
         }
         match Template::read(&lease.batch.template) {

@@ -7,7 +7,7 @@ use mail::Timestamp;
 use serde_json::{Value, json};
 use spool::{Action, Destination, Predicate, Selected};
 
-use super::walk::{Share, meant, walk};
+use super::walk::{Share, meant, recipients, walk};
 use super::{Queue, Refusal, Words, destination};
 
 /// Destinations that a count names, those with most recipients.
@@ -129,6 +129,10 @@ impl Queue {
             (true, Action::Release | Action::Drop) => {
                 self.names.settle_refused(&predicate, action).await?
             }
+            (_, Action::Drop) => {
+                self.tell_dropped(&predicate).await?;
+                self.spool.select(&predicate, action).await?
+            }
             _ => self.spool.select(&predicate, action).await?,
         };
         if let Verb::Retry | Verb::Release = verb {
@@ -145,6 +149,26 @@ impl Queue {
             }
         }
         Ok(answer)
+    }
+
+    /// An event for each recipient that ends now. Before it is done: what is gone could not be told any more.
+    async fn tell_dropped(&self, predicate: &Predicate) -> Result<(), Refusal> {
+        walk(&*self.spool, predicate, Share::Half, |found| {
+            let (head, batch) = (&found.head, &found.batch);
+            let ident = self.names.ident(head).unwrap_or_default();
+            let list = self.names.list(head, batch).unwrap_or_default();
+            let dropped: Vec<_> = recipients(predicate, found).cloned().collect();
+            for to in &dropped {
+                tracing::info!(
+                    event = "dropped", ident, message = %head.id, list, to = %to.address, in_flight = found.in_flight,
+                    reply = %batch.reply
+                );
+            }
+            self.names.dropping(head, &dropped);
+            true
+        })
+        .await?;
+        Ok(())
     }
 
     /// The predicate of what is meant and can be treated so.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use service::control::Request;
 use service::program::Invocation;
 
-use super::routes::{ActAsked, DrainAsked, ListAsked, ShowAsked, TopAsked};
+use super::routes::{ActAsked, DrainAsked, ListAsked, ShowAsked, TopAsked, WhyAsked};
 use super::{Words, ledger, print, top};
 
 /// `PROGRAM queue ...`.
@@ -150,6 +150,14 @@ pub fn invocation(command: Command) -> Invocation {
         ),
     };
     Invocation::Control { request, print }
+}
+
+/// `PROGRAM why WHAT`: what waits of a message or for a recipient, and how it ended lately.
+pub fn why(what: String) -> Invocation {
+    Invocation::Control {
+        request: post("/queue/why", json!(WhyAsked { what })),
+        print: print::why,
+    }
 }
 
 /// `PROGRAM reconcile`: fails when the account does not balance.

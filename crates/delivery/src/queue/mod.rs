@@ -20,14 +20,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use mail::Timestamp;
+use mail::{Recipient, Timestamp};
 use serde_json::json;
 use spool::{Action, Batch, Destination, Head, Predicate, Selected, Spool};
 use tokio::sync::watch;
 
 use crate::engine::Engine;
 
-pub use command::{Command, invocation, reconcile};
+pub use command::{Command, invocation, reconcile, why};
 pub use kept::Kept;
 pub use routes::routes;
 pub use show::tally as show_tally;
@@ -49,6 +49,11 @@ pub trait Names: Send + Sync + 'static {
     /// Where mail waits for an operator that was refused for good, if there is such a place.
     fn refused(&self) -> Option<Destination> {
         None
+    }
+
+    /// These recipients of a batch are about to be ended by an operator.
+    fn dropping(&self, head: &Head, recipients: &[Recipient]) {
+        let _ = (head, recipients);
     }
 
     /// Lets what waits there go on its way again ([`Action::Release`]), or ends it ([`Action::Drop`]).
@@ -200,3 +205,6 @@ impl IntoResponse for Refusal {
         (self.0, Json(json!({ "error": self.1 }))).into_response()
     }
 }
+
+#[cfg(test)]
+mod tests;

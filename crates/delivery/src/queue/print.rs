@@ -280,6 +280,54 @@ pub(super) fn state(answer: &Value) -> String {
     )
 }
 
+pub(super) fn why(answer: &Value) -> String {
+    let waiting = answer["waiting"]
+        .as_array()
+        .is_some_and(|lines| !lines.is_empty());
+    let ended = answer["ended"]
+        .as_array()
+        .is_some_and(|lines| !lines.is_empty());
+    let mut text = Vec::new();
+    if waiting {
+        let columns = [
+            ("message", "message"),
+            ("ident", "ident"),
+            ("to", "first_recipient"),
+            ("rcpts", "recipients"),
+            ("lane", "lane"),
+            ("age", "age_seconds"),
+            ("tries", "attempts"),
+            ("due", "due"),
+            ("hold", "hold"),
+            ("site", "site"),
+            ("last reply", "reply"),
+        ];
+        text.push(format!(
+            "waiting:\n{}",
+            listed(&answer["waiting"], &columns)
+        ));
+    }
+    if ended {
+        let columns = [
+            ("time", "time"),
+            ("end", "end"),
+            ("message", "message"),
+            ("ident", "ident"),
+            ("to", "to"),
+            ("remote", "remote"),
+            ("reply", "reply"),
+        ];
+        text.push(format!("ended:\n{}", listed(&answer["ended"], &columns)));
+    }
+    if text.is_empty() {
+        return format!(
+            "{}: nothing waits, and nothing of it is among the newest ends since the start; the log has older ones",
+            plain(&answer["what"])
+        );
+    }
+    text.join("\n")
+}
+
 pub(super) fn nudged(_: &Value) -> String {
     "every shut site is probed now".into()
 }

@@ -36,6 +36,13 @@ pub(super) struct ShowAsked {
     pub(super) id: String,
 }
 
+/// `/queue/why`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WhyAsked {
+    pub(super) what: String,
+}
+
 /// `/queue/hold`, `release`, `retry`, `drop`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -98,6 +105,7 @@ pub fn routes(queue: Queue) -> Router {
         .route("/queue/tally", get(tally))
         .route("/queue/list", post(list))
         .route("/queue/show", post(show))
+        .route("/queue/why", post(why))
         .route("/queue/hold", act(Verb::Hold))
         .route("/queue/release", act(Verb::Release))
         .route("/queue/retry", act(Verb::Retry))
@@ -124,6 +132,10 @@ async fn list(State(queue): State<Queue>, Json(asked): Json<ListAsked>) -> Answe
 
 async fn show(State(queue): State<Queue>, Json(asked): Json<ShowAsked>) -> Answer {
     queue.show(&asked.id).await.map(Json)
+}
+
+async fn why(State(queue): State<Queue>, Json(asked): Json<WhyAsked>) -> Answer {
+    queue.why(&asked.what).await.map(Json)
 }
 
 async fn act(queue: &Queue, verb: Verb, asked: ActAsked) -> Answer {

@@ -10,6 +10,8 @@ use crate::lane;
 
 /// Batches that a listing shows at most.
 const LIST_MAX: usize = 10_000;
+/// Lines that `why` shows at most, of what waits and of what has ended.
+const WHY_MAX: usize = 200;
 /// Batches of one message that are shown at most.
 const SHOWN_MAX: usize = 1000;
 
@@ -104,6 +106,35 @@ impl Queue {
             "facts": text_or_json(&head.facts),
             "batches": batches,
             "more": found.len() == SHOWN_MAX,
+        }))
+    }
+
+    /// What is known of a message (by its id or ident) or of all mail to a recipient: what waits, and how it ended lately.
+    pub(super) async fn why(&self, what: &str) -> Result<Value, Refusal> {
+        let what = what.trim_matches(['<', '>']);
+        let of = |text: &str| Some(text.to_owned());
+        let words = match (batch_id(what), what.contains('@')) {
+            (Ok(_), _) => Words {
+                message: of(what),
+                ..Words::default()
+            },
+            (_, true) => Words {
+                recipient: of(what),
+                ..Words::default()
+            },
+            _ => Words {
+                ident: of(what),
+                ..Words::default()
+            },
+        };
+        let predicate = self.predicate(&words).await?;
+        let found = self.spool.find(&predicate, None, WHY_MAX).await?;
+        let now = Timestamp::now();
+        let waiting: Vec<Value> = found.iter().map(|found| self.line(found, now)).collect();
+        Ok(json!({
+            "what": what,
+            "waiting": waiting,
+            "ended": self.engine.ended(what, WHY_MAX),
         }))
     }
 

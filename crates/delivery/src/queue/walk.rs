@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use mail::Recipient;
 use spool::{Error, Found, Predicate, Spool};
 
 /// Batches of one page.
@@ -44,12 +45,20 @@ pub(super) async fn walk(
     }
 }
 
-/// How many recipients of a batch that was found are meant.
+/// The recipients of a batch that was found who are meant.
+pub(super) fn recipients<'a>(
+    predicate: &'a Predicate,
+    found: &'a Found,
+) -> impl Iterator<Item = &'a Recipient> {
+    let pattern = predicate.recipient.as_ref();
+    let all = found.batch.recipients.iter();
+    all.filter(move |to| pattern.is_none_or(|pattern| pattern.matches(&to.address)))
+}
+
+/// How many they are.
 pub(super) fn meant(predicate: &Predicate, found: &Found) -> u64 {
-    let recipients = &found.batch.recipients;
-    let Some(pattern) = &predicate.recipient else {
-        return recipients.len() as u64;
-    };
-    let meant = recipients.iter().filter(|to| pattern.matches(&to.address));
-    meant.count() as u64
+    match &predicate.recipient {
+        None => found.batch.recipients.len() as u64,
+        Some(_) => recipients(predicate, found).count() as u64,
+    }
 }

@@ -18,10 +18,8 @@ use tokio::time::Instant;
 
 use crate::breaker::Limits;
 use crate::engine::{Engine, Settings};
-use crate::expiry::Expiry;
-use crate::retry::Schedule;
 use crate::rules::{Rules, Table};
-use crate::testing::{Clerk, Memory, World, clock};
+use crate::testing::{Clerk, Memory, World, clock, settings};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -71,29 +69,8 @@ impl Bench {
         let (world, clerk) = (Arc::new(world), Arc::new(clerk));
         let (pause, paused) = watch::channel(false);
         let settings = Settings {
-            host: "test".to_owned(),
-            serves: Destinations::Except([Destination::Expand].into()),
-            routes: Default::default(),
-            pinned: Default::default(),
-            default_route: None,
-            exchangers: None,
-            options: smtp::client::Options {
-                protocol: smtp::Protocol::Smtp,
-                helo: "test.example".into(),
-                tls: smtp::client::TlsPolicy::Never,
-                timeouts: Default::default(),
-                source: None,
-                chunking: false,
-            },
-            egresses: Default::default(),
-            tls: None,
-            sink: false,
             attempts_max,
-            site_connections_max: 20,
-            schedule: Schedule::default(),
-            expiry: Expiry::default(),
-            rules: Arc::default(),
-            paused,
+            ..settings(paused)
         };
         let metrics = prometheus::Registry::new();
         let engine = Engine::with_transport(
