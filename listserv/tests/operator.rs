@@ -86,3 +86,71 @@ async fn a_pause_and_a_limit_outlast_a_crash() {
         assert!(error.contains(expected), "{words}: {error}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_a_backlog_is_seen_held_released_and_dropped() {
+    let sink = Sink::start().await;
+    let mut host = host(&sink).await;
+    host.command("queue pause");
+    for n in 0..3 {
+        post(&host, &format!("mx1.a.{n}")).await;
+    }
+    waiting(&host, 9).await;
+    let top = host.command("queue top --by domain --list dev@lists.example");
+    assert_eq!(top["total"]["recipients"], 9);
+    assert_eq!(
+        (&top["lines"][0]["name"], &top["lines"][0]["recipients"]),
+        (&json!("one.example"), &json!(6))
+    );
+
+    let would = host.command("queue hold --recipient a@one.example --dry-run");
+    assert_eq!(
+        (&would["recipients"], &would["batches"]),
+        (&json!(3), &json!(3))
+    );
+    let held = host.command("queue hold --recipient a@one.example");
+    assert_eq!((&held["recipients"], &held["hold"]), (&json!(3), &json!(1)));
+    let refused = host.try_command("queue drop --domain two.example");
+    let refused = refused.unwrap_err();
+    assert!(
+        refused.contains("3 recipients") && refused.contains("--yes"),
+        "{refused}"
+    );
+    let dropped = host.command("queue drop --ident mx1.a.2 --domain two.example --yes");
+    assert_eq!(dropped["recipients"], 1);
+    host.kill_and_start().await;
+    let holds = host.command("queue holds");
+    assert_eq!(
+        (&holds[0]["recipients"], &holds[0]["where"]),
+        (&json!(3), &json!("--recipient a@one.example"))
+    );
+
+    // All but what is held and what was dropped goes out.
+    host.command("queue resume");
+    sink.wait(5).await;
+    until("only held mail is left", async || {
+        let account = host.command("reconcile");
+        (account["waiting"] == 3 && account["held"] == 3).then_some(())
+    })
+    .await;
+    assert!(sink.taken().iter().all(|mail| mail.to != ["a@one.example"]));
+    let why = host.command("why a@one.example");
+    assert_eq!(why["waiting"].as_array().unwrap().len(), 3);
+    assert_eq!(why["waiting"][0]["hold"], 1);
+
+    let released = host.command("queue release --hold 1");
+    assert_eq!(released["recipients"], 3);
+    sink.wait(8).await;
+    host.idle().await;
+    let why = host.command("why a@one.example");
+    assert_eq!(why["ended"].as_array().unwrap().len(), 3);
+    assert_eq!(why["ended"][0]["end"], "delivered");
+    let account = host.command("reconcile");
+    let figures = ["delivered", "dropped", "waiting", "unaccounted"];
+    assert_eq!(
+        figures.map(|name| account[name].as_u64().unwrap()),
+        [8, 1, 0, 0]
+    );
+    assert_eq!(account["balances"], true);
+    assert!(host.log().contains("event=\"dropped\"") || host.log().contains("event=dropped"));
+}

@@ -40,6 +40,7 @@ fn every_recipient_is_accounted_for() {
             harness.site.kill(victim);
         }
         harness.site.start(victim).expect("it starts again");
+        harness.site.wait_ready(victim).expect("it is ready again");
         for program in ["listserv", "mx-edge"] {
             account(&harness, program);
         }
