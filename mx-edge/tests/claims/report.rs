@@ -132,8 +132,9 @@ async fn a_kill_9_loses_at_most_one_interval_of_the_counts() {
                 .unwrap()
                 .flatten()
                 .any(|file| {
-                    let day: Value = serde_json::from_slice(&std::fs::read(file.path()).unwrap())
-                        .unwrap_or_default();
+                    let day: Value =
+                        serde_json::from_slice(&std::fs::read(file.path()).unwrap_or_default())
+                            .unwrap_or_default();
                     let ends = day["counts"].as_object().into_iter().flatten();
                     let ends = ends.filter(|(name, _)| name.starts_with("sessions_total"));
                     ends.map(|(_, count)| count.as_u64().unwrap()).sum::<u64>() >= 9 * life
