@@ -35,7 +35,8 @@ impl Default for Claims {
 }
 
 impl Claims {
-    pub(crate) fn succeeded(&mut self, leases: usize) {
+    /// The spool answered.
+    pub(crate) fn answered(&mut self) {
         if std::mem::take(&mut self.failed) > 0 {
             tracing::info!(
                 event = "spool",
@@ -43,9 +44,9 @@ impl Claims {
                 "the spool gives work again"
             );
         }
-        self.pace(leases);
     }
 
+    /// So many batches came of all that was asked just now.
     pub(crate) fn pace(&mut self, leases: usize) {
         let now = Instant::now();
         // Doubling is for claims in a row; after a quiet time the first news are followed at once.

@@ -48,6 +48,29 @@ pub(crate) fn index(lane: Lane) -> usize {
     }
 }
 
+/// What people wait for, and what has waited already: claimed apart, and the old never takes all of a site, so that what is fresh finds
+/// room wherever a backlog is worked off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Age {
+    /// Urgent and live mail.
+    Fresh,
+    /// Backlog and retries.
+    Old,
+}
+
+impl Age {
+    /// Both.
+    pub(crate) const ALL: [Self; 2] = [Self::Fresh, Self::Old];
+
+    /// Of the lane at this place in [`Lane::ALL`].
+    pub(crate) fn of(lane: usize) -> Self {
+        match lane {
+            0 | 1 => Self::Fresh,
+            _ => Self::Old,
+        }
+    }
+}
+
 /// The lane as a metric label.
 pub(crate) fn label(lane: Lane) -> &'static str {
     ["urgent", "live", "backlog", "retry"][index(lane)]

@@ -16,6 +16,7 @@ mod ends;
 pub mod engine;
 pub mod expiry;
 pub mod lane;
+mod left_out;
 mod metrics;
 mod outcome;
 mod pace;

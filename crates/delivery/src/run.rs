@@ -58,10 +58,10 @@ struct Run {
     lookups: JoinSet<std::result::Result<Site, Reply>>,
     /// What each lookup is about.
     looked_up: HashMap<Id, Domain>,
-    /// What is claimed; none while everything is busy or shut.
-    wanted: Option<Wanted>,
+    /// What is claimed of the fresh, of the old; none while everything is busy or shut.
+    wanted: [Option<Wanted>; 2],
     /// It is not made anew before.
-    renew_at: Instant,
+    renew_at: [Instant; 2],
     claims: Claims,
     showing: Showing,
 }
@@ -96,8 +96,8 @@ impl Run {
             attempts: 0,
             lookups: JoinSet::new(),
             looked_up: HashMap::new(),
-            wanted: Some(wanted),
-            renew_at: Instant::now(),
+            wanted: [Some(wanted.clone()), Some(wanted)],
+            renew_at: [Instant::now(); 2],
             claims: Claims::default(),
             showing: Showing::new(Instant::now()),
             parts,

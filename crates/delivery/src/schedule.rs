@@ -4,7 +4,7 @@
 //! engine claims into it ([`Hand::room`]) and by [`SITES_MAX`].
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ use tokio::time::Instant;
 use crate::board::{SITES_SHOWN_MAX, SiteState};
 use crate::breaker::{Crossing, Limits, Signal};
 use crate::domains::{Domains, LOCATING_MAX};
-use crate::lane::{Shares, index};
+use crate::lane::{Age, Shares, index};
+use crate::left_out::{LeftOut, Unwanted};
 use crate::pace::Pace;
 use crate::rules::Order;
 use crate::seat::{Ceiling, Key, Seat, Work};
@@ -50,15 +51,11 @@ pub(crate) struct Hand {
     /// All that wait, for whatever; bounded by [`HELD_STOCKS`] stocks.
     held: usize,
     domains: Domains,
-    /// Sites left out of claims.
-    unwanted: HashSet<Arc<Key>>,
+    /// Sites left out of claims, and destinations whose lookup fails or takes long.
+    left_out: LeftOut,
     forget_at: Option<Instant>,
     wakes: BinaryHeap<Reverse<(Instant, Wake)>>,
     shut: usize,
-    /// The set of destinations not wanted has changed since it was last asked for.
-    changed: bool,
-    /// It has shrunk, or a gate may be probed: a claim may find more than the last one.
-    widened: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,23 +86,21 @@ impl Hand {
             ready: [0; 4],
             held: 0,
             domains: Domains::default(),
-            unwanted: HashSet::new(),
+            left_out: LeftOut::default(),
             forget_at: None,
             wakes: BinaryHeap::new(),
             shut: 0,
-            changed: false,
-            widened: false,
         }
     }
 
     /// How many more batches are wanted of each lane. A lane is refilled when half of its stock has gone.
     pub(crate) fn room(&self) -> [usize; 4] {
-        if self.is_full() {
-            return [0; 4];
-        }
-        self.ready.map(|ready| match ready * 2 <= self.stock {
-            true => self.stock - ready,
-            false => 0,
+        std::array::from_fn(|lane| {
+            let ready = self.ready[lane];
+            match ready * 2 <= self.stock && !self.is_full(Age::of(lane)) {
+                true => self.stock - ready,
+                false => 0,
+            }
         })
     }
 
@@ -115,8 +110,13 @@ impl Hand {
     }
 
     /// Shut sites keep one batch each beyond this bound; their number has its own.
-    fn is_full(&self) -> bool {
-        self.held.saturating_sub(self.shut) >= HELD_STOCKS * self.stock
+    fn is_full(&self, age: Age) -> bool {
+        let stocks = match age {
+            Age::Fresh => HELD_STOCKS,
+            // Else a backlog whose sites are busy would keep live mail from being claimed.
+            Age::Old => HELD_STOCKS - HELD_STOCKS / 4,
+        };
+        self.held.saturating_sub(self.shut) >= stocks * self.stock
     }
 
     /// Gates that are shut.
@@ -138,7 +138,9 @@ impl Hand {
     pub(crate) fn locate(&mut self, domain: &Domain, work: Work) -> bool {
         self.held += 1;
         let waiting = self.domains.locate(domain, work);
-        self.changed |= waiting == LOCATING_MAX;
+        if waiting == LOCATING_MAX {
+            self.left_out.change_all();
+        }
         waiting == 1
     }
 
@@ -147,8 +149,8 @@ impl Hand {
         let works = self.domains.located(domain);
         self.held -= works.len();
         if works.len() >= LOCATING_MAX {
-            self.changed = true;
-            self.widened = true;
+            self.left_out.change_all();
+            self.left_out.widen();
         }
         works
     }
@@ -158,7 +160,7 @@ impl Hand {
         let wake = Wake::Domain(domain.clone());
         if self.domains.fail(domain, until) {
             self.wakes.push(Reverse((until, wake)));
-            self.changed = true;
+            self.left_out.change_all();
         }
     }
 
@@ -171,7 +173,8 @@ impl Hand {
         now: Instant,
     ) -> Placed {
         let limits = self.limits;
-        let full = self.is_full();
+        let age = Age::of(index(work.lane));
+        let full = self.is_full(age);
         if !self.seats.contains_key(key) {
             self.forget(now);
         }
@@ -181,7 +184,11 @@ impl Hand {
             .or_insert_with(|| Seat::new(limits, ceiling, now));
         seat.used = now;
         if seat.leads_from(&work.lease.batch.destination) {
-            self.changed |= seat.unwanted;
+            for age in Age::ALL {
+                if seat.unwanted[age as usize] {
+                    self.left_out.change(age);
+                }
+            }
         }
         let expired = std::mem::take(&mut seat.expires);
         if let Some(until) = seat.gate.shut_until()
@@ -193,7 +200,7 @@ impl Hand {
             }
             return Placed::Back(Box::new(work), until);
         }
-        if full && seat.waits() >= seat.gate.window(now) {
+        if full && seat.waits_of(age) >= seat.gate.window(now) {
             return Placed::Back(Box::new(work), now + BACK);
         }
         seat.waiting[index(work.lane)].push_back(work);
@@ -216,6 +223,7 @@ impl Hand {
         seat.queued[lane] = false;
         seat.gate.go();
         seat.running += 1;
+        seat.running_old += usize::from(is_drained(lane));
         self.held -= 1;
         // What is free now is free for this one: nobody else begins anything here.
         let pace = seat.pace.clone();
@@ -231,6 +239,7 @@ impl Hand {
     pub(crate) fn ended(
         &mut self,
         key: &Arc<Key>,
+        lane: spool::Lane,
         signal: Signal,
         order: Option<&Order>,
         trouble: Option<Box<str>>,
@@ -240,6 +249,8 @@ impl Hand {
             return (None, Vec::new());
         };
         seat.running = seat.running.saturating_sub(1);
+        let old = usize::from(is_drained(index(lane)));
+        seat.running_old = seat.running_old.saturating_sub(old);
         seat.used = now;
         if let Some(trouble) = trouble {
             seat.trouble = trouble;
@@ -346,8 +357,10 @@ impl Hand {
                 Some(Reverse((_, Wake::Seat(key)))) => self.queue(&key, now),
                 Some(Reverse((_, Wake::Domain(domain)))) => {
                     let over = self.domains.retry(&domain, now);
-                    self.changed |= over;
-                    self.widened |= over;
+                    if over {
+                        self.left_out.change_all();
+                        self.left_out.widen();
+                    }
                 }
                 None => {}
             }
@@ -364,8 +377,10 @@ impl Hand {
         for key in keys {
             self.queue(&key, now);
         }
-        self.changed |= self.domains.retry_all();
-        self.widened = true;
+        if self.domains.retry_all() {
+            self.left_out.change_all();
+        }
+        self.left_out.widen();
     }
 
     /// Takes everything out that waits.
@@ -380,18 +395,18 @@ impl Hand {
         all
     }
 
-    /// Whether the destinations not wanted have changed since [`Self::changed`] was last called.
-    pub(crate) fn has_changed(&self) -> bool {
-        self.changed
+    /// Whether the destinations not wanted of an age have changed since [`Self::changed`] was last called.
+    pub(crate) fn has_changed(&self, age: Age) -> bool {
+        self.left_out.has_changed(age)
     }
 
-    /// The destinations not wanted now, when they have changed since the last call.
-    pub(crate) fn changed(&mut self) -> Option<Unwanted> {
-        if !std::mem::take(&mut self.changed) {
+    /// The destinations of which nothing of an age is wanted now, when they have changed since the last call.
+    pub(crate) fn changed(&mut self, age: Age) -> Option<Unwanted> {
+        if !self.left_out.take_changed(age) {
             return None;
         }
         let mut unwanted = Unwanted::default();
-        for key in &self.unwanted {
+        for key in self.left_out.sites(age) {
             if let Some(seat) = self.seats.get(key) {
                 unwanted.destinations.extend(seat.destinations().cloned());
             }
@@ -408,7 +423,7 @@ impl Hand {
 
     /// Whether a claim may find more than before, since the last call.
     pub(crate) fn widened(&mut self) -> bool {
-        std::mem::take(&mut self.widened)
+        self.left_out.take_widened()
     }
 
     /// Gives a site its place in the turns of the lanes in which something may go, and notes whether more of it is wanted.
@@ -423,8 +438,8 @@ impl Hand {
             seat.paced = Some(at);
             self.wakes.push(Reverse((at, Wake::Seat(key.clone()))));
         }
-        let admits = seat.admits(now);
         for lane in 0..4 {
+            let admits = seat.admits(now, Age::of(lane));
             let waiting = seat.waiting[lane].len();
             if admits && waiting > 0 && !seat.queued[lane] {
                 seat.queued[lane] = true;
@@ -434,15 +449,12 @@ impl Hand {
             self.ready[lane] = self.ready[lane] + ready - seat.ready[lane];
             seat.ready[lane] = ready;
         }
-        let unwanted = seat.is_unwanted(now);
-        if unwanted != seat.unwanted {
-            seat.unwanted = unwanted;
-            match unwanted {
-                true => self.unwanted.insert(key.clone()),
-                false => self.unwanted.remove(key),
-            };
-            self.changed = true;
-            self.widened |= !unwanted;
+        for age in Age::ALL {
+            let unwanted = seat.is_unwanted(now, age);
+            if unwanted != seat.unwanted[age as usize] {
+                seat.unwanted[age as usize] = unwanted;
+                self.left_out.set(age, key, unwanted);
+            }
         }
     }
 
@@ -450,7 +462,7 @@ impl Hand {
     fn clear_front(&mut self, lane: usize, now: Instant) -> bool {
         while let Some(key) = self.turns[lane].front() {
             if let Some(seat) = self.seats.get_mut(key) {
-                if !seat.waiting[lane].is_empty() && seat.admits(now) {
+                if !seat.waiting[lane].is_empty() && seat.admits(now, Age::of(lane)) {
                     return true;
                 }
                 seat.queued[lane] = false;
@@ -473,22 +485,13 @@ impl Hand {
             *shut -= usize::from(!keep && seat.gate.is_shut());
             keep
         });
-        self.unwanted.retain(|key| self.seats.contains_key(key));
-        self.changed = true;
+        self.left_out.retain(|key| self.seats.contains_key(key));
     }
 }
 
 /// Whether a lane is what an operator's rate limits: not what people wait for.
 fn is_drained(lane: usize) -> bool {
-    lane == index(spool::Lane::Backlog) || lane == index(spool::Lane::Retry)
-}
-
-/// What a claim leaves out.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Unwanted {
-    pub(crate) destinations: HashSet<Destination>,
-    /// Routes of which nothing is wanted, whatever is pinned to them.
-    pub(crate) routes: Vec<Box<str>>,
+    Age::of(lane) == Age::Old
 }
 
 #[cfg(test)]

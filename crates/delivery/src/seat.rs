@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::board::{GateState, SiteState};
 use crate::breaker::{Crossing, Gate, Limits};
+use crate::lane::Age;
 use crate::pace::Pace;
 use crate::rules::{Action, Order};
 use crate::site::Site;
@@ -82,9 +83,11 @@ pub(crate) struct Seat {
     /// What of it can go at once, as the hand has counted it.
     pub(crate) ready: [usize; 4],
     pub(crate) running: usize,
+    /// Of these, backlog and retries.
+    pub(crate) running_old: usize,
     destinations: HashSet<Destination>,
-    /// It is left out of claims.
-    pub(crate) unwanted: bool,
+    /// It is left out of claims of what is fresh, of what is old.
+    pub(crate) unwanted: [bool; 2],
     /// What was claimed of it last, while it was shut, was too old to wait on: there may be more.
     pub(crate) expires: bool,
     pub(crate) used: Instant,
@@ -115,8 +118,9 @@ impl Seat {
             queued: [false; 4],
             ready: [0; 4],
             running: 0,
+            running_old: 0,
             destinations: HashSet::new(),
-            unwanted: false,
+            unwanted: [false; 2],
             expires: false,
             used: now,
             trouble: Box::default(),
@@ -176,9 +180,23 @@ impl Seat {
         self.waiting.iter().map(VecDeque::len).sum()
     }
 
-    /// Whether one more may go.
-    pub(crate) fn admits(&self, now: Instant) -> bool {
-        self.gate.admits(now, self.running) && self.pace.free_at(now).is_none()
+    /// Batches of an age that wait.
+    pub(crate) fn waits_of(&self, age: Age) -> usize {
+        let lanes = self.waiting.iter().enumerate();
+        let lanes = lanes.filter(|(lane, _)| Age::of(*lane) == age);
+        lanes.map(|(_, waiting)| waiting.len()).sum()
+    }
+
+    /// Whether one more may go. A batch holds its place for a hundred messages: what is old leaves a quarter of the places free, so that
+    /// what is fresh does not have to wait for its end.
+    pub(crate) fn admits(&self, now: Instant, age: Age) -> bool {
+        let window = self.gate.window(now);
+        let reserved = match (age, window) {
+            (Age::Fresh, _) | (_, ..=1) => 0,
+            (Age::Old, _) => (window / 4).max(1),
+        };
+        let old_fits = age == Age::Fresh || self.running_old < window - reserved;
+        old_fits && self.gate.admits(now, self.running) && self.pace.free_at(now).is_none()
     }
 
     /// Notes that this destination leads here; returns whether it is new.
@@ -232,13 +250,14 @@ impl Seat {
 
     /// Whether it should be left out of claims: shut and not to be probed yet, or with enough in hand. It is wanted again
     /// when half of that has gone, so that claims are not made for one batch at a time.
-    pub(crate) fn is_unwanted(&self, now: Instant) -> bool {
-        let waits = self.waits();
+    pub(crate) fn is_unwanted(&self, now: Instant, age: Age) -> bool {
         if self.gate.is_shut() {
-            return !self.expires && (waits > 0 || self.running > 0 || !self.admits(now));
+            let busy = self.waits() > 0 || self.running > 0;
+            return !self.expires && (busy || !self.admits(now, age));
         }
+        let waits = self.waits_of(age);
         let enough = self.gate.window(now);
-        match self.unwanted {
+        match self.unwanted[age as usize] {
             true => waits > enough / 2,
             false => waits >= enough,
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use mail::Domain;
 use spool::{Destination, Destinations};
 
-use crate::schedule::Unwanted;
+use crate::left_out::Unwanted;
 
 /// Where domains go, as configured.
 #[derive(Clone, Debug, Default)]

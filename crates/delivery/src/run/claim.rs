@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::Run;
 use crate::attempt::Result;
-use crate::lane;
+use crate::lane::{self, Age};
 use crate::schedule::Placed;
 use crate::seat::{Key, Work};
 use crate::site::Site;
@@ -23,38 +23,65 @@ const RENEW_EACH: Duration = Duration::from_micros(4);
 const CLAIM_MAX: usize = 64;
 
 impl Run {
-    /// Fills the hand, if it has room and there may be something.
+    /// Fills the hand, if it has room and there may be something: with what is fresh first, and apart from what is old, since a site
+    /// with enough of a backlog in hand may have none of the live mail that has just come in for it.
     pub(super) async fn claim(&mut self) {
         if self.hand.widened() {
             self.claims.more = [true; 4];
         }
         let now = Instant::now();
-        let lanes = self.hand.room().map(|room| room.min(CLAIM_MAX));
-        let of_use = (0..4).any(|lane| self.claims.more[lane] && lanes[lane] > 0);
-        if !of_use || self.claims.not_before.is_some_and(|at| at > now) {
+        if self.claims.not_before.is_some_and(|at| at > now) {
             return;
         }
-        if let Err(at) = self.renew(now) {
-            self.claims.not_before = Some(at);
-            return;
+        let (mut found, mut not_before) = (None, None);
+        for age in Age::ALL {
+            let room = self.hand.room();
+            let lanes = std::array::from_fn(|lane| match Age::of(lane) == age {
+                true => room[lane].min(CLAIM_MAX),
+                false => 0,
+            });
+            if !(0..4).any(|lane| self.claims.more[lane] && lanes[lane] > 0) {
+                continue;
+            }
+            if let Err(at) = self.renew(age, now) {
+                not_before = Some(at);
+                continue;
+            }
+            match self.claim_of(age, lanes).await {
+                Ok(leases) => found = Some(found.unwrap_or(0) + leases),
+                Err(error) => return self.claims.refused(&error),
+            }
         }
-        let Some(wanted) = &mut self.wanted else {
+        match found {
+            Some(leases) => self.claims.pace(leases),
+            None => self.claims.not_before = not_before.or(self.claims.not_before),
+        }
+    }
+
+    /// Claims from these lanes of an age; returns how many batches came.
+    async fn claim_of(
+        &mut self,
+        age: Age,
+        lanes: [usize; 4],
+    ) -> std::result::Result<usize, spool::Error> {
+        let Some(wanted) = &mut self.wanted[age as usize] else {
             // Everything is busy or shut. When that changes the hand says so.
-            self.claims.more = [false; 4];
-            self.claims.pace(0);
-            return;
+            for lane in (0..4).filter(|lane| Age::of(*lane) == age) {
+                self.claims.more[lane] = false;
+            }
+            return Ok(0);
         };
         wanted.lanes = lanes;
         // Not asked whether it is healthy: a full spool takes no more, and must all the same be worked off to have room again.
         let host = &self.parts.settings.host;
-        match self.parts.spool.claim(host, wanted).await {
-            Ok(leases) => self.claimed(lanes, leases),
-            Err(error) => self.claims.refused(&error),
-        }
+        let leases = self.parts.spool.claim(host, wanted).await?;
+        self.claims.answered();
+        let count = leases.len();
+        self.claimed(lanes, leases);
+        Ok(count)
     }
 
     pub(super) fn claimed(&mut self, asked: [usize; 4], leases: Vec<Lease>) {
-        self.claims.succeeded(leases.len());
         let now = (self.parts.clock)();
         let mut got = [0; 4];
         for lease in leases {
@@ -71,20 +98,21 @@ impl Run {
         }
     }
 
-    /// Makes the set of wanted destinations anew when it has changed; or says when it may be made again.
-    fn renew(&mut self, now: Instant) -> std::result::Result<(), Instant> {
-        if !self.hand.has_changed() {
+    /// Makes the set of destinations wanted of an age anew when it has changed; or says when it may be made again.
+    fn renew(&mut self, age: Age, now: Instant) -> std::result::Result<(), Instant> {
+        if !self.hand.has_changed(age) {
             return Ok(());
         }
-        if now < self.renew_at {
-            return Err(self.renew_at);
+        let renew_at = &mut self.renew_at[age as usize];
+        if now < *renew_at {
+            return Err(*renew_at);
         }
-        if let Some(unwanted) = self.hand.changed() {
+        if let Some(unwanted) = self.hand.changed(age) {
             let count = u32::try_from(unwanted.destinations.len()).unwrap_or(u32::MAX);
-            self.renew_at = now + RENEW_EACH.saturating_mul(count);
+            *renew_at = now + RENEW_EACH.saturating_mul(count);
             let serves = &self.parts.settings.serves;
             let destinations = self.parts.ways.wanted(serves, &unwanted);
-            self.wanted = destinations.map(|destinations| Wanted {
+            self.wanted[age as usize] = destinations.map(|destinations| Wanted {
                 destinations,
                 lanes: [0; 4],
             });

@@ -56,6 +56,7 @@ impl Run {
             self.attempts -= 1;
             let (crossing, back) = self.hand.ended(
                 key,
+                done.work.lane,
                 done.signal,
                 done.order.as_ref(),
                 done.trouble.clone(),

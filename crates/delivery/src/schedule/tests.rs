@@ -87,10 +87,24 @@ fn sites_take_turns_and_a_site_keeps_its_order() {
     assert_eq!(order, [0, 10, 1, 11], "two at once each, in turn");
     assert_eq!(hand.held(), 4);
     // One end of a.example lets one more of it go; a second makes a full round, and the window grows.
-    hand.ended(&key("a.example"), Signal::Reached, None, None, now);
+    hand.ended(
+        &key("a.example"),
+        Lane::Live,
+        Signal::Reached,
+        None,
+        None,
+        now,
+    );
     assert_eq!(next(&mut hand, now).map(|(n, _)| n), Some(2));
     assert_eq!(next(&mut hand, now), None);
-    hand.ended(&key("a.example"), Signal::Reached, None, None, now);
+    hand.ended(
+        &key("a.example"),
+        Lane::Live,
+        Signal::Reached,
+        None,
+        None,
+        now,
+    );
     assert_eq!(next(&mut hand, now).map(|(n, _)| n), Some(3));
 }
 
@@ -111,6 +125,7 @@ fn what_waits_for_a_shut_or_busy_site_takes_no_room_from_others() {
     assert_eq!(hand.room(), [8; 4], "the other four wait for their site");
     let (crossing, back) = hand.ended(
         &key("a.example"),
+        Lane::Live,
         Signal::Unreached,
         None,
         Some("451 x".into()),
@@ -133,8 +148,15 @@ fn a_shut_site_is_left_out_of_claims_until_its_probe() {
     let dead = Destination::Domain(Domain::parse("dead.example").unwrap());
     put(&mut hand, 1, "dead.example", Lane::Live, now);
     assert!(next(&mut hand, now).is_some());
-    hand.ended(&key("dead.example"), Signal::Unreached, None, None, now);
-    let unwanted = hand.changed().expect("the site is shut");
+    hand.ended(
+        &key("dead.example"),
+        Lane::Live,
+        Signal::Unreached,
+        None,
+        None,
+        now,
+    );
+    let unwanted = hand.changed(Age::Fresh).expect("the site is shut");
     assert!(unwanted.destinations.contains(&dead));
     assert!(hand.lacks_probe(&key("dead.example")));
 
@@ -142,19 +164,65 @@ fn a_shut_site_is_left_out_of_claims_until_its_probe() {
     assert_eq!(hand.wake_at(now), Some(later));
     hand.wake(later);
     assert!(hand.widened(), "a claim may bring a probe");
-    assert!(!hand.changed().unwrap().destinations.contains(&dead));
+    assert!(
+        !hand
+            .changed(Age::Fresh)
+            .unwrap()
+            .destinations
+            .contains(&dead)
+    );
     put(&mut hand, 2, "dead.example", Lane::Retry, later);
     put(&mut hand, 3, "dead.example", Lane::Retry, later);
     assert!(
-        hand.changed().unwrap().destinations.contains(&dead),
+        hand.changed(Age::Fresh)
+            .unwrap()
+            .destinations
+            .contains(&dead),
         "one is enough"
     );
     assert_eq!(next(&mut hand, later).map(|(n, _)| n), Some(2));
     assert_eq!(next(&mut hand, later), None, "one probe");
-    let (crossing, _) = hand.ended(&key("dead.example"), Signal::Reached, None, None, later);
+    let (crossing, _) = hand.ended(
+        &key("dead.example"),
+        Lane::Retry,
+        Signal::Reached,
+        None,
+        None,
+        later,
+    );
     assert_eq!(crossing, Some(Crossing::Opened));
     assert_eq!(next(&mut hand, later).map(|(n, _)| n), Some(3));
     assert_eq!(hand.shut(), 0);
+}
+
+/// Batches of a backlog fill a site and the hand; what is fresh is claimed and goes all the same.
+#[test]
+fn a_backlog_keeps_places_and_claims_for_what_is_fresh() {
+    let now = Instant::now();
+    let mut hand = Hand::new(limits(), 100, unlimited());
+    let busy = Destination::Domain(Domain::parse("busy.example").unwrap());
+    for n in 0..6 {
+        put(&mut hand, n, "busy.example", Lane::Backlog, now);
+    }
+    let left_out = |hand: &mut Hand, age| {
+        let unwanted = hand.changed(age).unwrap_or_default();
+        unwanted.destinations.contains(&busy)
+    };
+    assert!(left_out(&mut hand, Age::Old), "it has enough of a backlog");
+    assert!(!left_out(&mut hand, Age::Fresh), "live mail is claimed");
+    assert_eq!(next(&mut hand, now).map(|(n, _)| n), Some(0));
+    assert_eq!(next(&mut hand, now), None, "one place of two stays free");
+    put(&mut hand, 10, "busy.example", Lane::Live, now);
+    assert_eq!(next(&mut hand, now).map(|(n, _)| n), Some(10));
+    assert_eq!(next(&mut hand, now), None, "the site is full");
+    let end = |hand: &mut Hand, lane| {
+        let site = key("busy.example");
+        hand.ended(&site, lane, Signal::Nothing, None, None, now);
+    };
+    end(&mut hand, Lane::Live);
+    assert_eq!(next(&mut hand, now), None, "the place stays free");
+    end(&mut hand, Lane::Backlog);
+    assert_eq!(next(&mut hand, now).map(|(n, _)| n), Some(1));
 }
 
 #[test]
@@ -163,13 +231,18 @@ fn a_busy_site_is_left_out_until_half_of_it_has_gone() {
     let mut hand = Hand::new(limits(), 100, unlimited());
     let busy = Destination::Domain(Domain::parse("a.example").unwrap());
     put(&mut hand, 0, "a.example", Lane::Live, now);
-    assert!(hand.changed().is_none());
+    assert!(hand.changed(Age::Fresh).is_none());
     put(&mut hand, 1, "a.example", Lane::Live, now);
-    assert!(hand.changed().unwrap().destinations.contains(&busy));
+    assert!(
+        hand.changed(Age::Fresh)
+            .unwrap()
+            .destinations
+            .contains(&busy)
+    );
     assert!(!hand.widened());
     next(&mut hand, now);
     assert!(hand.widened());
-    assert!(hand.changed().unwrap().destinations.is_empty());
+    assert!(hand.changed(Age::Fresh).unwrap().destinations.is_empty());
 }
 
 #[test]
@@ -209,11 +282,14 @@ fn lookups_gather_the_batches_of_a_domain_and_are_remembered() {
     }
     let wanted = Destination::Domain(domain.clone());
     assert!(
-        hand.changed().unwrap().destinations.contains(&wanted),
+        hand.changed(Age::Fresh)
+            .unwrap()
+            .destinations
+            .contains(&wanted),
         "enough of it for now"
     );
     assert_eq!(hand.located(&domain).len(), LOCATING_MAX);
-    assert!(hand.changed().unwrap().destinations.is_empty());
+    assert!(hand.changed(Age::Fresh).unwrap().destinations.is_empty());
     let key = hand.remember(
         domain.clone(),
         Site::new(vec![(0, "mx.example".into())]),
@@ -223,8 +299,13 @@ fn lookups_gather_the_batches_of_a_domain_and_are_remembered() {
     assert_eq!(hand.site_of(&domain, now + REMEMBER), None);
 
     hand.unresolved(domain.clone(), now + BACK);
-    assert!(hand.changed().unwrap().destinations.contains(&wanted));
+    assert!(
+        hand.changed(Age::Fresh)
+            .unwrap()
+            .destinations
+            .contains(&wanted)
+    );
     hand.wake(now + BACK);
     assert!(hand.widened());
-    assert!(hand.changed().unwrap().destinations.is_empty());
+    assert!(hand.changed(Age::Fresh).unwrap().destinations.is_empty());
 }
