@@ -201,15 +201,16 @@ async fn serve(
     let status = Status::new(&controls);
     let shown = status.clone();
     control.status(move || shown.json());
-    let files = delivery::safekeeping::routes(controls.spool.clone());
-    let queue = delivery::queue::routes(controls.queue.clone());
-    control.routes(routes::router(controls.clone()).merge(files).merge(queue));
     certificates.publish(&control);
 
     let mut tasks = JoinSet::new();
     let stop = || shutdown.clone();
     let (server, served) = reload::server_settings(&config, &certificates, edge);
     let listeners = wiring::bind(&config, &control).await?;
+    // Whoever finds it ready, by the commands that it knows, can connect.
+    let files = delivery::safekeeping::routes(controls.spool.clone());
+    let queue = delivery::queue::routes(controls.queue.clone());
+    control.routes(routes::router(controls.clone()).merge(files).merge(queue));
     let addresses = listeners.iter().map(Listener::address).collect();
     let doors = Doors {
         listeners,
