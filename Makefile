@@ -1,5 +1,5 @@
 # The two commands: `make run` starts a whole site on this machine, `make test` runs all tests.
-.PHONY: run test check build
+.PHONY: run test check build figures figures-full
 
 build:
 	cargo build --workspace --bins
@@ -16,3 +16,16 @@ test: build
 check:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+
+# Every figure that a benchmark states, built for release: rows as they come, all of them in target/figures.json, and the table at
+# the end. Over after half an hour, whatever is missing then. ONLY=name,name for some.
+figures:
+	cargo build --release --package listserv --package mailload
+	-timeout 1800 cargo bench --package mailload --benches --no-fail-fast
+	target/release/mailload figures
+
+# The same at the sizes of the outage; takes hours and some ten gigabytes of disk.
+figures-full:
+	cargo build --release --package listserv --package mailload
+	-cargo bench --package mailload --benches --no-fail-fast -- --full
+	target/release/mailload figures

@@ -113,6 +113,33 @@ pub fn report(figure: &Figure) -> io::Result<()> {
     merge(&path(), figure)
 }
 
+/// Prints all that is kept, as a table.
+pub fn show() -> io::Result<()> {
+    let path = path();
+    let list: Vec<Value> = match std::fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)?,
+        Err(error) => {
+            let why = format!("{}: {error}; `make figures` makes it", path.display());
+            return Err(io::Error::new(error.kind(), why));
+        }
+    };
+    let mut out = io::stdout().lock();
+    for figure in &list {
+        let text = |key| figure.get(key).and_then(Value::as_str).unwrap_or_default();
+        let value = figure.get("value").and_then(Value::as_f64);
+        writeln!(
+            out,
+            "{:<34} {:>12} {:<12} {:<10} {}",
+            text("name"),
+            value.map_or_else(|| "-".to_owned(), readable),
+            text("unit"),
+            text("goal"),
+            text("peer")
+        )?;
+    }
+    writeln!(out, "details: {}", path.display())
+}
+
 /// Puts a figure into the list at `path`, in place of an earlier one of its name. What cannot be read as a list is an error:
 /// it may be somebody's.
 fn merge(path: &Path, figure: &Figure) -> io::Result<()> {

@@ -30,6 +30,8 @@ enum Command {
     Source(source::Arguments),
     /// Takes mail over SMTP or LMTP until SIGTERM, then prints what it took.
     Sink(sink::Arguments),
+    /// Shows the figures that benchmarks have stated so far (`make figures`).
+    Figures,
 }
 
 /// Reads the command line and does what it says.
@@ -49,6 +51,7 @@ pub fn main() -> ExitCode {
         match command {
             Command::Sink(arguments) => sink::run(arguments).await,
             Command::Source(arguments) => source::run(arguments).await,
+            Command::Figures => figures::show().map_err(|error| error.to_string()),
         }
     });
     match ended {

@@ -61,6 +61,9 @@ pub struct Arguments {
     /// The name in EHLO or LHLO.
     #[arg(long, default_value = "source.invalid")]
     helo: String,
+    /// As an edge hands mail on that it has kept for so long (2d): with a trace field that tells its age.
+    #[arg(long, value_parser = service::config::duration::parse)]
+    kept: Option<Duration>,
     /// Under which a sink counts these messages; no blanks.
     #[arg(long, default_value = "load")]
     kind: String,
@@ -113,6 +116,7 @@ impl Arguments {
             duration: Duration::from_secs(self.seconds),
             recipients_each: self.recipients,
             sizes: self.size,
+            kept: self.kept,
             kind: self.kind,
             seed: self.seed,
             patience: Duration::from_secs(self.patience),

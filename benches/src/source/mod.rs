@@ -69,6 +69,8 @@ pub struct Settings {
     pub recipients_each: usize,
     /// How large messages are [a hub's day].
     pub sizes: Sizes,
+    /// As an edge hands mail on that it has kept for so long: with a trace field that tells its age [no].
+    pub kept: Option<Duration>,
     /// Under which a sink counts them [load].
     pub kind: String,
     /// Tells runs apart that the same sink sees; also the first half of Message-IDs [the time].
@@ -99,6 +101,7 @@ impl Settings {
             recipients,
             recipients_each: 1,
             sizes: Sizes::Day,
+            kept: None,
             kind: "load".into(),
             run: crate::stamp::Time::now().0,
             seed: 1,

@@ -1,9 +1,13 @@
 //! One session after the other: takes the next message that is due, sends it over a connection that it keeps as long as it may.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use mail::Timestamp;
+use mail::id::Ident;
+use mail::trace::{Custody, Spf, Trace};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::wire::{Broken, Reply, Wire};
@@ -102,6 +106,9 @@ impl Session {
             number,
             sent: Time::now(),
         };
+        if let Some(age) = settings.kept {
+            out.extend_from_slice(trace(settings.run, number, age).as_bytes());
+        }
         stamp.write(out);
         out.extend_from_slice(b"From: <");
         out.extend_from_slice(&self.reverse_path);
@@ -234,6 +241,25 @@ impl Shared {
             _ = stop.wait_for(|stop| *stop) => false,
         }
     }
+}
+
+/// What an edge knows of a message that it has kept for so long.
+fn trace(run: u64, number: u64, age: Duration) -> String {
+    let Ok(ident) = Ident::new("source", run, number) else {
+        unreachable!("two numbers and a word make an ident")
+    };
+    let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+    let trace = Trace {
+        ident,
+        custody: Custody::Spooled,
+        arrival: Timestamp(Timestamp::now().0.saturating_sub(age)),
+        client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        helo: "source.invalid".into(),
+        spf: Spf::None,
+        exempt: false,
+        verdict: None,
+    };
+    trace.header()
 }
 
 fn add(counter: &AtomicU64, count: u64) {
