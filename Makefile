@@ -24,7 +24,7 @@ figures:
 	-timeout 1800 cargo bench --package mailload --benches --no-fail-fast
 	target/release/mailload figures
 
-# The same at the sizes of the outage; takes hours and some ten gigabytes of disk.
+# The same at the sizes of the outage; takes long, and some ten gigabytes of disk.
 figures-full:
 	cargo build --release --package listserv --package mailload
 	-cargo bench --package mailload --benches --no-fail-fast -- --full
