@@ -31,6 +31,8 @@ fn small(path: &Path) -> Options {
 struct Told {
     there: BTreeSet<String>,
     gone: BTreeSet<String>,
+    /// The power is going: what is answered from now on may be of either side.
+    cut: bool,
 }
 
 /// Accepts in four tasks and settles in one, until it is refused.
@@ -48,7 +50,7 @@ async fn load(spool: Arc<Embedded>, round: u64, told: Arc<Mutex<Told>>) {
                     return;
                 }
                 let mut told = told.lock().unwrap();
-                if !told.gone.contains(&name) {
+                if !told.cut && !told.gone.contains(&name) {
                     told.there.insert(name);
                 }
             }
@@ -90,7 +92,7 @@ async fn cut_under_load(mount: &Mount, path: &Path, round: u64, disk: Arc<dyn Di
     let loading = tokio::spawn(load(spool.clone(), round, told.clone()));
     // Different moments; what is claimed does not depend on which.
     tokio::time::sleep(Duration::from_millis(150 + round * 211 % 300)).await;
-    mount.cut_power();
+    mount.cut_power(|| told.lock().unwrap().cut = true);
     tokio::time::timeout(Duration::from_secs(60), loading)
         .await
         .expect("a dead disk is noticed")

@@ -1,8 +1,9 @@
 //! Small file systems for a test: a tmpfs of some bytes and inodes, an ext4 on a loop device that can lose its power. Where
 //! this process may not mount anything a test says so and is skipped.
 
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// A mounted file system; unmounted when dropped.
 #[derive(Debug)]
@@ -73,13 +74,29 @@ impl Mount {
             .arg(&self.at))
     }
 
-    /// The power goes: nothing more is written, also not what was written and not synced, nor the file system's own log.
-    pub fn cut_power(&self) {
-        // EXT4_IOC_SHUTDOWN with EXT4_GOING_FLAGS_NOLOGFLUSH.
+    /// The power goes: nothing more is written, also not what was written and not synced, nor the file system's own log. `goes` is
+    /// called just before: a sync that ends later says nothing, since the file system may tell one that it breaks off that all is well,
+    /// which no disk without power does.
+    pub fn cut_power(&self, goes: impl FnOnce()) {
+        // EXT4_IOC_SHUTDOWN with EXT4_GOING_FLAGS_NOLOGFLUSH, by a process that has started when it is told to.
         let program = "import fcntl, os, struct, sys\n\
                        folder = os.open(sys.argv[1], os.O_RDONLY)\n\
+                       print(flush=True)\n\
+                       sys.stdin.readline()\n\
                        fcntl.ioctl(folder, 0x8004587d, struct.pack('I', 2))";
-        run(Command::new("python3").args(["-c", program]).arg(&self.at)).unwrap();
+        let mut process = Command::new("python3")
+            .args(["-c", program])
+            .arg(&self.at)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut ready = String::new();
+        let stdout = process.stdout.take().unwrap();
+        BufReader::new(stdout).read_line(&mut ready).unwrap();
+        goes();
+        process.stdin.take().unwrap().write_all(b"\n").unwrap();
+        assert!(process.wait().unwrap().success(), "the power stays on");
     }
 
     /// It comes back: what is on the disk is there. Nobody may hold a file of it open.
