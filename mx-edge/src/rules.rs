@@ -168,7 +168,7 @@ fn ruling(
     };
     let spf = config.spf.enabled.then(|| {
         let (dns, deadline) = (&config.dns, config.spf.deadline);
-        Checker::new(&dns.servers, dns.timeout, deadline, &config.host())
+        Checker::new(&dns.servers, dns.timeout, deadline)
     });
     let names = Names::new(&config.dns.servers, config.dns.timeout);
     Ok(Ruling {

@@ -18,10 +18,12 @@ pub enum Said {
     Record(RData),
     /// No answer to a question of this type; of any, when none is named.
     Silence(Option<RecordType>),
+    /// No answer to a question for which there is no record.
+    Otherwise,
     Failure,
 }
 
-/// By name, in lower case and without the root dot.
+/// By [`key`].
 pub type Script = HashMap<String, Vec<Said>>;
 
 pub struct Dns {
@@ -53,7 +55,7 @@ pub fn script(lines: &[&str]) -> Script {
     script
 }
 
-fn record(kind: &str, data: &str) -> RData {
+pub fn record(kind: &str, data: &str) -> RData {
     match kind {
         "A" => RData::A(A(data.parse().unwrap())),
         "AAAA" => RData::AAAA(AAAA(data.parse().unwrap())),
@@ -68,11 +70,16 @@ fn record(kind: &str, data: &str) -> RData {
     }
 }
 
-/// An absolute name.
+/// A name as scripts have it: its labels as they are, in lower case, with dots between them and none at the end.
+pub fn key(name: &Name) -> String {
+    let labels: Vec<_> = name.iter().map(String::from_utf8_lossy).collect();
+    labels.join(".").to_lowercase()
+}
+
+/// An absolute name; its labels may hold anything but dots.
 pub fn name(text: &str) -> Name {
-    let mut name = Name::from_ascii(text).unwrap();
-    name.set_fqdn(true);
-    name
+    let labels = text.split('.').filter(|label| !label.is_empty());
+    Name::from_labels(labels.map(str::as_bytes)).unwrap()
 }
 
 impl Dns {
@@ -126,6 +133,11 @@ async fn serve(mut stream: TcpStream, script: Arc<Script>) -> Option<()> {
     }
 }
 
+fn has(said: &[Said], kind: RecordType) -> bool {
+    said.iter()
+        .any(|one| matches!(one, Said::Record(data) if data.record_type() == kind))
+}
+
 /// Follows CNAMEs within the script (RFC 1034 4.3.2).
 fn answer(query: &[u8], script: &Script) -> Option<Message> {
     let query = Message::from_vec(query).ok()?;
@@ -135,8 +147,7 @@ fn answer(query: &[u8], script: &Script) -> Option<Message> {
     response.metadata.recursion_available = true;
     let mut asked = question.name().clone();
     for _ in 0..10 {
-        let key = asked.to_ascii().to_lowercase();
-        let Some(said) = script.get(key.trim_end_matches('.')) else {
+        let Some(said) = script.get(&key(&asked)) else {
             response.metadata.response_code = ResponseCode::NXDomain;
             return Some(response);
         };
@@ -146,6 +157,8 @@ fn answer(query: &[u8], script: &Script) -> Option<Message> {
                 Said::Silence(None) => return None,
                 Said::Silence(Some(silent)) if *silent == kind => return None,
                 Said::Silence(_) => {}
+                Said::Otherwise if has(said, kind) => {}
+                Said::Otherwise => return None,
                 Said::Failure => response.metadata.response_code = ResponseCode::ServFail,
                 Said::Record(data) if data.record_type() == kind => {
                     let record = Record::from_rdata(asked.clone(), 60, data.clone());

@@ -14,6 +14,7 @@ mod killed;
 mod policy;
 mod report;
 mod sender_policy;
+mod sender_policy_suite;
 mod smuggled;
 mod spooled;
 mod stays_standing;
