@@ -97,7 +97,9 @@ fn end_of(family: &str, address: &str, port: &str) -> Option<SocketAddr> {
         _ => return None,
     };
     let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
-    let port = digits.then(|| port.parse().ok())??;
+    // Zeros in front might mean an octal number (section 2.1).
+    let padded = port.len() > 1 && port.starts_with('0');
+    let port = (digits && !padded).then(|| port.parse().ok())??;
     Some(SocketAddr::new(address.to_canonical(), port))
 }
 
@@ -155,7 +157,9 @@ fn proxied(family: u8, body: &[u8]) -> Result<Header, ProxyError> {
             (Header::Client { client, local }, 36)
         }
         // UNSPEC, datagrams, Unix sockets: the receiver has to ignore the addresses.
-        _ => return Ok(Header::Check),
+        _ if family >> 4 <= 3 && family & 15 <= 2 => return Ok(Header::Check),
+        // Others must not be sent, and are to be refused.
+        _ => return Err(ProxyError::Form("a family or protocol that there is not")),
     };
     additions(&body[used..])?;
     Ok(header)

@@ -70,6 +70,9 @@ fn broken_version_1() {
         "PROXY TCP4 192.0.2.256 198.51.100.2 4711 25\r\n",
         "PROXY TCP4 192.0.2.1 198.51.100.2 70000 25\r\n",
         "PROXY TCP4 192.0.2.1 198.51.100.2 +4711 25\r\n",
+        "PROXY TCP4 192.0.2.1 198.51.100.2 04711 25\r\n",
+        "PROXY TCP4 192.0.2.1 198.51.100.2 4711 025\r\n",
+        "PROXY TCP4 192.0.2.01 198.51.100.2 4711 25\r\n",
         "PROXY UDP4 192.0.2.1 198.51.100.2 4711 25\r\n",
         "PROXY TCP4 192.0.2.1 198.51.100.2 4711 25\n",
         "PROXY TCP4 192.0.2.1 198.51.100.2 4711 25\r \n",
@@ -139,7 +142,164 @@ fn broken_second_version() {
         form(&version_2(1, 0x11, &[v4.as_slice(), additions].concat()));
     }
     form(&version_2(1, 0x11, &vec![0; V2_BODY_BYTES_MAX + 1]));
+    for family in [0x13, 0x43, 0x40, 0xf1] {
+        form(&version_2(1, family, &v4));
+    }
     let mut third = version_2(1, 0x11, &v4);
     third[12] = 0x31;
     form(&third);
+}
+
+/// What comes of a header.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Comes {
+    Client,
+    Check,
+    Refused,
+}
+use Comes::{Check, Client, Refused};
+
+/// What another receiver, aiosmtpd, is tested with: a line, what comes of it there, and here. Where they differ the document decides.
+const LINES: [(&str, Comes, Comes); 24] = [
+    (
+        "PROXY TCP4 203.0.113.222 198.51.100.111 33504 25\r\n",
+        Client,
+        Client,
+    ),
+    (
+        "PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535\r\n",
+        Client,
+        Client,
+    ),
+    ("PROXY TCP4 1.2.3.4 5.6.7.8 0 65535\r\n", Client, Client),
+    (
+        "PROXY TCP6 2001:db8:: 2001:db8:ffff:ffff:ffff:ffff:ffff:ffff 42300 443\r\n",
+        Client,
+        Client,
+    ),
+    (
+        "PROXY TCP6 2001:db8:dead::0001 2001:db8:cafe::0002 8000 65535\r\n",
+        Client,
+        Client,
+    ),
+    // No client, so that it is for looking whether we live.
+    ("PROXY UNKNOWN\r\n", Client, Check),
+    ("PROXY UNKNOWN of whatever kind\r\n", Client, Check),
+    ("PROXY1 UNKNOWN\r\n", Refused, Refused),
+    ("PROXI TCP4 1.2.3.4 5.6.7.8 9 10\r\n", Refused, Refused),
+    ("EHLO client.example\r\n", Refused, Refused),
+    ("PROXY UNKNOWN\n", Refused, Refused),
+    (
+        "PROXY TCP 203.0.113.1 203.0.113.2 80 90\r\n",
+        Refused,
+        Refused,
+    ),
+    (
+        "PROXY TCP5 203.0.113.1 203.0.113.2 80 90\r\n",
+        Refused,
+        Refused,
+    ),
+    (
+        "PROXY UDP4 203.0.113.1 203.0.113.2 80 90\r\n",
+        Refused,
+        Refused,
+    ),
+    (
+        "PROXY TCP6 203.0.113.1 203.0.113.2 80 90\r\n",
+        Refused,
+        Refused,
+    ),
+    (
+        "PROXY TCP6 203.0.113.1 2001:db8::2 80 90\r\n",
+        Refused,
+        Refused,
+    ),
+    (
+        "PROXY TCP4 2001:db8::1 2001:db8::2 80 90\r\n",
+        Refused,
+        Refused,
+    ),
+    (
+        "PROXY TCP6 2001:db8::000g 2001:db8::2 80 90\r\n",
+        Refused,
+        Refused,
+    ),
+    (
+        "PROXY TCP6  2001:db8::1 2001:db8::2 80 90\r\n",
+        Refused,
+        Refused,
+    ),
+    (
+        "PROXY TCP6 2001:db8::1 2001:db8::2 80  90\r\n",
+        Refused,
+        Refused,
+    ),
+    (
+        "PROXY TCP6 2001:db8::1 2001:db8::2 0080 90\r\n",
+        Refused,
+        Refused,
+    ),
+    (
+        "PROXY TCP6 2001:db8::1 2001:db8::2 80 65536\r\n",
+        Refused,
+        Refused,
+    ),
+    (
+        "PROXY TCP6 2001:db8::1 2001:db8::2 80 90 \r\n",
+        Refused,
+        Refused,
+    ),
+    (
+        "PROXY TCP6 2001:db8::1 2001:db8::2 80 90 text\r\n",
+        Refused,
+        Refused,
+    ),
+];
+
+fn comes(found: Result<Header, ProxyError>) -> Comes {
+    match found {
+        Ok(Header::Client { .. }) => Client,
+        Ok(Header::Check) => Check,
+        Err(_) => Refused,
+    }
+}
+
+#[test]
+fn cases_of_another_receiver() {
+    for (line, there, here) in LINES {
+        let (found, _) = read(format!("{line}EHLO client.example\r\n").as_bytes());
+        assert_eq!(comes(found), here, "{line:?}: there {there:?}");
+    }
+    let v4 = [192, 0, 2, 1, 198, 51, 100, 2, 0x12, 0x67, 0, 25];
+    let no_addition = [v4.as_slice(), b"no addition"].concat();
+    let (v6, unix, text) = ([0x20; 36], [b'/'; 216], b"whatever");
+    // Command, family and body of version 2, and what comes of them there and here.
+    let bodies: [(u8, u8, &[u8], Comes, Comes); 15] = [
+        (1, 0x11, &v4, Client, Client),
+        (1, 0x21, &v6, Client, Client),
+        (1, 0x21, &v4, Refused, Refused),
+        (2, 0x00, &[], Refused, Refused),
+        (1, 0x40, &[], Refused, Refused),
+        (1, 0x03, &[], Refused, Refused),
+        // LOCAL is a check, whatever else it says; there the rest is read.
+        (0, 0x00, &[], Client, Check),
+        (0, 0x00, text, Client, Check),
+        (0, 0x11, &no_addition, Client, Check),
+        (0, 0x31, &unix, Client, Check),
+        (0, 0x40, &[], Refused, Check),
+        (0, 0x21, &v4, Refused, Check),
+        // Nobody on the internet.
+        (1, 0x10, text, Client, Check),
+        (1, 0x12, &v4, Client, Check),
+        // What stands behind the addresses has to add up.
+        (1, 0x11, &no_addition, Client, Refused),
+    ];
+    for (command, family, body, there, here) in bodies {
+        let (found, _) = read(&version_2(command, family, body));
+        assert_eq!(
+            comes(found),
+            here,
+            "{command} {family:#x} {body:?}: there {there:?}"
+        );
+    }
 }
