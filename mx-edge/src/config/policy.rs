@@ -69,7 +69,7 @@ pub struct DomainList {
     #[serde(default = "about_sender")]
     pub about: Vec<About>,
     /// Whether it has the entries that RFC 5782 5 asks for.
-    #[serde(default = "super::yes")]
+    #[serde(default = "super::evidence::yes")]
     pub self_test: bool,
 }
 

@@ -85,7 +85,7 @@ fn what_cannot_work_is_complained_of() {
         config.policy.domain_lists.push(DomainList {
             zone: "a..b".into(),
             name: String::new(),
-            codes: Codes::default(),
+            codes: crate::dnsbl::Codes::default(),
             about: vec![About::Sender],
             self_test: true,
         })
