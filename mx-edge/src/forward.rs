@@ -18,6 +18,7 @@ use tracing::{error, warn};
 
 use crate::ended::{Ended, Kind, Line};
 use crate::facts::MessageFacts;
+use crate::heard;
 use crate::metrics::Metrics;
 use crate::receive::Edge;
 use crate::replies;
@@ -133,13 +134,19 @@ impl Owner for Forward {
         if !sorted.failed.is_empty() {
             self.hold(lease, facts.as_ref(), &sorted.failed).await?;
         }
+        let fresh = replies::token(sorted.deferred.iter().copied());
+        // Scanned for the first time; what is scanned and not yet taken brings its verdict along the next time.
+        let told = fresh.is_some() || sorted.deferred.len() < attempted.len();
+        if told && token(&lease.batch).is_none() {
+            let replies = attempted.iter().map(|one| one.result.reply());
+            heard::count(replies, &self.metrics);
+        }
         let outcome = match &facts {
             Some(facts) if facts.exempt => "exempt",
             _ => "passed",
         };
         let done = &self.metrics.done;
         done.with_label_values(&[outcome]).inc_by(sorted.delivered);
-        let fresh = replies::token(sorted.deferred.iter().copied());
         let note = fresh.as_deref().or_else(|| token(&lease.batch));
         Ok(Bytes::copy_from_slice(note.unwrap_or_default().as_bytes()))
     }

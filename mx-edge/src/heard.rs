@@ -2,33 +2,47 @@
 
 use mail::Reply;
 use mail::verdict::{self, Class};
+use prometheus::IntCounterVec;
 
 use crate::metrics::Metrics;
 
-/// Names of malware that are counted apart; each is a series of its own.
-const MALWARE_MAX: usize = 200;
+/// Names that are counted apart; each is a series of its own.
+const NAMES_MAX: usize = 200;
 
-fn lines(replies: &[Reply]) -> impl Iterator<Item = &str> {
-    replies
-        .iter()
-        .flat_map(|reply| &reply.lines)
-        .map(String::as_str)
+fn lines<'a>(replies: impl IntoIterator<Item = &'a Reply>) -> impl Iterator<Item = &'a str> {
+    let replies = replies.into_iter();
+    replies.flat_map(|reply| &reply.lines).map(String::as_str)
 }
 
 /// The class that a scanner has told; one message has one.
-pub fn class(replies: &[Reply]) -> Option<Class> {
+pub fn class<'a>(replies: impl IntoIterator<Item = &'a Reply>) -> Option<Class> {
     lines(replies).find_map(Class::told_in)
 }
 
-/// Counts it, and the malware that was named.
-pub fn count(replies: &[Reply], metrics: &Metrics) {
-    if let Some(class) = class(replies) {
+/// Counts it, with the malware that was named, or why it could not be checked.
+pub fn count<'a>(replies: impl IntoIterator<Item = &'a Reply> + Clone, metrics: &Metrics) {
+    if let Some(class) = class(replies.clone()) {
         metrics.verdicts.with_label_values(&[class.as_str()]).inc();
     }
-    let Some(name) = lines(replies).find_map(verdict::malware_in) else {
-        return;
-    };
-    let families = prometheus::core::Collector::collect(&metrics.malware);
+    for (counters, name) in [
+        (
+            &metrics.malware,
+            lines(replies.clone()).find_map(verdict::malware_in),
+        ),
+        (
+            &metrics.unchecked,
+            lines(replies).find_map(verdict::unchecked_in),
+        ),
+    ] {
+        if let Some(name) = name {
+            count_named(counters, name);
+        }
+    }
+}
+
+/// One more of a name that others gave; `other` when there are too many of them.
+fn count_named(counters: &IntCounterVec, name: &str) {
+    let families = prometheus::core::Collector::collect(counters);
     let known = families
         .first()
         .map(|family| family.get_metric())
@@ -36,12 +50,12 @@ pub fn count(replies: &[Reply], metrics: &Metrics) {
     let is_known = known
         .iter()
         .any(|metric| metric.get_label()[0].value() == name);
-    let label = if is_known || known.len() < MALWARE_MAX {
+    let label = if is_known || known.len() < NAMES_MAX {
         name
     } else {
         "other"
     };
-    metrics.malware.with_label_values(&[label]).inc();
+    counters.with_label_values(&[label]).inc();
 }
 
 #[cfg(test)]
@@ -56,12 +70,16 @@ mod tests {
         let worm = reply("malware found (Worm.X-1), scanned as malware [mx1.1.1]");
         count(&[worm.clone(), worm], &metrics);
         count(&[reply("no such user")], &metrics);
+        let deep = "message cannot be checked (nested deeper than 50 levels), scanned as unchecked";
+        count(&[reply(deep)], &metrics);
+        let unchecked = |name: &str| metrics.unchecked.with_label_values(&[name]).get();
+        assert_eq!(unchecked("nested deeper than 50 levels"), 1);
         let malware = |name: &str| metrics.malware.with_label_values(&[name]).get();
         assert_eq!(metrics.verdicts.with_label_values(&["malware"]).get(), 1);
         assert_eq!(malware("Worm.X-1"), 1);
-        for number in 0..2 * MALWARE_MAX {
+        for number in 0..2 * NAMES_MAX {
             count(&[reply(&format!("malware found (W{number})"))], &metrics);
         }
-        assert!(malware("other") >= MALWARE_MAX as u64);
+        assert!(malware("other") >= NAMES_MAX as u64);
     }
 }

@@ -27,6 +27,7 @@ pub mod keep;
 pub mod metrics;
 pub mod names;
 pub mod network;
+pub mod objections;
 pub mod passes;
 pub mod policy;
 pub mod reason;

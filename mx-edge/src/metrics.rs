@@ -5,6 +5,7 @@
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
+use smtp::server::Objection;
 
 use crate::dnsbl::ListMetrics;
 use crate::reason::Reason;
@@ -67,6 +68,14 @@ pub struct Metrics {
     pub verdicts: IntCounterVec,
     /// Malware by name.
     pub malware: IntCounterVec,
+    /// Messages that could not be checked, by why.
+    pub unchecked: IntCounterVec,
+    /// What sessions refused without asking.
+    pub objections: IntCounterVec,
+    /// MAIL commands by decision.
+    pub senders: IntCounterVec,
+    /// RCPT commands that were told a softer reply than their reason has.
+    pub softened: IntCounterVec,
     /// RCPT commands that a rule would have refused.
     pub warned: IntCounterVec,
     /// Questions of the policy.
@@ -199,6 +208,26 @@ impl Metrics {
                 "Messages refused for malware by its name; `other` when there are too many names",
                 "name",
             )?,
+            unchecked: maker.counters(
+                "unchecked_total",
+                "Messages that the scanner could not check, by why; `other` when there are too many reasons",
+                "reason",
+            )?,
+            objections: maker.counters(
+                "objections_total",
+                "Commands and messages that a session refused on its own account, before any policy was asked",
+                "objection",
+            )?,
+            senders: maker.counters(
+                "senders_total",
+                "MAIL commands by decision: accepted, or why not",
+                "reason",
+            )?,
+            softened: maker.counters(
+                "softened_recipients_total",
+                "RCPT commands that soft_bounce answered with a 4xx in place of the 5xx that their reason in recipients_total has",
+                "reason",
+            )?,
             warned: maker.counters(
                 "warned_recipients_total",
                 "RCPT commands and messages that a rule at `warn` would have refused, by rule",
@@ -231,6 +260,13 @@ impl Metrics {
         self.recipients.with_label_values(&["accepted"]);
         for reason in Reason::ALL {
             self.recipients.with_label_values(&[reason.label()]);
+        }
+        for objection in Objection::ALL {
+            self.objections.with_label_values(&[objection.label()]);
+        }
+        self.senders.with_label_values(&["accepted"]);
+        for reason in Reason::AT_SENDER {
+            self.senders.with_label_values(&[reason.label()]);
         }
         for reason in Reason::BEFORE_GREETING {
             self.turned_away.with_label_values(&[reason.label()]);

@@ -2,6 +2,10 @@
 //! What the next hop refused is not here; its reply is passed on as it came.
 
 use mail::Reply;
+use smtp::server::Objection;
+
+/// The group of those that say a limit was reached.
+pub const LIMITS: &str = "limits";
 
 /// Why a session, a recipient or a message was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -78,6 +82,16 @@ pub enum Reason {
     SpoolLate,
     /// The client left before the message was taken.
     ClientGone,
+    /// RCPT names nobody: it cannot be read.
+    RecipientSyntax,
+    /// More recipients than one transaction may have.
+    TooManyRecipients,
+    /// The message is larger than is taken.
+    TooLarge,
+    /// The message has a bare CR or LF.
+    BareNewline,
+    /// No memory for the message.
+    NoMemory,
 }
 
 struct Entry {
@@ -89,7 +103,7 @@ struct Entry {
 
 impl Reason {
     /// All of them, for metrics that start at zero.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 41] = [
         Self::UnknownRecipient,
         Self::RelayDenied,
         Self::DirectoryNotLoaded,
@@ -126,6 +140,11 @@ impl Reason {
         Self::SpoolSlow,
         Self::SpoolLate,
         Self::ClientGone,
+        Self::RecipientSyntax,
+        Self::TooManyRecipients,
+        Self::TooLarge,
+        Self::BareNewline,
+        Self::NoMemory,
     ];
 
     /// Those for which a client is not even greeted.
@@ -136,6 +155,30 @@ impl Reason {
         Self::Overloaded,
         Self::Draining,
     ];
+
+    /// Those for which a sender is refused.
+    pub const AT_SENDER: [Self; 6] = [
+        Self::Draining,
+        Self::NoClient,
+        Self::MessageRate,
+        Self::SpoolFull,
+        Self::SpoolFailed,
+        Self::SpoolSlow,
+    ];
+
+    /// What a session refused without asking, where it concerns forward-paths; the session has said the reply.
+    pub fn of(objection: Objection) -> Option<Self> {
+        Some(match objection {
+            Objection::Recipient => Self::RecipientSyntax,
+            Objection::Recipients => Self::TooManyRecipients,
+            Objection::TooLarge => Self::TooLarge,
+            Objection::BareNewline => Self::BareNewline,
+            Objection::NoMemory => Self::NoMemory,
+            Objection::Syntax | Objection::Sequence | Objection::Sender | Objection::Announced => {
+                return None;
+            }
+        })
+    }
 
     #[rustfmt::skip]
     fn entry(self) -> Entry {
@@ -180,6 +223,12 @@ impl Reason {
             Self::SpoolSlow => ("spool_slow", 451, (4, 3, 2), "too much waits to be kept at present, try again later"),
             Self::SpoolLate => ("spool_late", 451, (4, 3, 0), "this message could not be kept in time, try again later"),
             Self::ClientGone => ("client_gone", 451, (4, 4, 2), "you left before the message was taken"),
+            // In the words of crates/smtp, which says them.
+            Self::RecipientSyntax => ("recipient_syntax", 501, (5, 1, 3), "bad recipient address"),
+            Self::TooManyRecipients => ("too_many_recipients", 452, (4, 5, 3), "too many recipients, send the others in another transaction"),
+            Self::TooLarge => ("too_large", 552, (5, 3, 4), "message is larger than SIZE allows"),
+            Self::BareNewline => ("bare_newline", 550, (5, 5, 2), "message contains a bare CR or LF; lines end in CRLF"),
+            Self::NoMemory => ("no_memory", 452, (4, 3, 1), "insufficient memory, try again later"),
         };
         Entry { label, code, enhanced, text }
     }
@@ -212,8 +261,14 @@ impl Reason {
             Self::Greylisted
             | Self::DirectoryNotLoaded
             | Self::OtherPolicy
-            | Self::NullSenderRecipients => "recipient address",
-            Self::SpoolFull | Self::SpoolFailed | Self::SpoolSlow | Self::ClientGone => "spool",
+            | Self::NullSenderRecipients
+            | Self::RecipientSyntax => "recipient address",
+            Self::BareNewline => "message form",
+            Self::SpoolFull
+            | Self::SpoolFailed
+            | Self::SpoolSlow
+            | Self::SpoolLate
+            | Self::ClientGone => "spool",
             Self::Draining => "draining",
             Self::SpokeFirst
             | Self::ClientName
@@ -221,7 +276,14 @@ impl Reason {
             | Self::Access
             | Self::AccessDropped
             | Self::NoClient => "client host",
-            _ => "limits",
+            Self::ClientSessions
+            | Self::ConnectionRate
+            | Self::MessageRate
+            | Self::RecipientRate
+            | Self::Overloaded
+            | Self::TooManyRecipients
+            | Self::TooLarge
+            | Self::NoMemory => LIMITS,
         }
     }
 
@@ -253,6 +315,16 @@ impl Reason {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One word for the same thing in both metrics.
+    #[test]
+    fn objections_have_one_label() {
+        for objection in Objection::ALL {
+            if let Some(reason) = Reason::of(objection) {
+                assert_eq!(reason.label(), objection.label());
+            }
+        }
+    }
 
     #[test]
     fn labels_are_words_of_their_own_and_codes_agree() {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mail::trace::Spf;
 use mail::{Domain, Envelope, MailParameters, Recipient, Reply, ReversePath};
-use smtp::server::{Ending, Facts, Handler, Presence, Screening};
+use smtp::server::{Ending, Facts, Handler, Objection, Presence, Screening};
 use tracing::info;
 
 use crate::admission::rates::Of;
@@ -20,6 +20,7 @@ use crate::ident::Idents;
 use crate::keep::Keeper;
 use crate::metrics::Metrics;
 use crate::network::contains;
+use crate::objections;
 use crate::passes::Kept;
 use crate::policy::decide::{Decision, Finding};
 use crate::policy::evidence::Asked;
@@ -91,6 +92,8 @@ pub struct Session {
     transaction: Transaction,
     /// Forward-paths that were answered 250 and wait for their message.
     paths_open: u64,
+    /// What was refused without asking.
+    objections: u32,
     caller: Caller,
 }
 
@@ -121,6 +124,7 @@ impl Session {
             },
             transaction: Transaction::default(),
             paths_open: 0,
+            objections: 0,
         }
     }
 
@@ -129,7 +133,7 @@ impl Session {
         if self.is_check() {
             return;
         }
-        let outcome = outcome(ending);
+        let outcome = objections::ending(ending);
         let screened = &self.edge.metrics.screened;
         screened.with_label_values(&[self.caller.screened()]).inc();
         self.edge
@@ -137,11 +141,9 @@ impl Session {
             .sessions
             .with_label_values(&[outcome])
             .inc();
-        info!(event = "session", session = %self.id, client = %self.client, outcome);
-    }
-
-    fn refusal(&self, reason: Reason, facts: &Facts) -> Reply {
-        self.rules.refusal(reason, "", &facts.session)
+        let Self { id, client, .. } = &self;
+        let objections = self.objections;
+        info!(event = "session", session = %id, client = %client, outcome, objections);
     }
 
     fn take<'a>(&'a self, facts: &'a Facts, bytes: usize) -> Take<'a> {
@@ -165,6 +167,23 @@ impl Session {
         let client = facts.client.ip();
         let admission = &edge.admission;
         admission.count(&rules.door, &self.entry.standing, of, client)
+    }
+
+    /// Whether a message may come at all.
+    fn may_send(&self, facts: &Facts) -> Result<(), Refused> {
+        if self.edge.is_draining() {
+            return Err(Reason::Draining.into());
+        }
+        if self.is_check() {
+            return Err(Reason::NoClient.into());
+        }
+        // Neither way in is open: better said before the message is sent.
+        if let Some(reason) = self.edge.keeper.refuses()
+            && self.edge.through.is_shut()
+        {
+            return Err(reason.into());
+        }
+        self.count(Of::Messages, facts)
     }
 
     fn refusal_with(&self, refused: &Refused, facts: &Facts) -> Reply {
@@ -360,20 +379,12 @@ impl Handler for Session {
         _parameters: &MailParameters,
         _size: Option<u64>,
     ) -> Result<(), Reply> {
-        if self.edge.is_draining() {
-            return Err(self.refusal(Reason::Draining, facts));
-        }
-        if self.is_check() {
-            return Err(self.refusal(Reason::NoClient, facts));
-        }
-        // Neither way in is open: better said before the message is sent.
-        if let Some(reason) = self.edge.keeper.refuses()
-            && self.edge.through.is_shut()
-        {
-            return Err(self.refusal(reason, facts));
-        }
-        self.count(Of::Messages, facts)
-            .map_err(|refused| self.refusal_with(&refused, facts))?;
+        let admitted = self.may_send(facts);
+        let label =
+            (admitted.as_ref()).map_or_else(|refused| refused.reason.label(), |()| "accepted");
+        let senders = &self.edge.metrics.senders;
+        senders.with_label_values(&[label]).inc();
+        admitted.map_err(|refused| self.refusal_with(&refused, facts))?;
         self.transaction = Transaction {
             null_sender: *reverse_path == ReversePath::Null,
             ..Transaction::default()
@@ -428,8 +439,11 @@ impl Handler for Session {
             }
         };
         let label = decision.map_or_else(Reason::label, |_| "accepted");
-        let recipients = &self.edge.metrics.recipients;
-        recipients.with_label_values(&[label]).inc();
+        let metrics = &self.edge.metrics;
+        metrics.recipients.with_label_values(&[label]).inc();
+        if decision.is_err_and(|reason| reason.is_permanent()) && self.rules.is_soft() {
+            metrics.softened.with_label_values(&[label]).inc();
+        }
         match decision {
             Ok(scanning) => {
                 self.transaction.scanning = Some(scanning);
@@ -466,19 +480,16 @@ impl Handler for Session {
         vec![reply]
     }
 
+    fn objected(&mut self, facts: &Facts, objection: Objection) {
+        if self.is_check() {
+            return;
+        }
+        self.objections = self.objections.saturating_add(1);
+        objections::count(&self.edge.metrics, facts, objection, &mut self.paths_open);
+    }
+
     fn reset(&mut self) {
         self.abandon();
         self.transaction = Transaction::default();
-    }
-}
-
-fn outcome(ending: Ending) -> &'static str {
-    match ending {
-        Ending::Quit => "quit",
-        Ending::Lost => "lost",
-        Ending::TimedOut => "timed_out",
-        Ending::Refused => "refused",
-        Ending::Shutdown => "shutdown",
-        Ending::Tls => "tls_failed",
     }
 }

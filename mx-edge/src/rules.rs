@@ -54,9 +54,14 @@ impl Rules {
         self.soften(reason.reply_with(evidence, token, &self.contact))
     }
 
+    /// Whether nothing is refused for good.
+    pub fn is_soft(&self) -> bool {
+        self.ruling.policy.rules.soft_bounce
+    }
+
     /// With `soft_bounce` nothing is refused for good: the sender keeps it while a mistake of ours is looked for.
     pub fn soften(&self, mut reply: Reply) -> Reply {
-        if self.ruling.policy.rules.soft_bounce && reply.severity() == Severity::Permanent {
+        if self.is_soft() && reply.severity() == Severity::Permanent {
             reply.code -= 100;
             if let Some(enhanced) = &mut reply.enhanced {
                 enhanced.0 = 4;

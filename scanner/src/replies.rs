@@ -1,6 +1,6 @@
 //! The replies of the scanner, each from what was decided. Words and numbers; decides nothing.
 
-use mail::verdict::{Action, Class, Verdict, malware_told};
+use mail::verdict::{Action, Class, Verdict, malware_told, unchecked_told};
 use mail::{EnhancedStatus, Reply};
 
 use crate::config::Config;
@@ -22,10 +22,7 @@ pub fn refusal(verdict: &Verdict, config: &Config, reference: &str) -> Reply {
     let more = if contact.is_empty() { "" } else { " see " };
     let (enhanced, text) = match verdict.class {
         Class::Malware => ((5, 7, 1), malware_told(&verdict.reason)),
-        Class::Unchecked => (
-            (5, 6, 0),
-            format!("message cannot be checked ({})", verdict.reason),
-        ),
+        Class::Unchecked => ((5, 6, 0), unchecked_told(&verdict.reason)),
         _ => {
             let score = verdict.score_hundredths.map(points).unwrap_or_default();
             let kill = points(config.levels.levels().kill);

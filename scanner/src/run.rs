@@ -249,6 +249,9 @@ fn word(ending: smtp::server::Ending) -> &'static str {
         Ending::Lost => "lost",
         Ending::TimedOut => "timed_out",
         Ending::Refused => "refused",
+        Ending::Errors => "errors",
+        Ending::Pipelined => "pipelined",
+        Ending::Foreign => "foreign",
         Ending::Shutdown => "shutdown",
         Ending::Tls => "tls",
     }

@@ -42,9 +42,24 @@ pub fn malware_told(name: &str) -> String {
 
 /// The malware that a line of a reply names.
 pub fn malware_in(line: &str) -> Option<&str> {
-    let (_, rest) = line.split_once("malware found (")?;
+    named(line, "malware found (").filter(|name| !name.contains(' '))
+}
+
+/// How a scanner's reply says why a message cannot be checked: nested too deep, a header too long, encrypted.
+pub fn unchecked_told(reason: &str) -> String {
+    format!("message cannot be checked ({reason})")
+}
+
+/// The reason that a line of a reply gives for that.
+pub fn unchecked_in(line: &str) -> Option<&str> {
+    named(line, "message cannot be checked (")
+}
+
+/// What stands in brackets behind `before`, when it is printable and short.
+fn named<'a>(line: &'a str, before: &str) -> Option<&'a str> {
+    let (_, rest) = line.split_once(before)?;
     let (name, _) = rest.split_once(')')?;
-    let plain = |c: char| c.is_ascii_graphic();
+    let plain = |c: char| c.is_ascii_graphic() || c == ' ';
     (!name.is_empty() && name.len() <= 100 && name.chars().all(plain)).then_some(name)
 }
 

@@ -35,6 +35,59 @@ pub struct Tls {
     pub peer_certificates: Arc<Vec<Vec<u8>>>,
 }
 
+/// What a session refused on its own account, before anybody was asked: for figures of what clients do wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Objection {
+    /// A command that is none, or whose arguments cannot be read.
+    Syntax,
+    /// A command where it may not come, or that is not offered.
+    Sequence,
+    /// MAIL that cannot be read: what it gives is no address, or a parameter is not known.
+    Sender,
+    /// MAIL that announces more than is taken (RFC 1870 6.1).
+    Announced,
+    /// RCPT that cannot be read, within a transaction.
+    Recipient,
+    /// RCPT beyond what one transaction may have (RFC 5321 4.5.3.1.10).
+    Recipients,
+    /// A message that came and is larger than is taken.
+    TooLarge,
+    /// A message with a bare CR or LF, where these are refused.
+    BareNewline,
+    /// A message for which there was no memory.
+    NoMemory,
+}
+
+impl Objection {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Syntax,
+        Self::Sequence,
+        Self::Sender,
+        Self::Announced,
+        Self::Recipient,
+        Self::Recipients,
+        Self::TooLarge,
+        Self::BareNewline,
+        Self::NoMemory,
+    ];
+
+    /// The word in logs and metric labels.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Syntax => "syntax",
+            Self::Sequence => "sequence",
+            Self::Sender => "sender_syntax",
+            Self::Announced => "announced_too_large",
+            Self::Recipient => "recipient_syntax",
+            Self::Recipients => "too_many_recipients",
+            Self::TooLarge => "too_large",
+            Self::BareNewline => "bare_newline",
+            Self::NoMemory => "no_memory",
+        }
+    }
+}
+
 /// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ending {
@@ -44,8 +97,14 @@ pub enum Ending {
     Lost,
     /// The client was too slow.
     TimedOut,
-    /// Too many errors, or a refusal at connect.
+    /// A refusal at connect, before the greeting or after it spoke too early.
     Refused,
+    /// Too many errors: 421 4.7.0.
+    Errors,
+    /// Sent ahead what must not be sent ahead: 554 5.5.0 (RFC 2920 3.1).
+    Pipelined,
+    /// Spoke another protocol, or what follows can be told neither from a chunk nor from commands.
+    Foreign,
     /// We are shutting down: 421 4.3.2 between two transactions.
     Shutdown,
     /// The TLS handshake failed.

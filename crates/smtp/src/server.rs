@@ -17,7 +17,7 @@ mod secure;
 mod tests;
 
 pub use crate::data::BareNewline;
-pub use crate::facts::{Ending, Facts, Tls};
+pub use crate::facts::{Ending, Facts, Objection, Tls};
 pub use crate::settings::{Guard, Settings, Stress, Timeouts};
 pub use proxied::{NotProxied, proxy_header};
 
@@ -93,6 +93,11 @@ pub trait Handler: Send {
         message: Bytes,
         presence: &Presence,
     ) -> Vec<Reply>;
+
+    /// The session has refused something without asking; of a message it is told before [`Handler::reset`].
+    fn objected(&mut self, facts: &Facts, objection: Objection) {
+        let _ = (facts, objection);
+    }
 
     /// RSET, or EHLO, STARTTLS, the end of a message: the transaction is over.
     fn reset(&mut self) {}

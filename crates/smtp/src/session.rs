@@ -18,7 +18,7 @@ use mail::{Envelope, MailParameters, Recipient, Reply, ReversePath};
 use crate::Protocol;
 use crate::command::{Extensions, LineReader};
 use crate::data::Fault;
-use crate::facts::{Ending, Facts, Tls};
+use crate::facts::{Ending, Facts, Objection, Tls};
 use crate::settings::Settings;
 use state::{Asked, State};
 
@@ -29,6 +29,8 @@ pub enum Step<'a> {
     Read(Wait),
     /// Ask the handler, then call [`Session::answer`] or, for a message, [`Session::answer_message`].
     Ask(Question<'a>),
+    /// Tell the handler what was refused without asking it.
+    Objected(Objection),
     /// Tell the handler that the transaction, if there was one, is over.
     Reset,
     /// Grant this much memory, in bytes, by [`Session::grant`], or call [`Session::shed`].
@@ -104,6 +106,8 @@ pub struct Session {
     paid: usize,
     /// A transaction ended, and the handler has not been told.
     over: bool,
+    /// Something was refused, and the handler has not been told.
+    objected: Option<Objection>,
 }
 
 impl Session {
@@ -117,6 +121,7 @@ impl Session {
             errors: 0,
             paid: 0,
             over: false,
+            objected: None,
         }
     }
 
@@ -128,6 +133,9 @@ impl Session {
     /// Reads on in `input`, appends replies to `out`, and says what must happen before it can go further.
     pub fn step(&mut self, input: &mut BytesMut, out: &mut Vec<u8>) -> Step<'_> {
         loop {
+            if let Some(objection) = self.objected.take() {
+                return Step::Objected(objection);
+            }
             if std::mem::take(&mut self.over) {
                 return Step::Reset;
             }

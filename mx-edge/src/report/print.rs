@@ -21,6 +21,12 @@ pub fn text(report: &Value) -> String {
     page.parts(&door["refused_by"], number(&door["refused"]));
     page.line("put off (4xx)", &door["put_off"], paths);
     page.parts(&door["put_off_by"], number(&door["put_off"]));
+    let softened = &door["softened_by"];
+    if softened.as_object().is_some_and(|by| !by.is_empty()) {
+        page.0
+            .push("    soft bounce is on; these would have been rejected:".into());
+        page.parts_at("      ", softened, number(&door["put_off"]));
+    }
     page.line("abandoned by the client", &door["abandoned"], paths);
     page.line("under way, or cut by a restart", &door["unended"], paths);
     page.line("all", &door["paths"], paths);
@@ -30,7 +36,10 @@ pub fn text(report: &Value) -> String {
     page.parts(&sessions["by_end"], made);
     page.line("open now", &sessions["open"], made);
     page.line("cut by a restart", &sessions["cut_by_restart"], made);
-    page.section("limits reached, and turned away", &sessions["turned_away"]);
+    page.section("turned away before the greeting", &sessions["turned_away"]);
+    page.section("limits reached", &sessions["limits"]);
+    page.section("senders refused at MAIL", &sessions["senders"]);
+    page.section("errors in the dialogue", &sessions["objections"]);
     page.section("screened", &sessions["screened"]);
     let mail = &report["mail"];
     page.section("messages", &mail["messages"]);
@@ -38,9 +47,10 @@ pub fn text(report: &Value) -> String {
     page.section("forward-paths taken", &mail["taken"]);
     page.section("forward-paths passed on or ended", &mail["done"]);
     page.section("forward-paths held", &mail["held"]);
+    page.section("scanner's verdicts", &report["scanner"]["verdicts"]);
     page.section(
-        "scanner's verdicts while the client waited",
-        &report["scanner"]["verdicts"],
+        "not checked by the scanner",
+        &report["scanner"]["unchecked"],
     );
     page.section("malware", &report["scanner"]["malware"]);
     page.section("rules at warn", &report["warned"]);
@@ -77,14 +87,18 @@ impl Page {
         });
     }
 
-    /// The largest first.
     fn parts(&mut self, parts: &Value, of: u64) {
+        self.parts_at("    ", parts, of);
+    }
+
+    /// The largest first.
+    fn parts_at(&mut self, indent: &str, parts: &Value, of: u64) {
         let parts = parts.as_object().into_iter().flatten();
         let mut parts: Vec<(&String, u64)> =
             parts.map(|(name, count)| (name, number(count))).collect();
         parts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         for (name, count) in parts {
-            self.count("    ", name, count, of);
+            self.count(indent, name, count, of);
         }
     }
 

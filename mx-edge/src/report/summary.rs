@@ -1,78 +1,36 @@
 //! From a day's counts to the figures operators know from log reports. Pure. Every forward-path that a client named is in exactly one line:
-//! accepted, refused with a 5xx, put off with a 4xx, or abandoned; what is missing from the sum is said, never hidden.
+//! accepted, refused with a 5xx, put off with a 4xx, or abandoned; what is missing from the sum is said, never hidden. What
+//! counts is what the client was told: a refusal that `soft_bounce` softened is put off.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+use smtp::server::{Ending, Objection};
 
 use super::{Counts, Day};
-use crate::reason::Reason;
+use crate::objections;
+use crate::reason::{LIMITS, Reason};
 
 /// The report's figures. `open` are forward-paths and sessions under way now, for the present day.
 pub fn summary(day: &Day, sessions_open: u64) -> Value {
     let counts = &day.counts;
-    let named = all(counts, "recipients_total");
-    let ends = End::sum(counts);
-    let paths: u64 = named.values().sum();
-    let let_in = named.get("accepted").copied().unwrap_or(0);
-    let ended: u64 = ends.ended();
-    let mut refused = Groups::default();
-    let mut put_off = Groups::default();
-    for reason in Reason::ALL {
-        let label = reason.label();
-        let at_rcpt = named.get(label).copied().unwrap_or(0);
-        let at_end = |kind| {
-            all_where(counts, "path_ends_total", "outcome", kind)
-                .get(label)
-                .copied()
-                .unwrap_or(0)
-        };
-        match reason.is_permanent() {
-            true => refused.add(reason.group(), at_rcpt + at_end("refused")),
-            false => put_off.add(reason.group(), at_rcpt + at_end("deferred")),
-        }
-        // With soft_bounce a permanent refusal was told as a deferral.
-        if reason.is_permanent() {
-            put_off.add("soft bounce", at_end("deferred"));
-        }
-    }
-    let inside = |kind: &str| {
-        let ends = all_where(counts, "path_ends_total", "outcome", kind);
-        let own = |label: &&String| {
-            Reason::ALL
-                .iter()
-                .any(|reason| reason.label() == label.as_str())
-        };
-        ends.iter()
-            .filter(|(label, _)| !own(label))
-            .map(|(_, count)| count)
-            .sum::<u64>()
-    };
-    refused.add("content", inside("refused"));
-    put_off.add("inside", inside("deferred"));
     let sessions = all(counts, "sessions_total");
     let made = one(counts, "connections_total");
     let over: u64 = sessions.values().sum();
     json!({
         "day": day.day,
         "starts": day.starts,
-        "door": {
-            "paths": paths,
-            "accepted": ends.accepted,
-            "refused": refused.total(),
-            "refused_by": refused.0,
-            "put_off": put_off.total(),
-            "put_off_by": put_off.0,
-            "abandoned": ends.abandoned,
-            "unended": let_in.saturating_sub(ended),
-        },
+        "door": door(counts),
         "sessions": {
             "made": made,
+            "limits": limits(counts),
             "by_end": sessions,
             "open": sessions_open,
             "cut_by_restart": made.saturating_sub(over + sessions_open),
-            "turned_away": all(counts, "turned_away_total"),
+            "turned_away": all(counts, "turned_away_sessions_total"),
             "screened": all(counts, "screened_sessions_total"),
+            "senders": refusals(counts, "senders_total"),
+            "objections": all(counts, "objections_total"),
         },
         "mail": {
             "messages": all(counts, "messages_total"),
@@ -84,11 +42,102 @@ pub fn summary(day: &Day, sessions_open: u64) -> Value {
         "scanner": {
             "verdicts": all(counts, "verdicts_total"),
             "malware": all(counts, "malware_total"),
+            "unchecked": all(counts, "unchecked_total"),
         },
         "warned": all(counts, "warned_recipients_total"),
         "spf": all(counts, "spf_total"),
         "shadow": by_first(counts, "shadow_recipients_total", "outcome"),
     })
+}
+
+/// What became of every forward-path.
+fn door(counts: &Counts) -> Value {
+    let named = all(counts, "recipients_total");
+    let softened = all(counts, "softened_recipients_total");
+    let at_message = |kind| all_where(counts, "path_ends_total", "outcome", kind);
+    let (at_message_refused, at_message_put_off) = (at_message("refused"), at_message("deferred"));
+    let ends = End::sum(counts);
+    let of = |by: &BTreeMap<String, u64>, label: &str| by.get(label).copied().unwrap_or(0);
+    let (mut refused, mut put_off) = (Groups::default(), Groups::default());
+    let mut soft = Groups::default();
+    for reason in Reason::ALL {
+        let (label, group) = (reason.label(), reason.group());
+        let at_rcpt = of(&named, label);
+        let late = of(&at_message_put_off, label);
+        if reason.is_permanent() {
+            let told_softly = of(&softened, label).min(at_rcpt);
+            let count = at_rcpt - told_softly + of(&at_message_refused, label);
+            refused.add(group, count);
+            soft.add(group, told_softly + late);
+        } else {
+            put_off.add(group, at_rcpt + late);
+        }
+    }
+    // What the inside says is passed on, but for a deferral: that is spooled. So one that was passed on was softened.
+    refused.add("content", not_ours(&at_message_refused));
+    soft.add("content", not_ours(&at_message_put_off));
+    put_off.add("soft bounce", soft.total());
+    json!({
+        "paths": named.values().sum::<u64>(),
+        "accepted": ends.accepted,
+        "refused": refused.total(),
+        "refused_by": refused.0,
+        "put_off": put_off.total(),
+        "put_off_by": put_off.0,
+        "softened_by": soft.0,
+        "abandoned": ends.abandoned,
+        "unended": of(&named, "accepted").saturating_sub(ends.ended()),
+    })
+}
+
+/// The count of labels that are no reasons of this edge.
+fn not_ours(by: &BTreeMap<String, u64>) -> u64 {
+    let ours = |label: &str| Reason::ALL.iter().any(|reason| reason.label() == label);
+    let others = by.iter().filter(|(label, _)| !ours(label));
+    others.map(|(_, count)| count).sum()
+}
+
+/// How often each limit was reached: at a session's start, at MAIL, at RCPT, by a message, by too many errors or too much time.
+fn limits(counts: &Counts) -> BTreeMap<String, u64> {
+    let mut limits = BTreeMap::new();
+    let mut add = |name: &str, by: &BTreeMap<String, u64>, of: &str| {
+        if let Some(count) = by.get(of).filter(|count| **count > 0) {
+            *limits.entry(name.to_owned()).or_default() += count;
+        }
+    };
+    // What sessions say on their own account is counted there, and a recipient among recipients too.
+    let objections = all(counts, "objections_total");
+    let own = Objection::ALL.map(Reason::of);
+    let counters = [
+        "turned_away_sessions_total",
+        "senders_total",
+        "recipients_total",
+    ];
+    let counters = counters.map(|name| all(counts, name));
+    for reason in Reason::ALL.into_iter().filter(|one| one.group() == LIMITS) {
+        let label = reason.label();
+        match own.contains(&Some(reason)) {
+            true => add(label, &objections, label),
+            false => counters.iter().for_each(|by| add(label, by, label)),
+        }
+    }
+    let announced = Objection::Announced.label();
+    add(announced, &objections, announced);
+    let ends = all(counts, "sessions_total");
+    add(
+        "errors of a session",
+        &ends,
+        objections::ending(Ending::Errors),
+    );
+    add("time", &ends, objections::ending(Ending::TimedOut));
+    limits
+}
+
+/// Why something was refused.
+fn refusals(counts: &Counts, name: &str) -> BTreeMap<String, u64> {
+    let mut by = all(counts, name);
+    by.remove("accepted");
+    by
 }
 
 /// Counts by the name of a line; lines with nothing are left out.
@@ -207,10 +256,22 @@ mod tests {
             ("path_ends_total{outcome=refused,reason=spam}", 12),
             ("path_ends_total{outcome=refused,reason=header}", 4),
             ("path_ends_total{outcome=deferred,reason=spool_full}", 5),
+            ("recipients_total{reason=too_many_recipients}", 6),
+            ("objections_total{objection=too_many_recipients}", 6),
+            ("recipients_total{reason=recipient_rate}", 2),
+            ("objections_total{objection=syntax}", 11),
+            ("objections_total{objection=announced_too_large}", 1),
+            ("senders_total{reason=accepted}", 90),
+            ("senders_total{reason=message_rate}", 4),
+            ("turned_away_sessions_total{reason=client_sessions}", 30),
+            ("turned_away_sessions_total{reason=draining}", 2),
+            ("softened_recipients_total{reason=relay_denied}", 1),
             ("path_ends_total{outcome=abandoned,reason=}", 8),
             ("connections_total{}", 500),
             ("sessions_total{outcome=quit}", 240),
-            ("sessions_total{outcome=lost}", 250),
+            ("sessions_total{outcome=lost}", 244),
+            ("sessions_total{outcome=errors}", 5),
+            ("sessions_total{outcome=timed_out}", 1),
         ];
         Day {
             day: "2026-11-25".into(),
@@ -225,8 +286,8 @@ mod tests {
         let door = &report["door"];
         let number = |name: &str| door[name].as_u64().unwrap();
         let lines = ["accepted", "refused", "put_off", "abandoned", "unended"];
-        assert_eq!(number("paths"), 492);
-        assert_eq!(lines.iter().map(|line| number(line)).sum::<u64>(), 492);
+        assert_eq!(number("paths"), 500);
+        assert_eq!(lines.iter().map(|line| number(line)).sum::<u64>(), 500);
         assert_eq!(number("unended"), 1);
         for (line, expected) in [
             ("unknown user", 300),
@@ -238,7 +299,34 @@ mod tests {
             assert_eq!(door["refused_by"][line], expected, "{line}");
         }
         assert_eq!(door["put_off_by"]["recipient address"], 20);
+        assert_eq!(door["put_off_by"]["limits"], 8);
+        // Told a 4xx for it, and so not among those that were refused.
+        assert_eq!(door["put_off_by"]["soft bounce"], 1);
+        assert_eq!(door["softened_by"]["relay denied"], 1);
+        assert_eq!(door["refused_by"]["relay denied"], 1);
         assert_eq!(report["sessions"]["cut_by_restart"], 6);
+    }
+
+    #[test]
+    fn every_limit_has_its_line() {
+        let report = summary(&day(), 4);
+        let expected = json!({
+            "announced_too_large": 1,
+            "client_sessions": 30,
+            "errors of a session": 5,
+            "message_rate": 4,
+            "recipient_rate": 2,
+            "time": 1,
+            "too_many_recipients": 6,
+        });
+        assert_eq!(report["sessions"]["limits"], expected);
+        assert_eq!(report["sessions"]["turned_away"]["draining"], 2);
+        let senders = &report["sessions"]["senders"];
+        assert_eq!(senders, &json!({ "message_rate": 4 }));
+        let text = super::super::text(&report);
+        for line in ["lost", "too_many_recipients", "syntax", "soft bounce"] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
     }
 
     #[test]

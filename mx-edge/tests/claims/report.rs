@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use mx_edge::config::BareNewline;
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 
 use crate::client::{MESSAGE, connect, connect_as, envelope, send_from};
 use crate::dns::{Dns, script};
@@ -111,6 +114,102 @@ async fn the_numbers_add_up_to_what_the_clients_were_told() {
         "{text}"
     );
     edge.stop().await;
+}
+
+/// Says each line and hears its reply; counts replies to RCPT, and those to the end of a message for each forward-path that waited.
+async fn dialogue(address: SocketAddr, lines: &[&str], told: &mut Told) {
+    let mut stream = BufReader::new(TcpStream::connect(address).await.unwrap());
+    let mut waiting = 0;
+    for line in std::iter::once(&"").chain(lines) {
+        if !line.is_empty() {
+            let text = format!("{line}\r\n");
+            stream.get_mut().write_all(text.as_bytes()).await.unwrap();
+        }
+        let mut reply = String::new();
+        while reply.as_bytes().get(3) != Some(&b' ') {
+            reply.clear();
+            let read = stream.read_line(&mut reply);
+            let read = tokio::time::timeout(PATIENCE, read).await.unwrap();
+            assert_ne!(read.unwrap(), 0, "closed instead of a reply to {line:?}");
+        }
+        let code: u16 = reply[..3].parse().unwrap();
+        match *line {
+            line if line.starts_with("RCPT") && code == 250 => waiting += 1,
+            line if line.starts_with("RCPT") => *told.entry(code / 100).or_default() += 1,
+            line if line.ends_with("\n.") => {
+                *told.entry(code / 100).or_default() += std::mem::take(&mut waiting);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A message for two, and errors of every kind around it.
+const ERRORS: [&str; 17] = [
+    "NONSENSE",
+    "DATA",
+    "EHLO client.elsewhere.example",
+    "MAIL FROM:<@>",
+    "MAIL FROM:<ann@good.example> SIZE=99999999",
+    "MAIL FROM:<ann@good.example>",
+    "RCPT TO:<joe@b.example>",
+    "RCPT TO:<b@>",
+    "RCPT TO:<x@relay.example>",
+    "RCPT TO:<one@a.example>",
+    "RCPT TO:<two@a.example>",
+    "DATA",
+    "a\nb\r\n.",
+    "MAIL FROM:<ann@good.example>",
+    "RCPT TO:<spam@a.example>",
+    "DATA",
+    "Subject: x\r\n\r\ny\r\n.",
+];
+
+#[tokio::test]
+async fn what_sessions_refuse_without_asking_is_in_the_sums() {
+    let dns = names().await;
+    let inside = Inside::start(Mode::Listening).await;
+    for soft in [false, true] {
+        let mut site = site(&inside, &dns);
+        site.config.limits.recipients_max = 2;
+        site.config.mail.bare_newline = BareNewline::Refuse;
+        site.config.policy.soft_bounce = soft;
+        let edge = site.start().await;
+        let mut told = Told::new();
+        dialogue(edge.address, &ERRORS, &mut told).await;
+        // Leaves before the end of its message; and one that errs until it is shown out.
+        dialogue(edge.address, &ERRORS[2..3], &mut told).await;
+        let errs = vec!["NONSENSE"; site.config.limits.errors_max];
+        dialogue(edge.address, &errs, &mut told).await;
+        edge.wait_metric("mx_edge_sessions_open", "", 0.0).await;
+        let day = edge.running.controls.days.day("today").unwrap().unwrap();
+        let report = mx_edge::report::summary(&day, 0);
+        check(&report, &told);
+        let (door, sessions) = (&report["door"], &report["sessions"]);
+        assert_eq!(door["put_off_by"]["limits"], 1, "{report:#}");
+        assert_eq!(door["refused_by"]["recipient address"], 1, "{report:#}");
+        assert_eq!(door["refused_by"]["message form"], 2, "{report:#}");
+        let softened = if soft { 2 } else { 0 };
+        let soft_bounce = door["put_off_by"]["soft bounce"].as_u64().unwrap_or(0);
+        assert_eq!(soft_bounce, softened, "{report:#}");
+        let objections = &sessions["objections"];
+        let errs = errs.len() as u64;
+        for (objection, count) in [
+            ("syntax", 1 + errs),
+            ("sequence", 1),
+            ("sender_syntax", 1),
+            ("announced_too_large", 1),
+            ("recipient_syntax", 1),
+            ("too_many_recipients", 1),
+            ("bare_newline", 1),
+        ] {
+            assert_eq!(objections[objection], count, "{objection}: {report:#}");
+        }
+        assert_eq!(sessions["by_end"]["errors"], 1, "{report:#}");
+        assert_eq!(sessions["by_end"]["lost"], 2, "{report:#}");
+        assert_eq!(sessions["limits"]["errors of a session"], 1, "{report:#}");
+        edge.stop().await;
+    }
 }
 
 #[tokio::test]

@@ -51,7 +51,7 @@ fn feed(session: &mut Session, input: &mut BytesMut, out: &mut Vec<u8>) -> bool 
         let message = match session.step(input, out) {
             Step::Read(_) => return true,
             Step::StartTls | Step::Close(_) => return false,
-            Step::Reset => continue,
+            Step::Reset | Step::Objected(_) => continue,
             Step::Room(bytes) => {
                 session.grant(bytes);
                 continue;

@@ -152,6 +152,7 @@ impl Driver {
                     }
                     self.session.answer(answer, &mut self.out);
                 }
+                Step::Objected(objection) => handler.objected(self.session.facts(), objection),
                 Step::Reset => {
                     self.memory = None;
                     handler.reset();

@@ -446,7 +446,7 @@ async fn the_replies_to_many_errors_wait() {
     served.say("WHAT\r\nWHAT\r\nWHAT\r\nNOOP\r\n", "250").await;
     assert_eq!(began.elapsed().as_secs(), 4);
     served.say("WHAT\r\nWHAT\r\n", "421 4.7.0").await;
-    assert_eq!(served.ending().await, Ending::Refused);
+    assert_eq!(served.ending().await, Ending::Errors);
 }
 
 #[tokio::test(start_paused = true)]
@@ -486,7 +486,7 @@ async fn under_stress_deadlines_are_short_and_one_error_is_enough() {
     erring_again.say("NOOP\r\n", "250").await;
     erring_again.say("WHAT\r\n", "421 4.7.0").await;
     assert_eq!(began.elapsed().as_secs(), 9, "nobody is made to wait");
-    assert_eq!(erring_again.ending().await, Ending::Refused);
+    assert_eq!(erring_again.ending().await, Ending::Errors);
 }
 
 /// A client that has waited longer than stress allows is left about at once.

@@ -8,7 +8,7 @@ use super::{Session, replies};
 use crate::Protocol;
 use crate::command::{Command, CommandError, ForwardPath, Line, Mail, Rcpt};
 use crate::data::BareNewline;
-use crate::facts::{Ending, Facts};
+use crate::facts::{Ending, Facts, Objection};
 use crate::xclient::Xclient;
 
 impl Session {
@@ -30,14 +30,16 @@ impl Session {
             },
             Line::TooLong => Err(CommandError::TooLong),
         };
+        let verb = line.as_ref().map_or(*b"    ", verb);
         match line.and_then(|line| Command::parse(&line, &self.extensions())) {
             Ok(command) => self.obey(state, command, input, out),
             // What follows can be told neither from a chunk nor from commands; or was never meant for us.
             Err(error @ (CommandError::ChunkSize | CommandError::Foreign)) => {
                 error.reply().write(out);
-                self.state = State::Closed(Ending::Refused);
+                self.state = State::Closed(Ending::Foreign);
             }
             Err(error) => {
+                self.objected = Some(objection(verb, &state));
                 self.state = state;
                 self.refuse(error.reply(), out);
             }
@@ -78,7 +80,7 @@ impl Session {
                 state,
                 _,
             ) if self.settings.tls_required && self.facts.tls.is_none() => {
-                self.reject(state, replies::tls_required(), out);
+                self.object(Objection::Sequence, state, replies::tls_required(), out);
             }
             (Command::Vrfy, state, _) => self.reply(state, replies::cannot_verify(), out),
             (Command::Mail(mail), State::Ready, _) => self.mail(mail, out),
@@ -87,13 +89,15 @@ impl Session {
             }
             // DATA ends a group (RFC 2920 3.1). What was sent ahead is a message, and must not be read as commands, even if
             // DATA itself is refused.
-            (Command::Data, _, _) if spoke_ahead(input) => self.close(replies::pipelined(), out),
+            (Command::Data, _, _) if spoke_ahead(input) => {
+                self.close(Ending::Pipelined, replies::pipelined(), out);
+            }
             (Command::Data, State::Transaction(envelope), _) => self.data(envelope, out),
             (Command::Xforward(arguments), State::Ready, _) => self.xforward(&arguments, out),
             (Command::Xclient(arguments), State::Ready, _) => self.xclient(&arguments, out),
             (command, state, _) => {
                 let reply = replies::out_of_order(&command, &state, self.settings.protocol);
-                self.reject(state, reply, out);
+                self.object(Objection::Sequence, state, reply, out);
             }
         }
     }
@@ -108,7 +112,7 @@ impl Session {
     ) {
         // Before it has read what we offer, nobody may know that we take commands in groups; and EHLO ends a group (RFC 2920 3.1).
         if matches!(state, State::Fresh) && spoke_ahead(input) {
-            return self.close(replies::pipelined(), out);
+            return self.close(Ending::Pipelined, replies::pipelined(), out);
         }
         self.end_transaction();
         self.facts.helo = name;
@@ -129,7 +133,7 @@ impl Session {
             state => {
                 let transaction = !matches!(state, State::Fresh | State::Ready);
                 let reply = replies::no_tls(self.facts.tls.is_some(), transaction && offered);
-                self.reject(state, reply, out);
+                self.object(Objection::Sequence, state, reply, out);
             }
         }
     }
@@ -139,18 +143,20 @@ impl Session {
             .size
             .is_some_and(|size| size > self.settings.message_bytes_max)
         {
-            return self.reject(State::Ready, replies::too_large(), out);
+            let reply = replies::too_large();
+            return self.object(Objection::Announced, State::Ready, reply, out);
         }
         self.state = State::Asked(Asked::Mail(mail));
     }
 
     fn rcpt(&mut self, envelope: Envelope, rcpt: Rcpt, out: &mut Vec<u8>) {
         if rcpt.eight_bit && !envelope.parameters.smtputf8 {
-            let reply = CommandError::EightBit.reply();
-            return self.reject(State::Transaction(envelope), reply, out);
+            let (reply, state) = (CommandError::EightBit.reply(), State::Transaction(envelope));
+            return self.object(Objection::Recipient, state, reply, out);
         }
         if envelope.recipients.len() >= self.settings.recipients_max {
             // Not an error of the client: it comes again with the rest (RFC 5321 4.5.3.1.10).
+            self.objected = Some(Objection::Recipients);
             return self.reply(
                 State::Transaction(envelope),
                 replies::too_many_recipients(),
@@ -176,20 +182,22 @@ impl Session {
             }
             Err(error) => {
                 let reply = CommandError::Recipient(error).reply();
-                self.reject(State::Transaction(envelope), reply, out);
+                let state = State::Transaction(envelope);
+                self.object(Objection::Recipient, state, reply, out);
             }
         }
     }
 
     fn xforward(&mut self, arguments: &str, out: &mut Vec<u8>) {
         if !self.extensions().xforward {
-            return self.reject(State::Ready, replies::not_authorized(), out);
+            let reply = replies::not_authorized();
+            return self.object(Objection::Sequence, State::Ready, reply, out);
         }
         match self.facts.xforward.read(arguments) {
             Ok(()) => self.reply(State::Ready, replies::ok(), out),
             Err(error) => {
                 let reply = Reply::new(501, (5, 5, 4), error.to_string());
-                self.reject(State::Ready, reply, out);
+                self.object(Objection::Syntax, State::Ready, reply, out);
             }
         }
     }
@@ -197,7 +205,8 @@ impl Session {
     /// Another client from here on: greeted anew, and nothing that was said counts for it (XCLIENT_README).
     fn xclient(&mut self, arguments: &str, out: &mut Vec<u8>) {
         if !self.extensions().xclient {
-            return self.reject(State::Ready, replies::not_authorized(), out);
+            let reply = replies::not_authorized();
+            return self.object(Objection::Sequence, State::Ready, reply, out);
         }
         match Xclient::read(arguments) {
             Ok(told) => {
@@ -210,7 +219,7 @@ impl Session {
             }
             Err(error) => {
                 let reply = Reply::new(501, (5, 5, 4), error.to_string());
-                self.reject(State::Ready, reply, out);
+                self.object(Objection::Syntax, State::Ready, reply, out);
             }
         }
     }
@@ -253,7 +262,7 @@ impl Session {
     /// The handler refuses: the transaction stays as it was.
     pub(super) fn refused(&mut self, asked: Asked, reply: Reply, out: &mut Vec<u8>) {
         match asked {
-            Asked::Connect => self.close(reply, out),
+            Asked::Connect => self.close(Ending::Refused, reply, out),
             Asked::Helo { .. } => {
                 self.facts.helo = Box::default();
                 self.facts.extended = false;
@@ -280,9 +289,21 @@ impl Session {
         self.refuse(reply, out);
     }
 
-    pub(super) fn close(&mut self, reply: Reply, out: &mut Vec<u8>) {
+    /// Rejects on the session's own account.
+    pub(super) fn object(
+        &mut self,
+        objection: Objection,
+        state: State,
+        reply: Reply,
+        out: &mut Vec<u8>,
+    ) {
+        self.objected = Some(objection);
+        self.reject(state, reply, out);
+    }
+
+    pub(super) fn close(&mut self, ending: Ending, reply: Reply, out: &mut Vec<u8>) {
         reply.write(out);
-        self.state = State::Closed(Ending::Refused);
+        self.state = State::Closed(ending);
     }
 
     /// Says a reply; a permanent refusal counts as the client's error, and one too many ends the session in its place.
@@ -291,9 +312,29 @@ impl Session {
             self.errors += 1;
         }
         if self.errors >= self.settings.errors_max_now() {
-            return self.close(replies::too_many_errors(&self.settings.hostname), out);
+            let reply = replies::too_many_errors(&self.settings.hostname);
+            return self.close(Ending::Errors, reply, out);
         }
         reply.write(out);
+    }
+}
+
+/// The first four octets of a line, in capitals.
+fn verb(line: &impl AsRef<[u8]>) -> [u8; 4] {
+    let mut verb = [b' '; 4];
+    for (ours, theirs) in verb.iter_mut().zip(line.as_ref()) {
+        *ours = theirs.to_ascii_uppercase();
+    }
+    verb
+}
+
+/// By the verb of a command that cannot be read. A forward-path is one only within a transaction; elsewhere RCPT is a command like
+/// any other.
+fn objection(verb: [u8; 4], state: &State) -> Objection {
+    match (&verb, state) {
+        (b"MAIL", _) => Objection::Sender,
+        (b"RCPT", State::Transaction(_)) => Objection::Recipient,
+        _ => Objection::Syntax,
     }
 }
 

@@ -5,7 +5,8 @@ use mail::{Envelope, Reply};
 
 use super::state::{Asked, Chunked, Incoming, State};
 use super::{Session, replies};
-use crate::data::{ChunkReader, Content, DotReader};
+use crate::data::{ChunkReader, Content, DotReader, Fault};
+use crate::facts::Objection;
 
 impl Session {
     /// One transition; `false` when the session waits for something.
@@ -54,6 +55,7 @@ impl Session {
                     return false;
                 }
                 self.state = *after;
+                self.objected = Some(Objection::Sequence);
                 self.refuse(reply, out);
                 true
             }
@@ -118,6 +120,11 @@ impl Session {
                 self.state = State::Asked(Asked::Message { envelope, message });
             }
             Err(fault) => {
+                self.objected = Some(match fault {
+                    Fault::TooLarge => Objection::TooLarge,
+                    Fault::BareNewline => Objection::BareNewline,
+                    Fault::NoMemory => Objection::NoMemory,
+                });
                 let reply = replies::fault(fault);
                 for _ in 0..self.replies_to_message(&envelope) {
                     reply.write(out);
@@ -130,7 +137,8 @@ impl Session {
     pub(super) fn data(&mut self, envelope: Envelope, out: &mut Vec<u8>) {
         if envelope.recipients.is_empty() {
             let reply = replies::no_recipients(self.settings.protocol);
-            return self.reject(State::Transaction(envelope), reply, out);
+            let state = State::Transaction(envelope);
+            return self.object(Objection::Sequence, state, reply, out);
         }
         replies::start_data().write(out);
         let incoming = Box::new(self.incoming(envelope));

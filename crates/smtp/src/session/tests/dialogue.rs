@@ -177,7 +177,7 @@ fn another_protocol_ends_the_session() {
         S: 220
         C: GET / HTTP/1.1
         S: 554 5.5.1
-        X: Refused
+        X: Foreign
         ",
     );
 }
@@ -262,7 +262,7 @@ fn who_speaks_ahead_of_the_reply_to_ehlo_or_data_is_refused() {
         C: EHLO x
         C: MAIL FROM:<a@example.org>
         S: 554 5.5.0
-        X: Refused
+        X: Pipelined
         ";
     play(&smtp(), early, usize::MAX);
     let message = r"
@@ -278,7 +278,7 @@ fn who_speaks_ahead_of_the_reply_to_ehlo_or_data_is_refused() {
         S: 250
         S: 250
         S: 554 5.5.0
-        X: Refused
+        X: Pipelined
         ";
     play(&smtp(), message, usize::MAX);
     let refused = r"
@@ -294,7 +294,7 @@ fn who_speaks_ahead_of_the_reply_to_ehlo_or_data_is_refused() {
         S: 250
         S: 550
         S: 554 5.5.0
-        X: Refused
+        X: Pipelined
         ";
     play(&smtp(), refused, usize::MAX);
     let empty_line = r"
@@ -379,7 +379,7 @@ fn limits() {
         C: RCPT TO:<550-b@example.org>
         C: NOOP
         S: 421 4.7.0
-        X: Refused
+        X: Errors
         ",
     );
     let long = format!("NOOP {}", "x".repeat(5000));

@@ -173,7 +173,7 @@ fn a_refused_chunk_is_consumed() {
         R:
         C: BDAT x
         S: 501 5.5.4
-        X: Refused
+        X: Foreign
         ",
     );
 }
