@@ -1,9 +1,11 @@
 //! Clients that are not the product's: a raw one that sends what it is told and shows every reply, python's smtplib, swaks.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 
 /// How long any reply may take before a test calls it unbounded.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -16,15 +18,31 @@ pub struct Client {
 impl Client {
     /// Connects and reads the greeting.
     pub fn connect(server: SocketAddr) -> std::io::Result<(Self, String)> {
-        let stream = TcpStream::connect(server)?;
+        let mut client = Self::on(TcpStream::connect(server)?)?;
+        let greeting = client.reply()?;
+        Ok((client, greeting))
+    }
+
+    /// Connects from this address, any of loopback, and does not wait for the greeting.
+    pub fn from(source: Ipv4Addr, server: SocketAddr) -> std::io::Result<Self> {
+        let ours = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+        bind(&ours, &SocketAddr::new(source.into(), 0))?;
+        connect(&ours, &server)?;
+        Self::on(TcpStream::from(ours))
+    }
+
+    fn on(stream: TcpStream) -> std::io::Result<Self> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
-        let mut client = Self {
+        Ok(Self {
             reader: BufReader::new(stream),
-        };
-        let greeting = client.reply()?;
-        Ok((client, greeting))
+        })
+    }
+
+    /// Waits until the server has said something.
+    pub fn is_spoken_to(&mut self) -> std::io::Result<bool> {
+        Ok(!self.reader.fill_buf()?.is_empty())
     }
 
     /// Connects and says EHLO.

@@ -27,6 +27,16 @@ pub fn eicar() -> String {
     .concat()
 }
 
+/// A line for which the stub of spamd gives so many points.
+pub fn points(points: f32) -> String {
+    format!("STUB-POINTS {points} ")
+}
+
+/// A word in which the stub of clamd finds malware of this name.
+pub fn malware(name: &str) -> String {
+    format!("STUB-MALWARE {name} ")
+}
+
 /// A pair of stubs on Unix sockets.
 pub struct Stubs {
     /// spamd's socket.
@@ -126,10 +136,10 @@ fn spamd_answers(state: &State, stream: UnixStream) -> std::io::Result<()> {
     reader.read_exact(&mut message)?;
     state.spamd_scans.fetch_add(1, Ordering::Relaxed);
     let spam = contains(&message, gtube().as_bytes());
-    let (word, score, tests) = if spam {
-        ("True", "1000.0", "GTUBE")
-    } else {
-        ("False", "0.1", "STUB_HAM")
+    let (word, score, tests) = match word_behind(&message, b"STUB-POINTS ") {
+        _ if spam => ("True", "1000.0".into(), "GTUBE"),
+        Some(points) => ("True", points, "STUB_POINTS"),
+        None => ("False", "0.1".into(), "STUB_HAM"),
     };
     let body = if request.starts_with("SYMBOLS") {
         tests
@@ -165,16 +175,25 @@ fn clamd_answers(state: &State, stream: UnixStream) -> std::io::Result<()> {
                 reader.read_exact(&mut message[start..])?;
             }
             state.clamd_scans.fetch_add(1, Ordering::Relaxed);
-            let found = contains(&message, eicar().as_bytes());
-            let answer: &[u8] = if found {
-                b"stream: Test.Eicar.Body.UNOFFICIAL FOUND\0"
-            } else {
-                b"stream: OK\0"
+            let found = match contains(&message, eicar().as_bytes()) {
+                true => Some("Test.Eicar.Body.UNOFFICIAL".to_owned()),
+                false => word_behind(&message, b"STUB-MALWARE "),
             };
-            reader.get_mut().write_all(answer)
+            let answer = match found {
+                Some(name) => format!("stream: {name} FOUND\0"),
+                None => "stream: OK\0".to_owned(),
+            };
+            reader.get_mut().write_all(answer.as_bytes())
         }
         _ => reader.get_mut().write_all(b"UNKNOWN COMMAND\0"),
     }
+}
+
+fn word_behind(text: &[u8], mark: &[u8]) -> Option<String> {
+    let at = text.windows(mark.len()).position(|window| window == mark)?;
+    let rest = &text[at + mark.len()..];
+    let word = rest.split(u8::is_ascii_whitespace).next()?;
+    Some(String::from_utf8_lossy(word).into_owned())
 }
 
 fn contains(text: &[u8], part: &[u8]) -> bool {

@@ -2,16 +2,14 @@
 //! verdict, and where the edge means not to, it does what docs/coming-from-postfix.md says it does.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use end_to_end::{Harness, hurried, settings};
+use end_to_end::{Client, Harness, hurried, settings};
 use local::process::Process;
 use local::{daemons, postfix};
-use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 
 /// How long a client is made to wait for its greeting, and how long it may then take for a command.
 const WAIT: Duration = Duration::from_secs(4);
@@ -126,45 +124,32 @@ const CASES: [Case; 20] = [
     case("comes too often at once", 29, &[Crowd(SESSIONS)], ("421 4.7.0", "421 4.7.0"), None),
 ];
 
-/// A session of a client at this loopback address.
-struct Client {
-    reader: BufReader<TcpStream>,
-    /// What was heard last, "" when nothing was.
+/// A session of a client at this loopback address, and the last line of what it heard last, "" when that is nothing.
+struct Session {
+    client: Client,
     last: String,
 }
 
-impl Client {
+impl Session {
     fn from(client: u8, server: SocketAddr) -> Self {
-        let ours = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
-        let address = Ipv4Addr::new(127, 0, 0, client);
-        bind(&ours, &SocketAddr::new(address.into(), 0)).expect("any loopback address is ours");
-        connect(&ours, &server).expect("the server listens");
-        let stream = TcpStream::from(ours);
-        let patience = Some(Duration::from_secs(60));
-        stream.set_read_timeout(patience).expect("a timeout");
+        let client = Client::from(Ipv4Addr::new(127, 0, 0, client), server);
         Self {
-            reader: BufReader::new(stream),
+            client: client.expect("the server listens"),
             last: String::new(),
         }
     }
 
-    /// A reply's last line becomes what was heard last; false when the session has ended.
+    /// False when the session has ended.
     fn hear(&mut self) -> bool {
-        loop {
-            let mut line = String::new();
-            match self.reader.read_line(&mut line) {
-                Ok(1..) if line.as_bytes().get(3) == Some(&b'-') => {}
-                Ok(1..) => {
-                    self.last = line;
-                    return true;
-                }
-                _ => return false,
-            }
+        let reply = self.client.reply();
+        if let Ok(reply) = &reply {
+            self.last = reply.lines().last().unwrap_or_default().to_owned();
         }
+        reply.is_ok()
     }
 
     fn say(&mut self, text: &str) -> bool {
-        self.reader.get_mut().write_all(text.as_bytes()).is_ok()
+        self.client.send(text.as_bytes()).is_ok()
     }
 
     fn take(&mut self, step: Step) {
@@ -202,16 +187,17 @@ fn visit(case: &Case, server: SocketAddr) -> (String, Duration) {
             Crowd(count) => count,
             _ => 0,
         };
-        let _crowd: Vec<Client> = (0..crowd)
+        let _crowd: Vec<Session> = (0..crowd)
             .map(|_| {
-                let mut client = Client::from(case.client, server);
+                let mut session = Session::from(case.client, server);
                 // It counts once it has been told something.
-                client.reader.fill_buf().expect("the greeting's first line");
-                client
+                let told = session.client.is_spoken_to();
+                assert!(told.expect("the greeting's first line"));
+                session
             })
             .collect();
         let start = Instant::now();
-        let mut client = Client::from(case.client, server);
+        let mut client = Session::from(case.client, server);
         let mut greeted = None;
         for step in case.steps {
             client.take(*step);
@@ -347,6 +333,11 @@ fn start_edge(harness: &mut Harness, resolver: SocketAddr) -> SocketAddr {
     harness.site.address("mx-edge")
 }
 
+/// Postscreen counts in whole seconds, and this machine may be slow: whatever is nearer to the whole wait than to none.
+fn is_wait(time: Duration) -> bool {
+    time >= WAIT / 2
+}
+
 /// Refused, put off, or served, by the reply's first digit.
 fn verdict(reply: &str) -> u8 {
     reply.as_bytes().first().copied().unwrap_or_default()
@@ -361,7 +352,7 @@ fn judge(
     let heard = theirs.starts_with(case.theirs) && ours.starts_with(case.ours);
     let waited = case
         .waits
-        .is_none_or(|waits| waits == (their_wait >= WAIT, our_wait >= WAIT));
+        .is_none_or(|waits| waits == (is_wait(their_wait), is_wait(our_wait)));
     let differs =
         verdict(case.theirs) != verdict(case.ours) || case.waits.is_some_and(|(a, b)| a != b);
     let told = !differs || document.contains(&format!("| {} |", case.name));

@@ -125,6 +125,17 @@ pub fn unbound(
     address: SocketAddr,
     records: &[String],
 ) -> Result<Process, String> {
+    unbound_before(folder, log, address, records, &[])
+}
+
+/// The same before others: each of these zones is asked of the name server at its address.
+pub fn unbound_before(
+    folder: &Path,
+    log: &Path,
+    address: SocketAddr,
+    records: &[String],
+    others: &[(&str, SocketAddr)],
+) -> Result<Process, String> {
     make(folder)?;
     let mut config = format!(
         "server:\n interface: {}@{}\n access-control: 127.0.0.0/8 allow\n chroot: \"\"\n username: \"\"\n directory: \"{}\"\n \
@@ -136,6 +147,15 @@ pub fn unbound(
     );
     for record in records {
         config.push_str(&format!(" local-data: \"{record}\"\n"));
+    }
+    for (zone, _) in others {
+        config.push_str(&format!(" local-zone: \"{zone}\" transparent\n"));
+    }
+    for (zone, other) in others {
+        let (host, port) = (other.ip(), other.port());
+        config.push_str(&format!(
+            "stub-zone:\n name: \"{zone}\"\n stub-addr: {host}@{port}\n"
+        ));
     }
     let path = folder.join("unbound.conf");
     write(&path, &config)?;
