@@ -43,8 +43,6 @@ const ENDED_KEEP: Duration = Duration::from_secs(60 * 86_400);
 const ERRORS_MAX: usize = 1000;
 /// Sites in the status: those that are shut, then those with most to do.
 const SITES_IN_STATUS: usize = 20;
-/// Said of a host that keeps its mail.
-const SINK: &str = "deliver = \"sink\": mail is taken, expanded and kept, nothing leaves; set deliver = \"smtp\" and start again";
 /// Peers that may fetch the directory.
 const READERS: &[Role] = &[Role::MxEdge];
 
@@ -97,11 +95,8 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
         Arc::new(deliver::Names),
     );
 
-    if engine.is_sink() {
-        daemon.readiness.set("delivery", Err(SINK.into()));
-    }
     delivery::vitals::register(&daemon.metrics, stores.spool.clone());
-    look(&stores, &daemon.readiness).await;
+    look(&stores, &engine, &daemon.readiness).await;
     let lmtp = Listener::bind(config.lmtp.listen).await?;
     let published = service::control::serve(
         config.publish.listen,
@@ -119,12 +114,13 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
     }
 
     let settings = Arc::new(lmtp_settings(&config, hostname, identity.as_ref()));
-    let delivering = tokio::spawn(engine.run(daemon.shutdown.clone()));
+    let delivering = tokio::spawn(engine.clone().run(daemon.shutdown.clone()));
     let reporting = tokio::spawn(rooms.notifier.run(daemon.shutdown.clone()));
     let expanding = tokio::spawn(rooms.expander.run(daemon.shutdown.clone()));
     tokio::spawn(queue.watch(daemon.metrics.clone(), daemon.shutdown.clone()));
     let upkeep = tokio::spawn(upkeep(
         stores.clone(),
+        engine,
         daemon.readiness.clone(),
         daemon.config.clone(),
     ));
@@ -352,7 +348,8 @@ fn add_control(
 }
 
 /// Looks at the stores and says whether they are ready.
-async fn look(stores: &Stores, readiness: &Readiness) {
+async fn look(stores: &Stores, engine: &Engine, readiness: &Readiness) {
+    engine.tell(readiness);
     let directory = stores.directory.refresh().await;
     readiness.set("directory", directory.map_err(|error| error.to_string()));
     readiness.set(
@@ -370,12 +367,17 @@ async fn look(stores: &Stores, readiness: &Readiness) {
 }
 
 /// Looks at the stores, and forgets what is too old. Runs until it is aborted.
-async fn upkeep(stores: Stores, readiness: Readiness, config: watch::Receiver<Config>) {
+async fn upkeep(
+    stores: Stores,
+    engine: Engine,
+    readiness: Readiness,
+    config: watch::Receiver<Config>,
+) {
     let mut forget = tokio::time::interval(FORGET_INTERVAL);
     let mut look_again = tokio::time::interval(UPKEEP_INTERVAL);
     loop {
         tokio::select! {
-            _ = look_again.tick() => look(&stores, &readiness).await,
+            _ = look_again.tick() => look(&stores, &engine, &readiness).await,
             _ = forget.tick() => {
                 let config = config.borrow().clone();
                 if let Err(why) = forget_old(&stores, &config).await {

@@ -91,6 +91,7 @@ pub async fn run(controls: Controls, status: Status, waters: Waters, shutdown: S
     let Controls {
         edge,
         spool,
+        engine,
         readiness,
         ..
     } = controls;
@@ -98,6 +99,7 @@ pub async fn run(controls: Controls, status: Status, waters: Waters, shutdown: S
     let mut dropped = Dropped::default();
     loop {
         readiness.set("spool", spool.unhealthy().map_or(Ok(()), Err));
+        engine.tell(&readiness);
         readiness.set("recipients", edge.recipients.loaded());
         count_sources(&edge);
         waters.look(&edge);

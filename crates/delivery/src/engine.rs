@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mail::{Recipient, Timestamp};
+use service::control::Readiness;
 use spool::{Batch, Destination, Destinations, Head, Lease, NewBatch, Spool};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -25,6 +26,7 @@ use crate::site::Exchangers;
 use crate::tls::Levels;
 use crate::transport::{Transport, Wire};
 use crate::wanted::Ways;
+use crate::withheld::Withheld;
 
 /// What the engine's user supplies.
 #[async_trait::async_trait]
@@ -104,7 +106,8 @@ pub struct Settings {
     pub egresses: Egresses,
     /// How the way to mail exchangers is protected, in place of the TLS policy of `options`.
     pub tls: Option<Levels>,
-    /// Nothing is claimed, nothing leaves, nothing expires, and no command changes it: for a restored copy.
+    /// Nothing is claimed, nothing leaves, nothing expires, and no command changes it. A spool that is a copy is treated so whatever
+    /// this says, until it is adopted.
     pub sink: bool,
     /// Attempts under way at once [500].
     pub attempts_max: usize,
@@ -254,9 +257,19 @@ impl Engine {
         self.parts.board.site_of(&self.parts.ways, destination)
     }
 
-    /// Whether nothing leaves ([`Settings::sink`]).
-    pub fn is_sink(&self) -> bool {
-        self.parts.settings.sink
+    /// Why nothing leaves, if so.
+    pub fn withheld(&self) -> Option<Withheld> {
+        match (self.parts.settings.sink, *self.parts.spool.copy().borrow()) {
+            (true, _) => Some(Withheld::Sink),
+            (false, true) => Some(Withheld::Copy),
+            (false, false) => None,
+        }
+    }
+
+    /// Tells whether mail leaves.
+    pub fn tell(&self, readiness: &Readiness) {
+        let withheld = self.withheld().map(|why| why.to_string());
+        readiness.set("delivery", withheld.map_or(Ok(()), Err));
     }
 
     /// How recipients of a message, by its id or ident, or all mail to a recipient, ended lately: the newest `limit`. It knows some

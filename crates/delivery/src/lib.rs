@@ -37,9 +37,11 @@ pub mod tls;
 mod transport;
 pub mod vitals;
 mod wanted;
+mod withheld;
 mod work;
 
 pub use attempt::{Attempted, Copy, Result};
 pub use board::{GateState, SITES_SHOWN_MAX, SiteState};
 pub use ends::Ended;
 pub use engine::{Engine, Owner};
+pub use withheld::Withheld;

@@ -111,9 +111,12 @@ impl Run {
         let rated = self.parts.rated.clone();
         let settler = self.settler.clone();
         let mut paused = self.parts.settings.paused.clone();
+        let mut copy = spool.copy();
         let mut seen = Seen::default();
         while !shutdown.begun() {
-            let is_paused = *paused.borrow_and_update() || self.parts.settings.sink;
+            let is_paused = *paused.borrow_and_update()
+                || *copy.borrow_and_update()
+                || self.parts.settings.sink;
             self.hand.wake(Instant::now());
             if !is_paused && !self.settler.is_busy() {
                 self.dispatch();
@@ -132,6 +135,7 @@ impl Run {
                 () = rated.notified() => {}
                 () = settler.changed() => {}
                 () = changed(&mut paused) => {}
+                () = changed(&mut copy) => {}
             }
             while let Some(joined) = self.jobs.try_join_next_with_id() {
                 self.joined(joined);
@@ -220,8 +224,8 @@ impl Run {
 }
 
 /// Resolves when it changes; never when nobody can change it any more.
-async fn changed(paused: &mut watch::Receiver<bool>) {
-    if paused.changed().await.is_err() {
+async fn changed(watched: &mut watch::Receiver<bool>) {
+    if watched.changed().await.is_err() {
         std::future::pending().await
     }
 }

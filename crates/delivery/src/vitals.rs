@@ -30,6 +30,7 @@ pub fn json(vitals: &Vitals) -> Value {
         "poisoned": vitals.poisoned,
         "full": vitals.full,
         "slow": vitals.slow,
+        "copy": vitals.copy,
     })
 }
 
@@ -49,6 +50,7 @@ struct Figures {
     poisoned: IntGauge,
     full: IntGauge,
     slow: IntGauge,
+    copy: IntGauge,
 }
 
 impl Figures {
@@ -101,10 +103,14 @@ impl Figures {
                 "spool_slow",
                 "1 while the disk does not keep up: what comes beyond spool.waiting_bytes_max or spool.waiting_max is answered 451.",
             ),
+            copy: gauge(
+                "spool_copy",
+                "1 while the spool is a restored copy that no operator has adopted: nothing leaves of what waits in it until `spool adopt`.",
+            ),
         }
     }
 
-    fn all(&self) -> [&dyn Collector; 11] {
+    fn all(&self) -> [&dyn Collector; 12] {
         [
             &self.bytes_free,
             &self.inodes_free,
@@ -117,6 +123,7 @@ impl Figures {
             &self.poisoned,
             &self.full,
             &self.slow,
+            &self.copy,
         ]
     }
 }
@@ -143,6 +150,7 @@ impl Collector for Figures {
         self.poisoned.set(i64::from(vitals.poisoned));
         self.full.set(i64::from(vitals.full));
         self.slow.set(i64::from(vitals.slow));
+        self.copy.set(i64::from(vitals.copy));
         self.all()
             .into_iter()
             .flat_map(Collector::collect)

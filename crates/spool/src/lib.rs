@@ -31,6 +31,7 @@ pub use vitals::Vitals;
 
 use bytes::Bytes;
 use mail::MessageId;
+use tokio::sync::watch;
 
 /// The durable queue.
 #[async_trait::async_trait]
@@ -78,6 +79,17 @@ pub trait Spool: Send + Sync + 'static {
     /// Makes a consistent copy of it, as of some moment during the call, in the folder `to`, which must not be there; mail goes on.
     /// Returns the bytes copied.
     async fn backup(&self, to: &std::path::Path) -> Result<u64, Error>;
+
+    /// True while it is a copy that no operator has adopted: whoever delivers leaves alone what waits, since what was delivered after
+    /// the copy was made would be delivered again. Mail is accepted all the same.
+    fn copy(&self) -> watch::Receiver<bool> {
+        watch::channel(false).1
+    }
+
+    /// From now on it is a copy no longer, durably; false when it was none.
+    async fn adopt(&self) -> Result<bool, Error> {
+        Ok(false)
+    }
 
     /// How it is.
     fn vitals(&self) -> Vitals;

@@ -27,4 +27,6 @@ pub struct Vitals {
     pub full: bool,
     /// The disk does not keep up: not all is accepted.
     pub slow: bool,
+    /// It is a copy that no operator has adopted: nothing leaves.
+    pub copy: bool,
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use shared::faults::{Fault, FaultyDisk};
 use shared::*;
 use spool::embedded::backup::restore;
 use spool::embedded::offline::Offline;
@@ -144,4 +145,74 @@ async fn a_copy_takes_the_place_of_a_spool_only_when_told_to() {
         .unwrap_err()
         .to_string();
     assert!(no_copy.contains("no complete copy"), "{no_copy}");
+}
+
+/// Whether it is a copy now, and what adopting it came to.
+async fn adopt(spool: &dyn Spool) -> (bool, Result<bool, String>) {
+    let was = *spool.copy().borrow();
+    assert_eq!(spool.vitals().copy, was);
+    let adopted = spool.adopt().await;
+    (was, adopted.map_err(|error| error.to_string()))
+}
+
+#[tokio::test]
+async fn a_copy_is_one_until_it_is_adopted_however_it_was_put_in_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = open(folder.path());
+    accept(&spool, "one").await;
+    let copy = folder.path().join("copy");
+    spool.backup(&copy).await.unwrap();
+    assert_eq!(adopt(&spool).await, (false, Ok(false)));
+    spool.close().await;
+    drop(spool);
+    let plain = folder.path().join("spool");
+    let restored = folder.path().join("restored");
+    // What is no copy becomes one when it is restored: a dead host may have sent on what this disk still has.
+    restore(&plain, &restored, false).unwrap();
+    for (path, name) in [(&copy, "renamed"), (&restored, "restored")] {
+        let place = folder.path().join(format!("place-{name}"));
+        std::fs::rename(path, place).unwrap();
+        let opened = || {
+            Embedded::open(Options {
+                path: folder.path().join(format!("place-{name}")),
+                ..options(folder.path())
+            })
+            .unwrap()
+        };
+        let spool = opened();
+        assert!(*spool.copy().borrow(), "{name}");
+        // It takes mail, and stays what it is over a crash.
+        accept(&spool, "two").await;
+        drop(spool);
+        let spool = opened();
+        let mut watched = spool.copy();
+        assert_eq!(adopt(&spool).await, (true, Ok(true)), "{name}");
+        assert!(watched.has_changed().unwrap() && !*watched.borrow_and_update());
+        drop(spool);
+        let spool = opened();
+        assert_eq!(adopt(&spool).await, (false, Ok(false)), "{name}");
+        assert_eq!(waiting(&spool).await.len(), 2);
+        spool.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_copy_that_could_not_be_adopted_durably_is_one_still() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = open(folder.path());
+    let copy = folder.path().join("copy");
+    spool.backup(&copy).await.unwrap();
+    spool.close().await;
+    drop(spool);
+    restore(&copy, &folder.path().join("spool"), true).unwrap();
+    let disk = FaultyDisk::new(Fault::Dies, 0);
+    let spool = Embedded::open_on(options(folder.path()), Arc::new(disk.clone())).unwrap();
+    for fails in ["remove", "sync_folder"] {
+        disk.set_failing(fails);
+        let (was, adopted) = adopt(&spool).await;
+        assert!(was && adopted.unwrap_err().contains("fails as told"));
+        assert!(*spool.copy().borrow(), "{fails}");
+    }
+    disk.set_failing("");
+    assert_eq!(adopt(&spool).await, (true, Ok(true)));
 }

@@ -265,12 +265,13 @@ pub(super) fn state(answer: &Value) -> String {
             rate(&answer["drain_rate"])
         ),
     };
-    let sink = match answer["deliver"].as_str() {
+    let withheld = match answer["deliver"].as_str() {
         Some("sink") => "\ndeliver: sink, nothing leaves until the configuration says otherwise",
+        Some("copy") => "\ndeliver: copy, nothing leaves until `spool adopt`",
         _ => "",
     };
     format!(
-        "paused: {}{sink}\nlimit: {limit}\nwaiting: {} recipients, of these held: {}\noldest: {}\ndrains: {}\nempty in: {}",
+        "paused: {}{withheld}\nlimit: {limit}\nwaiting: {} recipients, of these held: {}\noldest: {}\ndrains: {}\nempty in: {}",
         plain(&answer["paused"]),
         plain(&answer["waiting"]),
         plain(&answer["held"]),

@@ -188,11 +188,8 @@ async fn sites(State(queue): State<Queue>) -> Answer {
 }
 
 async fn set_paused(queue: &Queue, paused: bool) -> Answer {
-    if !paused && queue.engine.is_sink() {
-        return Err(Refusal(
-            StatusCode::CONFLICT,
-            "deliver = \"sink\" in the configuration: nothing leaves before it says \"smtp\" and the program is started again".into(),
-        ));
+    if let (false, Some(why)) = (paused, queue.engine.withheld()) {
+        return Err(Refusal(StatusCode::CONFLICT, why.to_string()));
     }
     let kept = queue.kept.clone();
     if paused {

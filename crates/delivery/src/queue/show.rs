@@ -7,6 +7,7 @@ use spool::{BatchId, Found, Lane, Predicate, Tally};
 
 use super::{Queue, Refusal, Words, destination};
 use crate::lane;
+use crate::withheld::Withheld;
 
 /// Batches that a listing shows at most.
 const LIST_MAX: usize = 10_000;
@@ -38,7 +39,7 @@ impl Queue {
         let survey = self.survey();
         json!({
             "paused": self.is_paused(),
-            "deliver": if self.engine.is_sink() { "sink" } else { "smtp" },
+            "deliver": self.engine.withheld().map_or("smtp", Withheld::as_str),
             "drain_rate": self.engine.rate(),
             "waiting": survey.waiting,
             "held": survey.held,

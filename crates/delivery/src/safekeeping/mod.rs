@@ -23,6 +23,8 @@ pub use export::{Render, Target};
 
 /// Where the control socket takes [`BackupTo`].
 const BACKUP: &str = "/spool/backup";
+/// Where it is told that a copy is the spool now.
+const ADOPT: &str = "/spool/adopt";
 /// In a folder of this name beside the spool its index is made anew.
 const WORK: &str = "mailflow-spool";
 
@@ -34,7 +36,7 @@ pub enum Command {
         /// The folder; it must not be there, and the program must be allowed to make it
         folder: PathBuf,
     },
-    /// Put a copy in place of the spool of the configuration; the program must not run
+    /// Put a copy in place of the spool of the configuration; the program must not run. Nothing leaves of what waits in it before `adopt`
     Restore {
         /// The copy
         from: PathBuf,
@@ -42,6 +44,8 @@ pub enum Command {
         #[arg(long)]
         replace: bool,
     },
+    /// Say that a restored copy is the spool now: what waits in it may leave. The program must run
+    Adopt,
     /// Read a spool whose program does not run, and say what is in it and what is wrong; changes nothing; exits 1 when it is damaged
     Check {
         /// The spool's folder, or a copy of it; that of the configuration when not given
@@ -95,6 +99,17 @@ pub fn invocation(command: Command, spool: PathBuf, helo: &str, render: Render) 
             Err(error) => here(move || Err(format!("{}: {error}", folder.display()))),
         },
         Command::Restore { from, replace } => here(move || restore(&from, &spool, replace)),
+        Command::Adopt => Invocation::Control {
+            request: Request {
+                method: "POST",
+                path: ADOPT.into(),
+                body: None,
+            },
+            print: |answer| match answer["adopted"] == true {
+                true => "adopted: what waits may leave, unless delivery is paused".into(),
+                false => "nothing to adopt: the spool is no copy".into(),
+            },
+        },
         Command::Check { path, work } => Invocation::Report {
             act: Box::new(move || {
                 let work = Work::new(work)?;
@@ -143,8 +158,8 @@ fn restore(from: &Path, spool: &Path, replace: bool) -> Result<String, String> {
     });
     Ok(format!(
         "{moved}{} is in place as {}\n\
-         What was delivered since the copy was made would be delivered again: start with delivery paused, or to a sink, and look\n\
-         at `queue tally` first.",
+         What was delivered since the copy was made would be delivered again, so nothing leaves of what waits when the program is\n\
+         started: look at `queue tally`, drop what is known to be delivered, then say `spool adopt`.",
         from.display(),
         spool.display()
     ))
@@ -213,6 +228,7 @@ fn described(path: &Path, report: &Report, kept: Option<PathBuf>) -> Value {
         .collect();
     json!({
         "spool": path,
+        "copy": report.copy,
         "whole": report.is_whole(),
         "segments": report.segments,
         "bytes": report.bytes,
@@ -254,7 +270,29 @@ fn show(found: &Value) -> String {
 
 /// The route of the control socket.
 pub fn routes(spool: Arc<dyn Spool>) -> Router {
-    Router::new().route(BACKUP, post(copy)).with_state(spool)
+    Router::new()
+        .route(BACKUP, post(copy))
+        .route(ADOPT, post(adopt))
+        .with_state(spool)
+}
+
+async fn adopt(
+    State(spool): State<Arc<dyn Spool>>,
+) -> Result<Json<Value>, (StatusCode, Json<Value>)> {
+    let adopted = spool.adopt().await;
+    let outcome = match &adopted {
+        Ok(true) => "done".into(),
+        Ok(false) => "no copy".into(),
+        Err(error) => error.to_string(),
+    };
+    tracing::info!(event = "audit", by = "control", change = "spool adopt", %outcome);
+    match adopted {
+        Ok(adopted) => Ok(Json(json!({ "adopted": adopted }))),
+        Err(_) => Err((
+            StatusCode::SERVICE_UNAVAILABLE,
+            Json(json!({ "error": outcome })),
+        )),
+    }
 }
 
 async fn copy(

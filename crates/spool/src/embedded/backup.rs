@@ -1,11 +1,13 @@
 //! A consistent copy of a running spool, and putting one in place. The copy is the journal up to one moment, and the index as it
-//! was a little before; while it is made no segment is taken out of use, and mail goes on.
+//! was a little before; while it is made no segment is taken out of use, and mail goes on. It is marked as a copy (`copy.rs`), however
+//! it is put in place.
 
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
+use super::copy;
 use super::recover::failed;
 use super::shared::Shared;
 use crate::Error;
@@ -31,7 +33,7 @@ pub fn backup(shared: &Shared, to: &Path) -> Result<u64, Error> {
     }
     let partial = beside(to, "partial");
     let _ = fs::remove_dir_all(&partial);
-    let copied = copy(shared, &partial).and_then(|copied| {
+    let copied = copy_all(shared, &partial).and_then(|copied| {
         settle_in(&partial, to)?;
         Ok(copied)
     });
@@ -41,10 +43,11 @@ pub fn backup(shared: &Shared, to: &Path) -> Result<u64, Error> {
     copied
 }
 
-fn copy(shared: &Shared, to: &Path) -> Result<u64, Error> {
+fn copy_all(shared: &Shared, to: &Path) -> Result<u64, Error> {
     let from = &shared.options.path;
     make_folder(&to.join("journal"))?;
     make_folder(&to.join("corrupt"))?;
+    copy::mark(to)?;
     // From here on no segment is taken out of use.
     let _standing = shared
         .sweeping
@@ -73,7 +76,7 @@ fn copy(shared: &Shared, to: &Path) -> Result<u64, Error> {
 }
 
 /// Puts the copy at `from` in place as the spool `to`. One that is there is refused, or moved aside as `to.replaced-N`; returns
-/// where to.
+/// where to. What is put in place is marked as a copy, whatever it was taken from.
 pub fn restore(from: &Path, to: &Path, replace: bool) -> Result<Option<PathBuf>, Error> {
     for needed in [FORMAT, "journal"] {
         if !from.join(needed).exists() {
@@ -91,6 +94,7 @@ pub fn restore(from: &Path, to: &Path, replace: bool) -> Result<Option<PathBuf>,
     let _ = fs::remove_dir_all(&partial);
     make_folder(&partial.join("journal"))?;
     make_folder(&partial.join("corrupt"))?;
+    copy::mark(&partial)?;
     let journal = from.join("journal");
     let mut names = vec![PathBuf::from(FORMAT)];
     names.extend(from.join(INDEX).exists().then(|| INDEX.into()));

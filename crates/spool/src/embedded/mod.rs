@@ -11,6 +11,7 @@ mod change;
 mod claiming;
 mod codec;
 mod content;
+mod copy;
 mod counting;
 mod counts;
 pub mod disk;
@@ -55,7 +56,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mail::MessageId;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::selection::Selection;
 use crate::{
@@ -283,6 +284,16 @@ impl Spool for Embedded {
         self.shared.check_open()?;
         let (shared, to) = (self.shared.clone(), to.to_owned());
         claiming::blocking(move || backup::backup(&shared, &to)).await?
+    }
+
+    fn copy(&self) -> watch::Receiver<bool> {
+        self.shared.copy.subscribe()
+    }
+
+    async fn adopt(&self) -> Result<bool, Error> {
+        self.shared.check_open()?;
+        let shared = self.shared.clone();
+        claiming::blocking(move || copy::adopt(&shared)).await?
     }
 
     fn vitals(&self) -> Vitals {

@@ -12,6 +12,7 @@ use rusqlite::Connection;
 use super::Options;
 use super::change::{Changes, Numbers, Reader};
 use super::claiming::LIVE_FOR;
+use super::copy;
 use super::disk::{self, Disk};
 use super::entry::{Position, Row};
 use super::group::PAGE;
@@ -92,6 +93,13 @@ pub fn recover(mut options: Options, disk: Arc<dyn Disk>) -> Result<Recovered, E
         .map_err(failed(&journal_folder))?;
     let segments = Arc::new(segments);
     let secret = secret(disk.as_ref(), &path, &segments)?;
+    let copy = copy::is_marked(disk.as_ref(), &path)?;
+    if copy {
+        tracing::warn!(
+            event = "spool_copy",
+            "this spool is a restored copy: nothing leaves of what waits in it before `spool adopt`"
+        );
+    }
     let index_path = path.join("index.sqlite");
     let replay = Replay {
         disk: &disk,
@@ -148,6 +156,7 @@ pub fn recover(mut options: Options, disk: Arc<dyn Disk>) -> Result<Recovered, E
         index_path: index_path.clone(),
         corrupt,
         state,
+        copy,
         usage,
     }));
     Ok(Recovered {

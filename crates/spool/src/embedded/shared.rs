@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use mail::Timestamp;
 use rusqlite::Connection;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::Options;
 use super::change::Changes;
@@ -67,6 +67,8 @@ pub struct Shared {
     pub room: Room,
     /// How many bodies and batches were set aside since the start.
     pub set_aside: AtomicU64,
+    /// Whether it is a copy that nobody has adopted.
+    pub copy: watch::Sender<bool>,
     state: Mutex<State>,
     poisoned: OnceLock<Arc<str>>,
     index_trouble: Mutex<Option<String>>,
@@ -92,6 +94,8 @@ pub struct Parts {
     pub corrupt: PathBuf,
     /// The state as recovered.
     pub state: State,
+    /// Whether it is a copy that nobody has adopted.
+    pub copy: bool,
     /// What segments are needed for, and the segment that the index has read up to.
     pub usage: (u64, BTreeMap<u64, Usage>),
 }
@@ -123,6 +127,7 @@ impl Shared {
             syncs: Arc::new(Syncs::new(limits)),
             room: Room::default(),
             set_aside: AtomicU64::new(0),
+            copy: watch::Sender::new(parts.copy),
             state: Mutex::new(parts.state),
             poisoned: OnceLock::new(),
             index_trouble: Mutex::new(None),
@@ -182,6 +187,7 @@ impl Shared {
             poisoned: self.poisoned.get().is_some(),
             full: self.room.full().is_some(),
             slow: syncs.slow,
+            copy: *self.copy.borrow(),
         }
     }
 

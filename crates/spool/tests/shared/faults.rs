@@ -30,6 +30,8 @@ struct Plan {
     free: Mutex<Free>,
     /// How much longer a sync takes, milliseconds.
     slower: AtomicU64,
+    /// Every call of this name fails.
+    failing: Mutex<&'static str>,
     last: Mutex<Vec<&'static str>>,
 }
 
@@ -56,6 +58,7 @@ impl FaultyDisk {
                 inodes: u64::MAX,
             }),
             slower: AtomicU64::new(0),
+            failing: Mutex::new(""),
             last: Mutex::new(Vec::new()),
         }))
     }
@@ -83,6 +86,11 @@ impl FaultyDisk {
         self.0.slower.store(by.as_millis() as u64, Ordering::SeqCst);
     }
 
+    /// Makes every call of a name fail from now on; "" for none.
+    pub fn set_failing(&self, name: &'static str) {
+        *self.0.failing.lock().unwrap() = name;
+    }
+
     pub fn set_free(&self, bytes: u64, inodes: u64) {
         *self.0.free.lock().unwrap() = Free { bytes, inodes };
     }
@@ -95,6 +103,9 @@ impl Plan {
         self.last.lock().unwrap().push(name);
         if self.dead.load(Ordering::SeqCst) {
             return Err(io::Error::other("dead"));
+        }
+        if *self.failing.lock().unwrap() == name {
+            return Err(io::Error::other("fails as told"));
         }
         if number != self.at {
             return Ok(false);

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use mail::MessageId;
 
 use super::content;
+use super::copy;
 use super::disk::{Disk, System};
 use super::entry::MessagePlace;
 use super::group::{HEADER, Header};
@@ -30,6 +31,8 @@ const PAGE_MESSAGES: usize = 1000;
 /// What there is in a spool, and what is wrong with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
+    /// It is a copy that no operator has adopted.
+    pub copy: bool,
     /// Segments in use.
     pub segments: u64,
     /// Their bytes.
@@ -131,6 +134,8 @@ impl Offline {
         };
         recover::catch_up(&replay, &mut index, &index_path)?;
         let mut report = Report {
+            // A mark that cannot be read is there.
+            copy: copy::is_marked(&System, path).unwrap_or(true),
             segments: live.len() as u64,
             bytes: live.values().sum(),
             format_lost,
