@@ -70,7 +70,7 @@ mod tests {
         let worm = reply("malware found (Worm.X-1), scanned as malware [mx1.1.1]");
         count(&[worm.clone(), worm], &metrics);
         count(&[reply("no such user")], &metrics);
-        let deep = "message cannot be checked (nested deeper than 50 levels), scanned as unchecked";
+        let deep = "message cannot be checked (nested deeper than 50 levels), scanned as unscanned";
         count(&[reply(deep)], &metrics);
         let unchecked = |name: &str| metrics.unchecked.with_label_values(&[name]).get();
         assert_eq!(unchecked("nested deeper than 50 levels"), 1);

@@ -22,8 +22,10 @@ pub enum Finding {
     Clean,
     /// `NAME FOUND`.
     Infected(Box<str>),
-    /// It could not look inside: larger than its limits, or encrypted (and configured to say so).
-    Unchecked(Box<str>),
+    /// It could not look inside: beyond its limits, or encrypted (and configured to say so).
+    Unscanned(Box<str>),
+    /// Larger than what it takes.
+    Oversized(Box<str>),
 }
 
 /// Asks about a message. One larger than `bytes_max` is not sent.
@@ -36,7 +38,7 @@ pub async fn ask(
     let length = message.len() as u64;
     if length > bytes_max {
         let reason = format!("{length} bytes, clamd is given at most {bytes_max}");
-        return Ok(Finding::Unchecked(reason.into()));
+        return Ok(Finding::Oversized(reason.into()));
     }
     let answer = timeout_at(deadline, instream(endpoint, message)).await;
     answer
@@ -136,13 +138,13 @@ pub fn parse(answer: &str) -> Result<Finding, Cause> {
         let is_unopened = name.starts_with("Heuristics.Limits.Exceeded")
             || name.starts_with("Heuristics.Encrypted");
         return Ok(match is_unopened {
-            true => Finding::Unchecked(printable(name).into()),
+            true => Finding::Unscanned(printable(name).into()),
             false => Finding::Infected(printable(name).into()),
         });
     }
     if text == "INSTREAM size limit exceeded. ERROR" {
         let reason = "larger than clamd's StreamMaxLength";
-        return Ok(Finding::Unchecked(reason.into()));
+        return Ok(Finding::Oversized(reason.into()));
     }
     let is_error =
         text.ends_with("ERROR") || text == "COMMAND READ TIMED OUT" || text == "UNKNOWN COMMAND";
@@ -179,7 +181,7 @@ mod tests {
     #[test]
     fn answers_of_clamd() {
         let infected = |name: &str| Ok(Finding::Infected(name.into()));
-        let unchecked = |name: &str| Ok(Finding::Unchecked(name.into()));
+        let unscanned = |name: &str| Ok(Finding::Unscanned(name.into()));
         check(b"stream: OK\0", Ok(Finding::Clean));
         check(b"stream: Eicar-Test FOUND\0", infected("Eicar-Test"));
         check(
@@ -192,15 +194,17 @@ mod tests {
         );
         check(
             b"stream: Heuristics.Limits.Exceeded.MaxRecursion FOUND\0",
-            unchecked("Heuristics.Limits.Exceeded.MaxRecursion"),
+            unscanned("Heuristics.Limits.Exceeded.MaxRecursion"),
         );
         check(
             b"stream: Heuristics.Encrypted.Zip FOUND\0",
-            unchecked("Heuristics.Encrypted.Zip"),
+            unscanned("Heuristics.Encrypted.Zip"),
         );
         check(
             b"INSTREAM size limit exceeded. ERROR\0",
-            unchecked("larger than clamd's StreamMaxLength"),
+            Ok(Finding::Oversized(
+                "larger than clamd's StreamMaxLength".into(),
+            )),
         );
     }
 
@@ -220,7 +224,7 @@ mod tests {
         let nowhere = Endpoint::Unix("/nonexistent/clamd.ctl".into());
         let deadline = Instant::now() + std::time::Duration::from_secs(1);
         let answer = ask(&nowhere, b"12345", 4, deadline).await;
-        assert!(matches!(answer, Ok(Finding::Unchecked(_))), "{answer:?}");
+        assert!(matches!(answer, Ok(Finding::Oversized(_))), "{answer:?}");
         let answer = ask(&nowhere, b"1234", 4, deadline).await;
         assert_eq!(answer.unwrap_err().cause.label(), "connect");
     }

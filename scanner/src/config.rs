@@ -1,5 +1,6 @@
 //! The scanner's configuration: `/etc/mailflow/scanner.toml`. Every key with its reason stands in `deploy/etc/scanner.toml`.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,8 +10,11 @@ use service::control;
 use service::log::LogSettings;
 use service::tls::Files;
 
-use crate::decide::Levels;
+use mail::Address;
+
+use crate::decide::meets_no_kill_level;
 use crate::endpoint::Endpoint;
+use crate::policy::{Actions, DomainSettings, LevelSettings, Policy};
 
 mod check;
 
@@ -30,6 +34,10 @@ pub struct Config {
     pub scan: Scan,
     /// `[levels]`.
     pub levels: LevelSettings,
+    /// `[classes]`.
+    pub classes: Actions,
+    /// `[domains."NAME"]`, by domain of recipients.
+    pub domains: BTreeMap<Box<str>, DomainSettings>,
     /// `[token]`.
     pub token: Token,
     /// `[relay]`.
@@ -117,16 +125,6 @@ pub struct Scan {
     pub rules_version: String,
 }
 
-/// Scores.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LevelSettings {
-    /// Points from which a message is marked.
-    pub tag: f64,
-    /// Points from which it does not pass.
-    pub kill: f64,
-}
-
 /// Verdict tokens.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -186,6 +184,8 @@ impl Default for Config {
             clamd: Clamd::default(),
             scan: Scan::default(),
             levels: LevelSettings::default(),
+            classes: Actions::default(),
+            domains: BTreeMap::new(),
             token: Token::default(),
             relay: Relay::default(),
             announce: Announce::default(),
@@ -246,15 +246,6 @@ impl Default for Scan {
     }
 }
 
-impl Default for LevelSettings {
-    fn default() -> Self {
-        Self {
-            tag: 5.0,
-            kill: 10.0,
-        }
-    }
-}
-
 impl Default for Token {
     fn default() -> Self {
         Self {
@@ -288,13 +279,22 @@ impl Default for Announce {
     }
 }
 
-impl LevelSettings {
-    /// In hundredths, as everything behind this file counts.
-    pub fn levels(&self) -> Levels {
-        let hundredths = |points: f64| (points * 100.0).round() as i32;
-        Levels {
-            tag: hundredths(self.tag),
-            kill: hundredths(self.kill),
+impl Config {
+    /// What holds for a recipient: the site's policy, changed by its domain's.
+    pub fn policy(&self, recipient: &Address) -> Policy {
+        let no_kill_level = meets_no_kill_level(recipient.local());
+        let own = self.domains.get(recipient.domain().as_str());
+        let (levels, actions) = match own {
+            Some(own) => (
+                own.levels(&self.levels).levels(),
+                own.actions(&self.classes),
+            ),
+            None => (self.levels.levels(), self.classes),
+        };
+        Policy {
+            levels,
+            actions,
+            no_kill_level,
         }
     }
 }

@@ -19,10 +19,11 @@ use service::control::Request;
 use service::program::Invocation;
 
 use crate::decide::{self, Findings};
+use crate::headers;
+use crate::policy::Policy;
 use crate::receive::Reception;
 use crate::scan::{Item, Known};
 use crate::standing::Standing;
-use crate::{headers, replies};
 
 /// The scanner's commands.
 #[derive(Debug, clap::Subcommand)]
@@ -80,7 +81,12 @@ fn print_state(answer: &Value) -> String {
 fn print_verdict(answer: &Value) -> String {
     let text = |key: &str| answer[key].as_str().unwrap_or("").to_owned();
     let mut out = format!("{} ({})", text("class"), text("action"));
-    for (label, key) in [("score", "score"), ("tests", "tests"), ("reason", "reason")] {
+    for (label, key) in [
+        ("found", "found"),
+        ("score", "score"),
+        ("tests", "tests"),
+        ("reason", "reason"),
+    ] {
         if !text(key).is_empty() {
             out += &format!("\n{label}: {}", text(key));
         }
@@ -146,7 +152,7 @@ async fn verdict(
     let config = reception.config.borrow().clone();
     let message = headers::without_strangers(&headers::without_trace(&message));
     let findings = match structure::scan(&message, &structure::Limits::default()) {
-        Err(objection) => Findings::Objection(objection.to_string().into()),
+        Err(objection) => Findings::Objection(objection),
         Ok(_) => {
             let item = Item {
                 message: &message,
@@ -157,26 +163,28 @@ async fn verdict(
             reception.rooms.scan.ask(&config, item).await
         }
     };
-    let levels = config.levels.levels();
-    match decide::decide(&findings, levels, Custody::Live, &[false]) {
-        Err(trouble) => error(StatusCode::SERVICE_UNAVAILABLE, trouble.to_string()),
-        Ok(decision) => {
-            let action = decision
-                .actions
-                .first()
-                .map(|&action| replies::word(action));
-            let answer = json!({
-                "class": decision.class.as_str(),
-                "action": action,
-                "score": decision.score_hundredths.map(headers::points),
-                "tests": decision.tests.join(","),
-                "reason": decision.reason,
-                "rules": config.scan.rules_version,
-                "signatures": *reception.rooms.health.signatures(),
-            });
-            (StatusCode::OK, Json(answer))
-        }
-    }
+    let policy = Policy {
+        levels: config.levels.levels(),
+        actions: config.classes,
+        no_kill_level: false,
+    };
+    let decision = match decide::decide(&findings, &[policy], Custody::Live) {
+        Ok(decision) => decision,
+        Err(trouble) => return error(StatusCode::SERVICE_UNAVAILABLE, trouble.to_string()),
+    };
+    let outcome = &decision.outcomes[0];
+    let found: Vec<&str> = outcome.found.iter().map(|class| class.as_str()).collect();
+    let answer = json!({
+        "class": outcome.class.as_str(),
+        "found": found.join(","),
+        "action": outcome.action.as_str(),
+        "score": decision.score_hundredths.map(headers::points),
+        "tests": decision.tests.join(","),
+        "reason": outcome.reason,
+        "rules": config.scan.rules_version,
+        "signatures": *reception.rooms.health.signatures(),
+    });
+    (StatusCode::OK, Json(answer))
 }
 
 /// Files on Unix hosts often have lone LFs; what arrives by LMTP never does.

@@ -1,27 +1,22 @@
-//! From findings to a class and an action a recipient. Pure: what is decided depends on the arguments alone.
+//! From findings to classes and an action a recipient. Pure: what is decided depends on the arguments alone.
 //!
-//! An answer that is missing defers only when it could still change what is done: a message that is refused anyway is refused.
+//! Every class that was found has an action by the recipient's policy; the strongest action is taken, and of those classes that
+//! ask for it the worst names the message. An answer that is missing defers only when it could still change what is done: a
+//! message that is refused anyway is refused.
 
+use mail::structure::Objection;
 use mail::trace::Custody;
-use mail::verdict::{Action, Class};
+use mail::verdict::{Action, Class, Classes};
 
+use crate::policy::{Levels, Policy};
 use crate::trouble::Trouble;
 use crate::{clamd, spamd};
-
-/// The scores that matter, in hundredths of a point.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Levels {
-    /// From here on a message is marked as spam and passed.
-    pub tag: i32,
-    /// From here on it does not pass.
-    pub kill: i32,
-}
 
 /// What was found out about a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Findings {
     /// Its structure cannot be trusted; nobody else was asked.
-    Objection(Box<str>),
+    Objection(Objection),
     /// What the two daemons said.
     Asked {
         /// clamd's answer.
@@ -34,26 +29,37 @@ pub enum Findings {
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// The message's class.
-    pub class: Class,
-    /// What made it; empty for clean, spammy and spam.
-    pub reason: Box<str>,
     /// The score, where spamd answered.
     pub score_hundredths: Option<i32>,
     /// The rules that hit.
     pub tests: Vec<Box<str>>,
-    /// One action a recipient, in order.
-    pub actions: Vec<Action>,
+    /// One a recipient, in order.
+    pub outcomes: Vec<Outcome>,
 }
 
 impl Decision {
-    /// The class under which the message travels on with an action: spam that passes (to postmaster) is marked, not quarantined.
-    pub fn class_for(&self, action: Action) -> Class {
-        match (self.class, action) {
-            (Class::Spam, Action::Pass) => Class::Spammy,
-            (class, _) => class,
-        }
+    /// The worst class of all recipients' and what made it: the message's, in counts and logs.
+    pub fn worst(&self) -> (Class, &str) {
+        let worst = self.outcomes.iter().max_by_key(|outcome| outcome.class);
+        worst.map_or((Class::Clean, ""), |outcome| {
+            (outcome.class, &outcome.reason)
+        })
     }
+}
+
+/// What is to be done for one recipient. Recipients with equal outcomes share a transaction with the list host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The class that decided.
+    pub class: Class,
+    /// All classes found, as this recipient's policy sees them.
+    pub found: Classes,
+    /// What is done.
+    pub action: Action,
+    /// What made the class; empty for clean, spammy and spam.
+    pub reason: Box<str>,
+    /// By which scores it was judged.
+    pub levels: Levels,
 }
 
 /// Local parts whose mail meets no kill level (RFC 5321 4.5.1, RFC 2142; design, invariant 11).
@@ -63,200 +69,98 @@ pub fn meets_no_kill_level(local: &str) -> bool {
         .any(|name| local.eq_ignore_ascii_case(name))
 }
 
-/// Decides. `no_kill_level` says for each recipient whether it meets no kill level.
+/// Decides, for each recipient by its policy.
 pub fn decide(
     findings: &Findings,
-    levels: Levels,
+    policies: &[Policy],
     custody: Custody,
-    no_kill_level: &[bool],
 ) -> Result<Decision, Trouble> {
-    let bad = match custody {
-        Custody::Live => Action::Refuse,
-        Custody::Spooled => Action::Quarantine,
+    let spam = match findings {
+        Findings::Asked { spam: Ok(spam), .. } => Some(spam),
+        _ => None,
     };
-    let all = |action| vec![action; no_kill_level.len()];
-    let (virus, spam) = match findings {
-        Findings::Objection(reason) => {
-            return Ok(decision(Class::Unchecked, reason, None, all(bad)));
-        }
-        Findings::Asked { virus, spam } => (virus, spam),
-    };
-    // Found malware needs no score.
-    if let Ok(clamd::Finding::Infected(name)) = virus {
-        return Ok(decision(Class::Malware, name, spam.as_ref().ok(), all(bad)));
-    }
-    let kills = |spam: &spamd::Finding| spam.score_hundredths >= levels.kill;
-    if let Ok(spam) = spam
-        && kills(spam)
-    {
-        let is_settled = virus.is_ok()
-            || (custody == Custody::Live && no_kill_level.iter().all(|exempt| !exempt));
-        if is_settled {
-            let actions = match virus {
-                // It goes nowhere unopened, whoever it is for.
-                Ok(clamd::Finding::Unchecked(_)) => all(bad),
-                _ => no_kill_level
-                    .iter()
-                    .map(|exempt| if *exempt { Action::Pass } else { bad })
-                    .collect(),
-            };
-            return Ok(decision(Class::Spam, "", Some(spam), actions));
-        }
-    }
-    if let Ok(clamd::Finding::Unchecked(reason)) = virus {
-        return Ok(decision(
-            Class::Unchecked,
-            reason,
-            spam.as_ref().ok(),
-            all(bad),
-        ));
-    }
-    virus.as_ref().map_err(Clone::clone)?;
-    let spam = spam.as_ref().map_err(Clone::clone)?;
-    let class = match spam.score_hundredths >= levels.tag {
-        true => Class::Spammy,
-        false => Class::Clean,
-    };
-    Ok(decision(class, "", Some(spam), all(Action::Pass)))
-}
-
-fn decision(
-    class: Class,
-    reason: &str,
-    spam: Option<&spamd::Finding>,
-    actions: Vec<Action>,
-) -> Decision {
-    Decision {
-        class,
-        reason: reason.into(),
+    let outcomes = policies
+        .iter()
+        .map(|policy| outcome(findings, policy, custody))
+        .collect::<Result<_, _>>()?;
+    Ok(Decision {
         score_hundredths: spam.map(|spam| spam.score_hundredths),
         tests: spam.map(|spam| spam.tests.clone()).unwrap_or_default(),
-        actions,
+        outcomes,
+    })
+}
+
+fn outcome(findings: &Findings, policy: &Policy, custody: Custody) -> Result<Outcome, Trouble> {
+    let found = found(findings, policy);
+    // Nobody waits any more, and strangers get no bounce.
+    let action = |class| match (policy.actions.of(class), custody) {
+        (Action::Refuse, Custody::Spooled) => Action::Quarantine,
+        (action, _) => action,
+    };
+    let (class, reason) = found
+        .iter()
+        .max_by_key(|(class, _)| (action(*class), *class))
+        .cloned()
+        .unwrap_or((Class::Clean, "".into()));
+    let action = action(class);
+    if let Findings::Asked { virus, spam } = findings {
+        // What clamd has not seen goes nowhere, not even into a quarantine.
+        if let Err(trouble) = virus
+            && action != Action::Refuse
+        {
+            return Err(trouble.clone());
+        }
+        if let Err(trouble) = spam
+            && action < Action::Quarantine
+        {
+            return Err(trouble.clone());
+        }
     }
+    Ok(Outcome {
+        class,
+        found: found.into_iter().map(|(class, _)| class).collect(),
+        action,
+        reason,
+        levels: policy.levels,
+    })
+}
+
+/// All classes, each with what made it.
+fn found(findings: &Findings, policy: &Policy) -> Vec<(Class, Box<str>)> {
+    let (virus, spam) = match findings {
+        Findings::Objection(objection) => return vec![objected(objection)],
+        Findings::Asked { virus, spam } => (virus, spam),
+    };
+    let mut found = Vec::new();
+    match virus {
+        Ok(clamd::Finding::Infected(name)) => found.push((Class::Malware, name.clone())),
+        Ok(clamd::Finding::Unscanned(reason)) => found.push((Class::Unscanned, reason.clone())),
+        Ok(clamd::Finding::Oversized(reason)) => found.push((Class::Oversized, reason.clone())),
+        Ok(clamd::Finding::Clean) | Err(_) => {}
+    }
+    if let Ok(spam) = spam {
+        let score = spam.score_hundredths;
+        if score >= policy.levels.kill && !policy.no_kill_level {
+            found.push((Class::Spam, "".into()));
+        } else if score >= policy.levels.tag2.min(policy.levels.kill) {
+            found.push((Class::Spammy, "".into()));
+        }
+    }
+    found
+}
+
+/// The class of a structure that no parser may see.
+fn objected(objection: &Objection) -> (Class, Box<str>) {
+    let class = match objection {
+        Objection::Ambiguous(_) => Class::Ambiguous,
+        Objection::TooDeep(_)
+        | Objection::TooManyParts(_)
+        | Objection::HeaderTooLong(_)
+        | Objection::TooManyFields(_)
+        | Objection::LineTooLong(_) => Class::Unscanned,
+    };
+    (class, objection.to_string().into())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::trouble::{Cause, Kind};
-    use clamd::Finding::{Clean, Infected, Unchecked};
-
-    const LEVELS: Levels = Levels {
-        tag: 500,
-        kill: 1000,
-    };
-
-    fn missing<T>(daemon: Kind) -> Result<T, Trouble> {
-        let cause = Cause::TimedOut;
-        Err(Trouble { daemon, cause })
-    }
-
-    fn asked(virus: Option<clamd::Finding>, score: Option<i32>) -> Findings {
-        let spam = |score_hundredths| spamd::Finding {
-            score_hundredths,
-            tests: vec!["A".into()],
-        };
-        Findings::Asked {
-            virus: virus.map_or(missing(Kind::Clamd), Ok),
-            spam: score.map_or(missing(Kind::Spamd), |score| Ok(spam(score))),
-        }
-    }
-
-    /// Recipients: `.` an ordinary one, `p` a postmaster. Outcome: the class and an action each (`+` pass, `x` refuse,
-    /// `q` quarantine), or the daemon whose answer is missing; live, then spooled.
-    fn check(findings: &Findings, recipients: &str, live: &str, spooled: &str) {
-        let exempt: Vec<bool> = recipients.bytes().map(|b| b == b'p').collect();
-        for (custody, expected) in [(Custody::Live, live), (Custody::Spooled, spooled)] {
-            let outcome = match decide(findings, LEVELS, custody, &exempt) {
-                Ok(decision) => {
-                    let action = |action: &Action| match action {
-                        Action::Pass => '+',
-                        Action::Refuse => 'x',
-                        Action::Quarantine => 'q',
-                    };
-                    let actions: String = decision.actions.iter().map(action).collect();
-                    format!("{} {actions}", decision.class.as_str())
-                }
-                Err(trouble) => trouble.daemon.as_str().to_owned(),
-            };
-            assert_eq!(outcome, expected, "{findings:?} {recipients} {custody:?}");
-        }
-    }
-
-    #[test]
-    fn what_is_done_with_what_was_found() {
-        let infected = || Some(Infected("Eicar".into()));
-        let unchecked = || Some(Unchecked("Encrypted".into()));
-        check(&asked(Some(Clean), Some(499)), "..", "clean ++", "clean ++");
-        check(&asked(Some(Clean), Some(-100)), "p", "clean +", "clean +");
-        check(
-            &asked(Some(Clean), Some(500)),
-            "..",
-            "spammy ++",
-            "spammy ++",
-        );
-        check(&asked(Some(Clean), Some(999)), ".", "spammy +", "spammy +");
-        check(&asked(Some(Clean), Some(1000)), "..", "spam xx", "spam qq");
-        check(
-            &asked(Some(Clean), Some(100_420)),
-            ".p.",
-            "spam x+x",
-            "spam q+q",
-        );
-        check(
-            &asked(infected(), Some(0)),
-            ".p",
-            "malware xx",
-            "malware qq",
-        );
-        check(
-            &asked(infected(), Some(2000)),
-            ".",
-            "malware x",
-            "malware q",
-        );
-        check(&asked(infected(), None), ".", "malware x", "malware q");
-        check(
-            &asked(unchecked(), Some(0)),
-            ".p",
-            "unchecked xx",
-            "unchecked qq",
-        );
-        check(&asked(unchecked(), None), ".", "unchecked x", "unchecked q");
-        check(&asked(unchecked(), Some(2000)), ".p", "spam xx", "spam qq");
-        let objection = Findings::Objection("nested deeper than 50 levels".into());
-        check(&objection, ".p", "unchecked xx", "unchecked qq");
-    }
-
-    #[test]
-    fn a_missing_answer_defers_where_it_could_matter() {
-        check(&asked(None, Some(0)), ".", "clamd", "clamd");
-        check(&asked(Some(Clean), None), ".", "spamd", "spamd");
-        check(&asked(None, None), ".", "clamd", "clamd");
-        // Refused whatever clamd says; but what is kept, or goes to postmaster, must have been seen by clamd.
-        check(&asked(None, Some(1000)), "..", "spam xx", "clamd");
-        check(&asked(None, Some(1000)), ".p", "clamd", "clamd");
-    }
-
-    #[test]
-    fn spam_that_passes_is_marked() {
-        let exempt = [true, false];
-        let found = asked(Some(Clean), Some(2000));
-        let decision = decide(&found, LEVELS, Custody::Spooled, &exempt).unwrap();
-        assert_eq!(decision.class_for(Action::Pass), Class::Spammy);
-        assert_eq!(decision.class_for(Action::Quarantine), Class::Spam);
-    }
-
-    #[test]
-    fn role_addresses() {
-        for (local, expected) in [
-            ("postmaster", true),
-            ("Abuse", true),
-            ("SECURITY", true),
-            ("postmaster2", false),
-            ("", false),
-        ] {
-            assert_eq!(meets_no_kill_level(local), expected, "{local}");
-        }
-    }
-}
+mod tests;

@@ -10,6 +10,9 @@ use mail::verdict::{Class, Verdict};
 /// Stars in `X-Spam-Level` at most, as in SpamAssassin: one a point, so that Sieve rules can count them.
 const LEVEL_STARS_MAX: i32 = 50;
 
+/// The field that tells what else was found.
+const CLASS: &str = "X-Mailflow-Class";
+
 /// What a stranger could have written to look as if we had scanned: out with it. An mbox separator on top too, since below our
 /// fields it would end the header.
 pub fn without_strangers(message: &Bytes) -> Bytes {
@@ -19,7 +22,7 @@ pub fn without_strangers(message: &Bytes) -> Bytes {
             field.name.len() >= prefix.len()
                 && field.name[..prefix.len()].eq_ignore_ascii_case(prefix.as_bytes())
         };
-        has("X-Spam-") || has("X-Virus-")
+        has("X-Spam-") || has("X-Virus-") || field.is(CLASS)
     })
 }
 
@@ -35,29 +38,51 @@ pub fn points(hundredths: i32) -> String {
     format!("{sign}{}.{}", tenths.abs() / 10, tenths.abs() % 10)
 }
 
-/// The fields for a verdict: `X-Spam-*` where there is a score, `X-Virus-Scanned` always.
-pub fn render(verdict: &Verdict, hostname: &str) -> String {
+/// The fields for a verdict: `X-Spam-Status` where there is a score, more of `X-Spam-*` from the tag level on, `X-Virus-Scanned`
+/// always, and `X-Mailflow-Class` where something was found that no score and no name of malware tells.
+pub fn render(verdict: &Verdict, tag: i32, hostname: &str) -> String {
     let mut out = String::new();
     if let Some(score) = verdict.score_hundredths {
         let is_spam = score >= verdict.required_hundredths;
-        let stars = (score / 100).clamp(0, LEVEL_STARS_MAX) as usize;
-        out += &header::fold("X-Spam-Flag", if is_spam { "YES" } else { "NO" });
-        out += &header::fold("X-Spam-Score", &points(score));
-        if stars > 0 {
-            out += &header::fold("X-Spam-Level", &"*".repeat(stars));
+        if score >= tag {
+            let stars = (score / 100).clamp(0, LEVEL_STARS_MAX) as usize;
+            out += &header::fold("X-Spam-Flag", if is_spam { "YES" } else { "NO" });
+            out += &header::fold("X-Spam-Score", &points(score));
+            if stars > 0 {
+                out += &header::fold("X-Spam-Level", &"*".repeat(stars));
+            }
         }
         out += &header::fold("X-Spam-Status", &status(verdict, score, is_spam));
     }
-    let virus = match verdict.class {
-        Class::Malware => format!(
-            "{} at {hostname}, found {}",
-            verdict.signatures, verdict.reason
-        ),
-        Class::Unchecked => format!("no, at {hostname}: {}", verdict.reason),
-        _ => format!("{} at {hostname}", verdict.signatures),
+    let unseen = [Class::Unscanned, Class::Oversized];
+    let asked_nobody = verdict.class == Class::Ambiguous && verdict.score_hundredths.is_none();
+    let (signatures, reason) = (&verdict.signatures, &verdict.reason);
+    let virus = if verdict.class == Class::Malware {
+        format!("{signatures} at {hostname}, found {reason}")
+    } else if asked_nobody || unseen.contains(&verdict.class) {
+        format!("no, at {hostname}: {reason}")
+    } else if verdict.found.has_any(&unseen) {
+        format!("no, at {hostname}")
+    } else {
+        format!("{signatures} at {hostname}")
     };
     out += &header::fold("X-Virus-Scanned", &virus);
-    out
+    out + &classes(verdict)
+}
+
+/// `bad_header, banned; invoice.exe`.
+fn classes(verdict: &Verdict) -> String {
+    let told_elsewhere = [Class::Spammy, Class::Spam, Class::Malware];
+    let others = verdict
+        .found
+        .iter()
+        .filter(|class| !told_elsewhere.contains(class));
+    let words: Vec<&str> = others.map(Class::as_str).collect();
+    match (words.as_slice(), &*verdict.reason) {
+        ([], _) => String::new(),
+        (words, "") => header::fold(CLASS, &words.join(", ")),
+        (words, reason) => header::fold(CLASS, &format!("{}; {reason}", words.join(", "))),
+    }
 }
 
 /// `Yes, score=7.3 required=5.0 tests=A,B,C`. A blank after some commas lets a long list be folded.
@@ -88,10 +113,13 @@ fn status(verdict: &Verdict, score: i32, is_spam: bool) -> String {
 mod tests {
     use super::*;
     use mail::Timestamp;
+    use mail::verdict::Action;
 
     fn verdict(class: Class, score: Option<i32>, tests: &[&str], reason: &str) -> Verdict {
         Verdict {
             class,
+            found: [class].into_iter().collect(),
+            action: Action::Tag,
             score_hundredths: score,
             required_hundredths: 500,
             tests: tests.iter().map(|&test| test.into()).collect(),
@@ -104,7 +132,7 @@ mod tests {
 
     fn check(verdict: Verdict, expected: &str) {
         assert_eq!(
-            render(&verdict, "scan.example"),
+            render(&verdict, 200, "scan.example"),
             expected.replace('\n', "\r\n")
         );
     }
@@ -113,7 +141,7 @@ mod tests {
     fn fields_of_verdicts() {
         check(
             verdict(Class::Clean, Some(-10), &[], ""),
-            "X-Spam-Flag: NO\nX-Spam-Score: -0.1\nX-Spam-Status: No, score=-0.1 required=5.0 tests=none\n\
+            "X-Spam-Status: No, score=-0.1 required=5.0 tests=none\n\
              X-Virus-Scanned: ClamAV 1.4.6/27771 at scan.example\n",
         );
         check(
@@ -127,14 +155,28 @@ mod tests {
             "X-Virus-Scanned: ClamAV 1.4.6/27771 at scan.example, found Eicar\n",
         );
         check(
-            verdict(Class::Unchecked, None, &[], "too deep"),
-            "X-Virus-Scanned: no, at scan.example: too deep\n",
+            verdict(Class::Unscanned, None, &[], "too deep"),
+            "X-Virus-Scanned: no, at scan.example: too deep\nX-Mailflow-Class: unscanned; too deep\n",
+        );
+        check(
+            verdict(Class::Spammy, Some(200), &[], ""),
+            "X-Spam-Flag: NO\nX-Spam-Score: 2.0\nX-Spam-Level: **\n\
+             X-Spam-Status: No, score=2.0 required=5.0 tests=none\n\
+             X-Virus-Scanned: ClamAV 1.4.6/27771 at scan.example\n",
+        );
+        let mut both = verdict(Class::Banned, Some(0), &[], "a.exe");
+        both.found.add(Class::BadHeader);
+        check(
+            both,
+            "X-Spam-Status: No, score=0.0 required=5.0 tests=none\n\
+             X-Virus-Scanned: ClamAV 1.4.6/27771 at scan.example\n\
+             X-Mailflow-Class: bad_header, banned; a.exe\n",
         );
     }
 
     #[test]
     fn stars_are_bounded() {
-        let text = render(&verdict(Class::Spam, Some(100_420), &["GTUBE"], ""), "h");
+        let text = render(&verdict(Class::Spam, Some(100_420), &["GTUBE"], ""), 0, "h");
         assert!(text.contains(&format!("X-Spam-Level: {}\r\n", "*".repeat(50))));
         assert!(text.contains("X-Spam-Score: 1004.2\r\n"));
     }
@@ -145,7 +187,7 @@ mod tests {
             .map(|n| format!("A_RATHER_LONG_RULE_NAME_{n}"))
             .collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let text = render(&verdict(Class::Spammy, Some(600), &names, ""), "h");
+        let text = render(&verdict(Class::Spammy, Some(600), &names, ""), 0, "h");
         assert!(text.lines().all(|line| line.len() <= 100), "{text}");
         let unfolded = text.replace("\r\n ", "").replace(' ', "");
         assert!(unfolded.contains(&names.join(",")), "{unfolded}");
@@ -167,7 +209,7 @@ mod tests {
 
     #[test]
     fn strangers_fields_go_and_nothing_else() {
-        let message = "Received: a\r\nX-Spam-Flag: NO\r\nx-virus-scanned: yes,\r\n really\r\nX-Spam: keep\r\n\
+        let message = "Received: a\r\nX-Spam-Flag: NO\r\nx-mailflow-class: clean\r\nx-virus-scanned: yes,\r\n really\r\nX-Spam: keep\r\n\
                        X-SPAM-Level:\r\nSubject: X-Spam-Flag: NO\r\n\r\nX-Spam-Flag: in the body\r\n";
         let kept = "Received: a\r\nX-Spam: keep\r\nSubject: X-Spam-Flag: NO\r\n\r\nX-Spam-Flag: in the body\r\n";
         let result = without_strangers(&Bytes::from_static(message.as_bytes()));

@@ -248,7 +248,7 @@ async fn spamd_canary(config: &Config) -> Result<(), Failure> {
         return Err(Failure::Wrong(Kind::Spamd, what.into()));
     }
     let ham = score(&ham()).await?;
-    if ham >= levels.tag {
+    if ham >= levels.tag2 {
         let what = format!(
             "calls a plain letter spam (score {}.{:02})",
             ham / 100,

@@ -13,6 +13,7 @@ pub mod endpoint;
 pub mod headers;
 pub mod health;
 pub mod metrics;
+pub mod policy;
 pub mod receive;
 pub mod relay;
 pub mod replies;

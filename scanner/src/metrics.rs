@@ -1,5 +1,6 @@
 //! What the scanner counts. A metric's help is its documentation.
 
+use mail::verdict::Class;
 use prometheus::core::Collector;
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -71,7 +72,7 @@ impl Metrics {
             )?,
             messages: counters(
                 "scanner_messages_total",
-                "Messages with a verdict by class.",
+                "Messages with a verdict by the worst class that decided for a recipient.",
                 &["class"],
             )?,
             scan_seconds: HistogramVec::new(
@@ -149,8 +150,8 @@ impl Metrics {
         for outcome in OUTCOMES {
             self.recipients.with_label_values(&[outcome]);
         }
-        for class in ["clean", "spammy", "unchecked", "spam", "malware"] {
-            self.messages.with_label_values(&[class]);
+        for class in Class::ALL {
+            self.messages.with_label_values(&[class.as_str()]);
         }
         for daemon in ["spamd", "clamd"] {
             self.scans.with_label_values(&[daemon]);

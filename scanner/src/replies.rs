@@ -1,43 +1,42 @@
 //! The replies of the scanner, each from what was decided. Words and numbers; decides nothing.
 
-use mail::verdict::{Action, Class, Verdict, malware_told, unchecked_told};
+use mail::verdict::{Class, Verdict, malware_told, unchecked_told};
 use mail::{EnhancedStatus, Reply};
 
-use crate::config::Config;
 use crate::headers::points;
 use crate::relay::Failure;
 
-/// An action's word in logs and JSON.
-pub fn word(action: Action) -> &'static str {
-    match action {
-        Action::Pass => "pass",
-        Action::Refuse => "refuse",
-        Action::Quarantine => "quarantine",
-    }
-}
-
 /// The refusal of a bad message while its client waits. `reference` lets a postmaster find it in the logs.
-pub fn refusal(verdict: &Verdict, config: &Config, reference: &str) -> Reply {
-    let contact = &config.receive.contact;
+pub fn refusal(verdict: &Verdict, kill: i32, contact: &str, reference: &str) -> Reply {
     let more = if contact.is_empty() { "" } else { " see " };
-    let (enhanced, text) = match verdict.class {
-        Class::Malware => ((5, 7, 1), malware_told(&verdict.reason)),
-        Class::Unchecked => ((5, 6, 0), unchecked_told(&verdict.reason)),
-        _ => {
+    let reason = &verdict.reason;
+    let (code, enhanced, text) = match verdict.class {
+        Class::Malware => (550, (5, 7, 1), malware_told(reason)),
+        Class::Banned => (550, (5, 7, 1), format!("banned content ({reason})")),
+        Class::Ambiguous | Class::Unscanned => (550, (5, 6, 0), unchecked_told(reason)),
+        Class::Oversized => (552, (5, 3, 4), unchecked_told(reason)),
+        Class::BadHeader => (550, (5, 6, 0), format!("bad header ({reason})")),
+        Class::Spam | Class::Spammy | Class::Clean => {
             let score = verdict.score_hundredths.map(points).unwrap_or_default();
-            let kill = points(config.levels.levels().kill);
-            let text = format!("looks like spam (score {score}, refused from {kill})");
-            ((5, 7, 1), text)
+            let text = format!(
+                "looks like spam (score {score}, refused from {})",
+                points(kill)
+            );
+            (550, (5, 7, 1), text)
         }
     };
-    Reply::new(
-        550,
-        enhanced,
-        format!(
-            "{text}, {} [{reference}]{more}{contact}",
-            verdict.class.told()
-        ),
-    )
+    let told = verdict.class.told();
+    let text = format!("{text}, {told} [{reference}]{more}{contact}");
+    Reply::new(code, enhanced, text)
+}
+
+/// What a policy puts off.
+pub fn deferral(class: Class, reference: &str) -> Reply {
+    let text = format!(
+        "put off by this site's policy, {} [{reference}]",
+        class.told()
+    );
+    Reply::new(451, (4, 7, 1), text)
 }
 
 /// No list host took it: the verdict travels back to the edge, which presents it with the next attempt.

@@ -2,6 +2,7 @@
 //!
 //! Owns the order of these steps and nothing else; a scanner may die at any of them and nothing is lost.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,11 +13,13 @@ use smtp::server::{Facts, Presence};
 use tokio::time::Instant;
 
 use crate::config::Config;
-use crate::decide::{self, Decision, Findings};
+use crate::decide::{self, Decision, Findings, Outcome};
 use crate::health::Health;
 use crate::metrics::Metrics;
+use crate::policy::Policy;
 use crate::relay::{Failure, Parcel, Relay};
 use crate::scan::{Item, Known, Running, Scan};
+use crate::trouble::Trouble;
 use crate::{clamd, headers, replies, spamd};
 
 /// What every message needs.
@@ -96,8 +99,8 @@ impl Work<'_> {
         if self.trace.as_ref().is_some_and(|trace| trace.exempt) {
             return self.pass_exempt(presence).await;
         }
-        match self.verdict().await {
-            Ok((verdict, decision)) => self.carry_out(&verdict, &decision, presence).await,
+        match self.decision().await {
+            Ok((decision, time)) => self.carry_out(&decision, time, presence).await,
             Err(trouble) => {
                 let (event, ident) = ("verdict", self.ident());
                 tracing::info!(event, ident, action = "defer", reason = %trouble);
@@ -123,11 +126,11 @@ impl Work<'_> {
         traced.or_else(told).unwrap_or(&self.facts.session)
     }
 
-    /// Finds out and decides.
-    async fn verdict(&self) -> Result<(Verdict, Decision), crate::trouble::Trouble> {
+    /// Finds out and decides; with the time of the scan.
+    async fn decision(&self) -> Result<(Decision, Timestamp), Trouble> {
         let (presented, known) = self.presented();
         let findings = match structure::scan(&self.message, &structure::Limits::default()) {
-            Err(objection) => Findings::Objection(objection.to_string().into()),
+            Err(objection) => Findings::Objection(objection),
             Ok(_) => {
                 let item = Item {
                     message: &self.message,
@@ -139,26 +142,31 @@ impl Work<'_> {
             }
         };
         let recipients = self.envelope.recipients.iter();
-        let exempt: Vec<bool> = recipients
-            .map(|recipient| decide::meets_no_kill_level(recipient.address.local()))
+        let policies: Vec<Policy> = recipients
+            .map(|recipient| self.config.policy(&recipient.address))
             .collect();
-        let levels = self.config.levels.levels();
-        let decision = decide::decide(&findings, levels, self.custody(), &exempt)?;
-        let class = [decision.class.as_str()];
+        let decision = decide::decide(&findings, &policies, self.custody())?;
+        let class = [decision.worst().0.as_str()];
         self.rooms.metrics.messages.with_label_values(&class).inc();
-        let verdict = Verdict {
-            class: decision.class,
+        self.log_verdict(&decision, presented.is_some());
+        // A verdict that is passed on unchanged does not get younger.
+        Ok((decision, presented.unwrap_or_else(Timestamp::now)))
+    }
+
+    /// What travels on for recipients with this outcome.
+    fn verdict_of(&self, decision: &Decision, outcome: &Outcome, time: Timestamp) -> Verdict {
+        Verdict {
+            class: outcome.class,
+            found: outcome.found,
+            action: outcome.action,
             score_hundredths: decision.score_hundredths,
-            required_hundredths: levels.tag,
+            required_hundredths: outcome.levels.tag2,
             tests: decision.tests.clone(),
-            reason: decision.reason.clone(),
+            reason: outcome.reason.clone(),
             rules: self.config.scan.rules_version.as_str().into(),
             signatures: self.rooms.health.signatures().as_ref().into(),
-            // A verdict that is passed on unchanged does not get younger.
-            time: presented.unwrap_or_else(Timestamp::now),
-        };
-        self.log_verdict(&verdict, &decision, presented.is_some());
-        Ok((verdict, decision))
+            time,
+        }
     }
 
     /// What a token that the edge presents spares us: spamd while the rules are the same, clamd while the signatures are. With
@@ -189,38 +197,45 @@ impl Work<'_> {
         )
     }
 
-    /// Refuses, passes and quarantines, each recipient as was decided.
+    /// Refuses, defers, passes and quarantines, each recipient as was decided; those with one outcome together.
     async fn carry_out(
         &self,
-        verdict: &Verdict,
         decision: &Decision,
+        time: Timestamp,
         presence: &Presence,
     ) -> Vec<Reply> {
-        let refusal = replies::refusal(verdict, self.config, self.ident());
-        let mut replies = vec![None; decision.actions.len()];
-        for action in [Action::Refuse, Action::Pass, Action::Quarantine] {
-            let at: Vec<usize> = (0..decision.actions.len())
-                .filter(|&index| decision.actions[index] == action)
+        let outcomes = &decision.outcomes;
+        let mut replies = vec![None; outcomes.len()];
+        for first in 0..outcomes.len() {
+            if replies[first].is_some() {
+                continue;
+            }
+            let outcome = &outcomes[first];
+            let at: Vec<usize> = (first..outcomes.len())
+                .filter(|&index| outcomes[index] == *outcome)
                 .collect();
-            if at.is_empty() {
-                continue;
-            }
-            if action == Action::Refuse {
-                self.count("refused", at.len());
-                at.iter()
-                    .for_each(|&index| replies[index] = Some(refusal.clone()));
-                continue;
-            }
-            let verdict = Verdict {
-                class: decision.class_for(action),
-                ..verdict.clone()
+            let verdict = self.verdict_of(decision, outcome, time);
+            let answers = match outcome.action {
+                Action::Refuse => {
+                    let contact = &self.config.receive.contact;
+                    let kill = outcome.levels.kill;
+                    let refusal = replies::refusal(&verdict, kill, contact, self.ident());
+                    self.count("refused", at.len());
+                    vec![refusal; at.len()]
+                }
+                Action::Defer => {
+                    self.count("deferred", at.len());
+                    vec![replies::deferral(verdict.class, self.ident()); at.len()]
+                }
+                Action::Pass | Action::Tag | Action::Quarantine => {
+                    self.pass(&verdict, outcome.levels.tag, &at, presence).await
+                }
             };
-            let answers = self.pass(&verdict, action, &at, presence).await;
             for (&index, answer) in at.iter().zip(answers) {
                 replies[index] = Some(answer);
             }
         }
-        let every = "every action was carried out";
+        let every = "every outcome was carried out";
         replies
             .into_iter()
             .map(|reply| reply.expect(every))
@@ -231,11 +246,11 @@ impl Work<'_> {
     async fn pass(
         &self,
         verdict: &Verdict,
-        action: Action,
+        tag: i32,
         at: &[usize],
         presence: &Presence,
     ) -> Vec<Reply> {
-        let fields: Bytes = headers::render(verdict, &self.config.hostname).into();
+        let fields: Bytes = headers::render(verdict, tag, &self.config.hostname).into();
         let signed = self.trace.as_ref().map(|trace| {
             // What the list host gets is another octet string than what the edge sent, so it gets a token of its own.
             let mut relayed = Vec::with_capacity(fields.len() + self.message.len());
@@ -249,10 +264,10 @@ impl Work<'_> {
         let trace: Bytes = signed.unwrap_or_default().into();
         let parts = vec![trace, fields, self.message.clone()];
         let sent = self.send(parts, at, presence).await;
-        let word = match (action, verdict.class) {
-            (Action::Quarantine, _) => "quarantined",
-            (_, Class::Clean) => "passed",
-            _ => "tagged",
+        let word = match verdict.action {
+            Action::Quarantine => "quarantined",
+            Action::Tag => "tagged",
+            _ => "passed",
         };
         // For the edge, about what the edge sent: presented with the next attempt it spares the scan.
         let for_edge = || {
@@ -353,18 +368,23 @@ impl Work<'_> {
         counter.inc_by(recipients as u64);
     }
 
-    fn log_verdict(&self, verdict: &Verdict, decision: &Decision, reused: bool) {
-        let mut actions: Vec<&str> = decision.actions.iter().map(|&a| replies::word(a)).collect();
+    fn log_verdict(&self, decision: &Decision, reused: bool) {
+        let (class, reason) = decision.worst();
+        let all = || decision.outcomes.iter();
+        let mut actions: Vec<&str> = all().map(|outcome| outcome.action.as_str()).collect();
         actions.dedup();
+        let found: BTreeSet<Class> = all().flat_map(|outcome| outcome.found.iter()).collect();
+        let found: Vec<&str> = found.into_iter().map(Class::as_str).collect();
         tracing::info!(
             event = "verdict",
             ident = self.ident(),
             session = %self.facts.session,
-            class = verdict.class.as_str(),
-            score = verdict.score_hundredths.map(headers::points),
+            class = class.as_str(),
+            found = found.join(","),
+            score = decision.score_hundredths.map(headers::points),
             action = actions.join(","),
-            tests = verdict.tests.join(","),
-            reason = %verdict.reason,
+            tests = decision.tests.join(","),
+            reason,
             reused,
         );
     }
@@ -382,8 +402,13 @@ fn known(verdict: &Verdict, config: &Config, signatures: &str, now: Timestamp) -
             score_hundredths,
             tests: verdict.tests.clone(),
         });
-    // Malware and unchecked are found anew: they are rare, and a false alarm ends with the next signatures.
-    let is_clean = verdict.class < Class::Unchecked || verdict.class == Class::Spam;
-    let virus = (is_clean && *verdict.signatures == *signatures).then_some(clamd::Finding::Clean);
+    // What is bad is found anew: it is rare, and a false alarm ends with the next signatures. Neither does a score tell of clamd.
+    let seen = !verdict.found.has_any(&[
+        Class::Malware,
+        Class::Unscanned,
+        Class::Oversized,
+        Class::Ambiguous,
+    ]);
+    let virus = (seen && *verdict.signatures == *signatures).then_some(clamd::Finding::Clean);
     Known { virus, spam }
 }

@@ -8,7 +8,7 @@ use common::edge::{Attempt, code, field, live, message, names};
 use common::list_host::ListHost;
 use common::stubs::Stub;
 use common::{Scanner, Setup, keys, soon, until};
-use mail::verdict::{Class, Token, Verdict, digest};
+use mail::verdict::{Action, Class, Classes, Token, Verdict, digest};
 use mail::{Reply, Timestamp};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -90,18 +90,12 @@ async fn ham_passes_with_its_own_fields_and_without_strangers() {
         (Class::Clean, Some(-10))
     );
     assert_eq!(
-        names(&rest)[..5],
-        [
-            "X-Spam-Flag",
-            "X-Spam-Score",
-            "X-Spam-Status",
-            "X-Virus-Scanned",
-            "Received"
-        ]
+        names(&rest)[..3],
+        ["X-Spam-Status", "X-Virus-Scanned", "Received"]
     );
     assert_eq!(
         field(&rest, "X-Spam-Status"),
-        "No, score=-0.1 required=5.0 tests=GOOD_RULE"
+        "No, score=-0.1 required=6.3 tests=GOOD_RULE"
     );
     assert_eq!(
         field(&rest, "X-Virus-Scanned"),
@@ -117,7 +111,7 @@ async fn ham_passes_with_its_own_fields_and_without_strangers() {
 
 #[tokio::test]
 async fn spam_below_kill_is_marked_and_passed() {
-    let world = World::start().await;
+    let world = World::with("levels.kill = 10").await;
     let replies = live(message("SPAMMY", "Buy.")).send(&world.scanner).await;
     assert_eq!(codes(&replies), ["250 2.0.0"]);
     let (_, verdict, rest) = world.list_host.only().opened();
@@ -172,9 +166,40 @@ async fn spooled_spam_and_malware_are_quarantined() {
     let classes: Vec<Class> = arrived[2..].iter().map(|a| a.opened().1.class).collect();
     assert_eq!(
         classes,
-        [Class::Spammy, Class::Spam],
+        [Class::Spam, Class::Spammy],
         "two transactions, two verdicts"
     );
+    world.adds_up().await;
+}
+
+#[tokio::test]
+async fn a_domain_has_a_policy_of_its_own() {
+    let world = World::with(
+        "domains.'mild.example' = { kill = 2000, tag2 = 5 }\n\
+         domains.'keeps.example' = { spam = 'quarantine', malware = 'quarantine' }\n\
+         domains.'waits.example' = { spam = 'defer' }",
+    )
+    .await;
+    let mut attempt = live(message("GTUBE", "Buy."));
+    let domains = ["lists", "mild", "keeps", "waits"];
+    attempt.recipients = domains.map(|d| format!("dev@{d}.example")).into();
+    let replies = attempt.send(&world.scanner).await;
+    assert_eq!(
+        codes(&replies),
+        ["550 5.7.1", "250 2.0.0", "250 2.0.0", "451 4.7.1"]
+    );
+    let arrived = world.list_host.arrived();
+    let verdicts: Vec<Verdict> = arrived.iter().map(|a| a.opened().1).collect();
+    let seen: Vec<_> = verdicts.iter().map(|v| (v.class, v.action)).collect();
+    assert_eq!(
+        seen,
+        [
+            (Class::Spammy, Action::Tag),
+            (Class::Spam, Action::Quarantine)
+        ]
+    );
+    let malware = live(message("EICAR", "Bad.")).send(&world.scanner).await;
+    assert_eq!(codes(&malware), ["550 5.7.1"]);
     world.adds_up().await;
 }
 
@@ -204,7 +229,8 @@ async fn a_structure_that_cannot_be_trusted_reaches_no_daemon() {
         ["250 2.0.0"]
     );
     let (_, verdict, rest) = world.list_host.only().opened();
-    assert_eq!(verdict.class, Class::Unchecked);
+    assert_eq!(verdict.class, Class::Unscanned);
+    assert_eq!(verdict.action, Action::Quarantine);
     assert!(field(&rest, "X-Virus-Scanned").starts_with("no, at scan.example: "));
     assert_eq!(world.scans(), (0, 0));
     world.adds_up().await;
@@ -224,7 +250,7 @@ async fn sizes_are_limited_before_daemons_are_asked() {
     );
     let oversize = live(message("oversize", &"A line of text.\r\n".repeat(5000)));
     let (code, reply) = oversize.code(&world.scanner).await;
-    assert_eq!(code, "550 5.6.0", "{reply}");
+    assert_eq!(code, "552 5.3.4", "{reply}");
     assert_eq!(world.list_host.arrived().len(), 1);
 }
 
@@ -259,7 +285,7 @@ async fn mail_without_a_trace_is_scanned_as_live() {
     };
     let ham = untraced(message("ham", "Hello."));
     assert_eq!(codes(&ham.send(&world.scanner).await), ["250 2.0.0"]);
-    assert_eq!(names(&world.list_host.only().message)[0], "X-Spam-Flag");
+    assert_eq!(names(&world.list_host.only().message)[0], "X-Spam-Status");
     let spam = untraced(message("GTUBE", "Buy."));
     assert_eq!(codes(&spam.send(&world.scanner).await), ["550 5.7.1"]);
 }
@@ -322,7 +348,7 @@ async fn without_a_list_host_scanning_goes_on() {
     assert_eq!(scans, (3, 3), "a presented verdict is not made anew");
     let (_, passed, rest) = list_host.only().opened();
     assert_eq!(passed, verdict, "it does not get younger, either");
-    assert_eq!(field(&rest, "X-Spam-Flag"), "NO");
+    assert!(field(&rest, "X-Spam-Status").starts_with("No, "));
 }
 
 /// A token about a message, changed in one respect; and how often the two daemons are asked all the same.
@@ -330,6 +356,8 @@ async fn presents(world: &World, change: impl FnOnce(&mut Verdict), asked: (usiz
     let ham = live(message("ham", "Hello."));
     let mut verdict = Verdict {
         class: Class::Clean,
+        found: Classes::default(),
+        action: Action::Pass,
         score_hundredths: Some(-10),
         required_hundredths: 500,
         tests: vec!["GOOD_RULE".into()],
@@ -365,8 +393,13 @@ async fn a_presented_verdict_holds_while_it_is_fresh() {
     )
     .await;
     presents(&world, |verdict| verdict.score_hundredths = None, (1, 0)).await;
-    presents(&world, |verdict| verdict.class = Class::Malware, (0, 1)).await;
-    presents(&world, |verdict| verdict.class = Class::Unchecked, (0, 1)).await;
+    presents(&world, |verdict| verdict.found.add(Class::Malware), (0, 1)).await;
+    presents(
+        &world,
+        |verdict| verdict.found.add(Class::Unscanned),
+        (0, 1),
+    )
+    .await;
 
     let other = live(message("other", "Another message."));
     let stolen = live(message("ham", "Hello."));

@@ -5,8 +5,10 @@ use ring::{digest, hmac};
 use crate::timestamp::Timestamp;
 use crate::{header, trace};
 
+mod class;
 mod token;
 
+pub use class::{Action, Class, Classes};
 pub use token::Token;
 
 /// The shortest secret, in bytes.
@@ -17,15 +19,19 @@ const TAG_BYTES_MIN: usize = 16;
 /// What a scan found out about a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// Its class.
+    /// Its class: the one that decided, in general the worst of those found.
     pub class: Class,
+    /// All classes that were found.
+    pub found: Classes,
+    /// What was decided for those recipients with whom this verdict travels.
+    pub action: Action,
     /// SpamAssassin's score in hundredths of a point; `None` when it was not asked (exempt, or malware was found first).
     pub score_hundredths: Option<i32>,
-    /// The score from which mail counts as spam, in hundredths.
+    /// The score from which mail is marked as spam, in hundredths.
     pub required_hundredths: i32,
     /// Names of the rules that hit.
     pub tests: Vec<Box<str>>,
-    /// What made the class: the malware's name, the structural objection; empty for clean and spam.
+    /// What made the class: the malware's name, the banned name, the structural objection; empty for clean and spam.
     pub reason: Box<str>,
     /// Version of the scanner's rules and policy.
     pub rules: Box<str>,
@@ -61,66 +67,6 @@ fn named<'a>(line: &'a str, before: &str) -> Option<&'a str> {
     let (name, _) = rest.split_once(')')?;
     let plain = |c: char| c.is_ascii_graphic() || c == ' ';
     (!name.is_empty() && name.len() <= 100 && name.chars().all(plain)).then_some(name)
-}
-
-/// Content classes, best first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Class {
-    /// Below the tag level.
-    Clean,
-    /// From the tag level on: marked, passed.
-    Spammy,
-    /// Its structure could not be trusted: too deep, too many parts, ambiguous, oversize.
-    Unchecked,
-    /// From the kill level on.
-    Spam,
-    /// clamd found something.
-    Malware,
-}
-
-impl Class {
-    /// All of them.
-    pub const ALL: [Self; 5] = [
-        Self::Clean,
-        Self::Spammy,
-        Self::Unchecked,
-        Self::Spam,
-        Self::Malware,
-    ];
-
-    /// How a scanner's reply tells a client and an edge the class: `scanned as spam`.
-    pub fn told(self) -> String {
-        format!("scanned as {}", self.as_str())
-    }
-
-    /// The class that a line of a reply tells.
-    pub fn told_in(line: &str) -> Option<Self> {
-        let (_, rest) = line.split_once("scanned as ")?;
-        let word = rest.split(|c: char| !c.is_ascii_alphanumeric()).next()?;
-        Self::ALL.into_iter().find(|class| class.as_str() == word)
-    }
-
-    /// `clean`, `spammy`, `unchecked`, `spam`, `malware`: the word in logs, metrics and headers.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Clean => "clean",
-            Self::Spammy => "spammy",
-            Self::Unchecked => "unchecked",
-            Self::Spam => "spam",
-            Self::Malware => "malware",
-        }
-    }
-}
-
-/// What is done with a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// On its way, marked as its class says.
-    Pass,
-    /// 550 5.7.1 while the client waits.
-    Refuse,
-    /// To listserv's quarantine: nobody waits any more, and strangers get no bounce.
-    Quarantine,
 }
 
 /// Secrets by which tokens are signed: the first signs, all verify, so that they rotate with overlap.

@@ -2,7 +2,7 @@
 
 use mail::Reply;
 use mail::trace::{Custody, Trace};
-use mail::verdict::{Class, Verdict};
+use mail::verdict::{Action, Class, Verdict};
 
 /// What is done with a message for one recipient.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,26 +35,34 @@ pub fn admit(
             Admission::Deliver
         };
     };
-    match verdict.class {
-        Class::Clean | Class::Spammy => Admission::Deliver,
-        Class::Spam if role => Admission::Deliver,
-        Class::Spam | Class::Malware | Class::Unchecked => {
-            let live = trace.is_none_or(|trace| trace.custody == Custody::Live);
-            if live {
-                // The scanner refuses such mail itself; should it pass one on, its sender still waits.
-                return Admission::Reply(Reply::new(
-                    550,
-                    (5, 7, 1),
-                    format!("refused as {}", verdict.class.as_str()),
-                ));
-            }
-            let class = verdict.class.as_str();
-            Admission::Quarantine(match (&*verdict.reason, verdict.score_hundredths) {
-                ("", Some(score)) => format!("{class} {:.2}", f64::from(score) / 100.0),
-                ("", None) => class.to_owned(),
-                (reason, _) => format!("{class} {reason}"),
-            })
+    match verdict.action {
+        Action::Pass | Action::Tag => Admission::Deliver,
+        // Spam alone is not kept from them, whatever a scanner decided.
+        Action::Quarantine | Action::Refuse if role && verdict.class == Class::Spam => {
+            Admission::Deliver
         }
+        Action::Quarantine => Admission::Quarantine(reason(verdict)),
+        // The scanner does these itself; should it pass such mail on, its sender waits, or the edge keeps it.
+        Action::Defer => Admission::Reply(Reply::new(
+            451,
+            (4, 7, 1),
+            format!("deferred as {}", verdict.class.as_str()),
+        )),
+        Action::Refuse if trace.is_none_or(|trace| trace.custody == Custody::Live) => {
+            let text = format!("refused as {}", verdict.class.as_str());
+            Admission::Reply(Reply::new(550, (5, 7, 1), text))
+        }
+        Action::Refuse => Admission::Quarantine(reason(verdict)),
+    }
+}
+
+/// Why it is quarantined: class, and what made it.
+fn reason(verdict: &Verdict) -> String {
+    let class = verdict.class.as_str();
+    match (&*verdict.reason, verdict.score_hundredths) {
+        ("", Some(score)) => format!("{class} {:.2}", f64::from(score) / 100.0),
+        ("", None) => class.to_owned(),
+        (reason, _) => format!("{class} {reason}"),
     }
 }
 
@@ -76,9 +84,11 @@ mod tests {
         }
     }
 
-    fn verdict(class: Class, reason: &str) -> Verdict {
+    fn verdict(action: Action, class: Class, reason: &str) -> Verdict {
         Verdict {
             class,
+            found: [class].into_iter().collect(),
+            action,
             score_hundredths: Some(1234),
             required_hundredths: 500,
             tests: Vec::new(),
@@ -99,29 +109,55 @@ mod tests {
 
     #[test]
     fn rule() {
+        use Action::*;
         use Class::*;
         use Custody::*;
         let table = [
-            (Live, Clean, "", false, "deliver"),
-            (Spooled, Spammy, "", false, "deliver"),
-            (Spooled, Spam, "", false, "quarantine spam 12.34"),
-            (Spooled, Malware, "Eicar", false, "quarantine malware Eicar"),
+            (Live, Pass, Clean, "", false, "deliver"),
+            (Spooled, Tag, Spammy, "", false, "deliver"),
+            (Spooled, Tag, Banned, "a.exe", false, "deliver"),
             (
                 Spooled,
-                Unchecked,
+                Quarantine,
+                Spam,
+                "",
+                false,
+                "quarantine spam 12.34",
+            ),
+            (Live, Quarantine, Spam, "", false, "quarantine spam 12.34"),
+            (
+                Spooled,
+                Refuse,
+                Malware,
+                "Eicar",
+                false,
+                "quarantine malware Eicar",
+            ),
+            (
+                Spooled,
+                Quarantine,
+                Unscanned,
                 "too deep",
                 false,
-                "quarantine unchecked too deep",
+                "quarantine unscanned too deep",
             ),
-            (Live, Spam, "", false, "550"),
-            (Live, Malware, "Eicar", true, "550"),
-            (Live, Spam, "", true, "deliver"),
-            (Spooled, Spam, "", true, "deliver"),
-            (Spooled, Malware, "Eicar", true, "quarantine malware Eicar"),
+            (Live, Refuse, Spam, "", false, "550"),
+            (Live, Refuse, Malware, "Eicar", true, "550"),
+            (Live, Defer, Unscanned, "encrypted", false, "451"),
+            (Live, Refuse, Spam, "", true, "deliver"),
+            (Spooled, Quarantine, Spam, "", true, "deliver"),
+            (
+                Spooled,
+                Quarantine,
+                Malware,
+                "Eicar",
+                true,
+                "quarantine malware Eicar",
+            ),
         ];
-        for (custody, class, reason, role, expected) in table {
+        for (custody, action, class, reason, role, expected) in table {
             let trace = trace(custody, false);
-            let verdict = verdict(class, reason);
+            let verdict = verdict(action, class, reason);
             let got = admit(Some(&trace), Some(&verdict), role, true);
             assert_eq!(word(got), expected, "{custody:?} {class:?} {role}");
         }

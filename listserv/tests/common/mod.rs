@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mail::trace::{Custody, Spf, Trace};
-use mail::verdict::{Class, Keys, Token, Verdict};
+use mail::verdict::{Action, Class, Keys, Token, Verdict};
 use mail::{Address, Envelope, Ident, MailParameters, Reply, ReversePath, Timestamp};
 use serde_json::{Value, json};
 use service::control::{Request, ask};
@@ -302,8 +302,15 @@ impl Traced {
 
     fn header(&self, message: &str) -> String {
         let keys = Keys::new(&[SECRET.as_bytes().to_vec()]).unwrap();
+        let action = match (self.class, self.custody) {
+            (Class::Clean | Class::Spammy, _) => Action::Pass,
+            (_, Custody::Live) => Action::Refuse,
+            (_, Custody::Spooled) => Action::Quarantine,
+        };
         let verdict = Verdict {
             class: self.class,
+            found: [self.class].into_iter().collect(),
+            action,
             score_hundredths: Some(1500),
             required_hundredths: 500,
             tests: Vec::new(),

@@ -1,12 +1,14 @@
 //! What serde cannot know of a configuration: ranges, files that must be readable, hops that must not leave this host in plain.
 
 use mail::Domain;
+use mail::verdict::Action;
 use service::config::Complaints;
 use service::control;
 use service::log::LogSettings;
 use service::program::{Complaint, Configuration};
 
 use super::Config;
+use crate::policy::{Actions, LevelSettings};
 
 impl Configuration for Config {
     fn check(&self) -> Vec<Complaint> {
@@ -71,16 +73,22 @@ impl Config {
         ]);
     }
 
-    /// Levels.
+    /// Levels and classes, the site's and each domain's.
     fn check_policy(&self, complaints: &mut Complaints) {
-        let levels = [self.levels.tag, self.levels.kill];
-        complaints.unless(
-            levels.iter().all(|level| level.is_finite()) && self.levels.tag <= self.levels.kill,
-            "levels.kill",
-            format!("tag {} and kill {}", self.levels.tag, self.levels.kill),
-            "mail is marked before it is refused",
-            "give kill at least tag",
-        );
+        check_levels(complaints, "levels.kill", &self.levels);
+        check_malware(complaints, "classes.malware", &self.classes);
+        for (name, own) in &self.domains {
+            let key = format!("domains.{name:?}");
+            complaints.unless(
+                Domain::parse(name).is_ok_and(|domain| domain.as_str() == &**name),
+                &key,
+                "no domain name in lower case".into(),
+                "no recipient would ever be of it",
+                "write it as it stands in addresses, such as lists.example",
+            );
+            check_levels(complaints, &key, &own.levels(&self.levels));
+            check_malware(complaints, &key, &own.actions(&self.classes));
+        }
     }
 
     /// What others call us, and whom we call.
@@ -116,11 +124,35 @@ impl Config {
     }
 }
 
+fn check_levels(complaints: &mut Complaints, key: &str, levels: &LevelSettings) {
+    complaints.unless(
+        levels.is_rising(),
+        key,
+        format!(
+            "tag {}, tag2 {} and kill {}",
+            levels.tag, levels.tag2, levels.kill
+        ),
+        "mail is told about before it is marked, and marked before it is spam",
+        "give kill at least tag2, and tag2 at least tag",
+    );
+}
+
+fn check_malware(complaints: &mut Complaints, key: &str, actions: &Actions) {
+    complaints.unless(
+        actions.malware.0 >= Action::Defer,
+        key,
+        format!("malware = {}", actions.malware.0.as_str()),
+        "known malware would be passed on",
+        "give refuse, quarantine or defer",
+    );
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::policy::{DomainSettings, Word};
 
     fn keys(change: impl Fn(&mut Config)) -> Vec<String> {
         let mut config = Config::default();
@@ -147,6 +179,23 @@ mod tests {
         );
         assert_eq!(keys(|c| c.levels.kill = 1.0), ["levels.kill"]);
         assert_eq!(keys(|c| c.levels.kill = f64::NAN), ["levels.kill"]);
+        assert_eq!(
+            keys(|c| c.classes.malware = Word(Action::Tag)),
+            ["classes.malware"]
+        );
+        let mild = || DomainSettings {
+            kill: Some(1.0),
+            ..DomainSettings::default()
+        };
+        assert_eq!(
+            keys(|c| c.domains.extend([("a.example".into(), mild())])),
+            ["domains.\"a.example\""]
+        );
+        let plain = DomainSettings::default;
+        assert_eq!(
+            keys(|c| c.domains.extend([("A.example".into(), plain())])),
+            ["domains.\"A.example\""]
+        );
         assert_eq!(keys(|c| c.relay.hosts.clear()), ["relay.hosts"]);
         assert_eq!(
             keys(|c| c.announce.name = "scan 1".into()),

@@ -151,7 +151,7 @@ async fn spamd(stream: TcpStream, mut shared: Shared, has_rules: bool) -> std::i
     shared.seen(&message).await;
     let (score, tests) = match () {
         () if has(&message, b"GTUBE") && has_rules => ("1000.0", "GTUBE"),
-        () if has(&message, b"SPAMMY") => ("6.3", "SOME_RULE,OTHER_RULE"),
+        () if has(&message, b"SPAMMY") => ("6.4", "SOME_RULE,OTHER_RULE"),
         () => ("-0.1", "GOOD_RULE"),
     };
     let answer = format!(

@@ -15,6 +15,8 @@ fn hex(bytes: &[u8]) -> String {
 fn verdict() -> Verdict {
     Verdict {
         class: Class::Spam,
+        found: [Class::Spam, Class::BadHeader].into_iter().collect(),
+        action: Action::Quarantine,
         score_hundredths: Some(-1250),
         required_hundredths: 500,
         tests: vec!["BAYES_99".into(), "URIBL_BLACK".into()],
@@ -119,14 +121,19 @@ fn tokens_come_back() {
         assert_eq!(Token::from_lines(&lines), Some(token));
     }
     check(&verdict());
-    for class in [
-        Class::Clean,
-        Class::Spammy,
-        Class::Unchecked,
-        Class::Spam,
-        Class::Malware,
-    ] {
-        check(&Verdict { class, ..verdict() });
+    for class in Class::ALL {
+        let found = Class::ALL.into_iter().filter(|other| *other <= class);
+        check(&Verdict {
+            class,
+            found: found.collect(),
+            ..verdict()
+        });
+    }
+    for action in Action::ALL {
+        check(&Verdict {
+            action,
+            ..verdict()
+        });
     }
     check(&Verdict {
         score_hundredths: None,

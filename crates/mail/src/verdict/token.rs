@@ -5,7 +5,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::{Class, Keys, Verdict};
+use super::{Action, Class, Classes, Keys, Verdict};
 use crate::timestamp::Timestamp;
 
 /// Octets of a token.
@@ -15,7 +15,7 @@ const LINE_BYTES_MAX: usize = 400;
 /// What starts a line that carries a piece of a token.
 const LINE_PREFIX: &str = "verdict=";
 /// The form's version: the first byte.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// What the tag is over, so that no other use of the same keys could pass for a verdict.
 const PURPOSE: &[u8] = b"mailflow verdict";
 /// Bytes of the tag.
@@ -77,9 +77,12 @@ impl Token {
     }
 }
 
-/// The payload: version, class, score, required, time, reason, rules, signatures, tests. Texts have their length in front.
+/// The payload: version, class, classes found, action, score, required, time, reason, rules, signatures, tests. Texts have their
+/// length in front.
 fn encode(verdict: &Verdict) -> Vec<u8> {
-    let mut out = vec![VERSION, class_byte(verdict.class)];
+    let mut out = vec![VERSION, verdict.class as u8];
+    out.extend(verdict.found.bits().to_be_bytes());
+    out.push(verdict.action as u8);
     out.push(u8::from(verdict.score_hundredths.is_some()));
     out.extend(verdict.score_hundredths.unwrap_or(0).to_be_bytes());
     out.extend(verdict.required_hundredths.to_be_bytes());
@@ -99,8 +102,13 @@ fn encode(verdict: &Verdict) -> Vec<u8> {
 
 fn decode(payload: &[u8]) -> Option<Verdict> {
     let mut rest = payload;
-    let [version, class, scored] = *take::<3>(&mut rest)?;
-    if version != VERSION || scored > 1 {
+    let [version, class] = *take::<2>(&mut rest)?;
+    if version != VERSION {
+        return None;
+    }
+    let found = Classes::from_bits(u16::from_be_bytes(*take(&mut rest)?))?;
+    let [action, scored] = *take::<2>(&mut rest)?;
+    if scored > 1 {
         return None;
     }
     let score = i32::from_be_bytes(*take(&mut rest)?);
@@ -115,6 +123,8 @@ fn decode(payload: &[u8]) -> Option<Verdict> {
     }
     Some(Verdict {
         class: class_of(class)?,
+        found,
+        action: action_of(action)?,
         score_hundredths: (scored == 1).then_some(score),
         required_hundredths,
         tests,
@@ -125,25 +135,13 @@ fn decode(payload: &[u8]) -> Option<Verdict> {
     })
 }
 
-fn class_byte(class: Class) -> u8 {
-    match class {
-        Class::Clean => 0,
-        Class::Spammy => 1,
-        Class::Unchecked => 2,
-        Class::Spam => 3,
-        Class::Malware => 4,
-    }
+/// By the place in [`Class::ALL`].
+fn class_of(byte: u8) -> Option<Class> {
+    Class::ALL.get(usize::from(byte)).copied()
 }
 
-fn class_of(byte: u8) -> Option<Class> {
-    Some(match byte {
-        0 => Class::Clean,
-        1 => Class::Spammy,
-        2 => Class::Unchecked,
-        3 => Class::Spam,
-        4 => Class::Malware,
-        _ => return None,
-    })
+fn action_of(byte: u8) -> Option<Action> {
+    Action::ALL.get(usize::from(byte)).copied()
 }
 
 fn cut(text: &str, bytes: usize) -> &str {
