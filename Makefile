@@ -20,12 +20,12 @@ check:
 # Every figure that a benchmark states, built for release: rows as they come, all of them in target/figures.json, and the table at
 # the end. Over after half an hour, whatever is missing then. ONLY=name,name for some.
 figures:
-	cargo build --release --package listserv --package mailload
+	cargo build --release --package listserv --package mx-edge --package mailload
 	-timeout 1800 cargo bench --package mailload --benches --no-fail-fast
 	target/release/mailload figures
 
 # The same at the sizes of the outage; takes long, and some ten gigabytes of disk.
 figures-full:
-	cargo build --release --package listserv --package mailload
+	cargo build --release --package listserv --package mx-edge --package mailload
 	-cargo bench --package mailload --benches --no-fail-fast -- --full
 	target/release/mailload figures
