@@ -185,11 +185,7 @@ pub fn invocation(command: Command, config: &Config) -> Invocation {
         command => ask(command),
     };
     Invocation::Control {
-        request: Request {
-            method: "POST",
-            path: PATH.into(),
-            body: serde_json::to_value(ask).ok(),
-        },
+        request: Request::post(PATH, serde_json::to_value(ask).ok()),
         print,
     }
 }

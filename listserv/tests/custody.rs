@@ -184,11 +184,7 @@ async fn edges_learn_of_a_new_list_at_once() {
     let sink = Sink::start().await;
     let host = Host::start(&sink, "").await;
     let get = async |query: &str| {
-        let request = Request {
-            method: "GET",
-            path: format!("/directory{query}"),
-            body: None,
-        };
+        let request = Request::get(format!("/directory{query}"));
         let wait = Duration::from_secs(60);
         let (status, body) = fetch(
             host.directory,

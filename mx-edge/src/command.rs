@@ -91,18 +91,18 @@ pub fn invocation(command: Command, config: &Config) -> Invocation {
         }
         Command::Reconcile => return queue::reconcile(),
         Command::Recipients(recipients) => match recipients {
-            Recipients::Show => (get("/recipients"), print_sources),
+            Recipients::Show => (Request::get("/recipients"), print_sources),
             Recipients::Accept { force } => (
-                post("/recipients/accept", json!({ "force": force })),
+                Request::post("/recipients/accept", json!({ "force": force })),
                 print_plain,
             ),
             Recipients::Lookup { address } => (
-                post("/recipients/lookup", json!({ "address": address })),
+                Request::post("/recipients/lookup", json!({ "address": address })),
                 print_plain,
             ),
         },
-        Command::Drain => (post("/drain", Value::Null), print_plain),
-        Command::Undrain => (post("/undrain", Value::Null), print_plain),
+        Command::Drain => (Request::post("/drain", None), print_plain),
+        Command::Undrain => (Request::post("/undrain", None), print_plain),
         Command::Dns(arguments) => {
             let config = config.clone();
             return Invocation::Here(Box::new(move || records::print(&arguments, &config)));
@@ -120,7 +120,7 @@ pub fn invocation(command: Command, config: &Config) -> Invocation {
                 .chars()
                 .filter(|c| c.is_ascii_alphanumeric() || *c == '-')
                 .collect();
-            (get(&format!("/report?day={plain}")), report::text)
+            (Request::get(&format!("/report?day={plain}")), report::text)
         }
         Command::Explain {
             client,
@@ -129,27 +129,11 @@ pub fn invocation(command: Command, config: &Config) -> Invocation {
             rcpt,
         } => {
             let asked = json!({ "client": client, "helo": helo, "from": from, "rcpt": rcpt });
-            (post("/explain", asked), explain::text)
+            (Request::post("/explain", asked), explain::text)
         }
-        Command::Ended { count } => (get(&format!("/ended?count={count}")), print_ended),
+        Command::Ended { count } => (Request::get(&format!("/ended?count={count}")), print_ended),
     };
     Invocation::Control { request, print }
-}
-
-fn get(path: &str) -> Request {
-    Request {
-        method: "GET",
-        path: path.into(),
-        body: None,
-    }
-}
-
-fn post(path: &str, body: Value) -> Request {
-    Request {
-        method: "POST",
-        path: path.into(),
-        body: Some(body),
-    }
 }
 
 /// `key: value`, a line each.

@@ -96,11 +96,7 @@ impl Announcer {
             in_flight: self.in_flight.get(),
         };
         let body = serde_json::to_value(registration).map_err(|error| error.to_string())?;
-        let request = Request {
-            method: "POST",
-            path: "/register".into(),
-            body: Some(body),
-        };
+        let request = Request::post("/register", body);
         let identity = self.identity.as_ref();
         let role = Role::Balancer;
         let fetched = control::fetch(

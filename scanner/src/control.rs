@@ -57,12 +57,10 @@ pub fn command(command: Command) -> Invocation {
 }
 
 fn post_request(path: &str, body: Option<Value>, print: fn(&Value) -> String) -> Invocation {
-    let request = Request {
-        method: "POST",
-        path: path.into(),
-        body,
-    };
-    Invocation::Control { request, print }
+    Invocation::Control {
+        request: Request::post(path, body),
+        print,
+    }
 }
 
 fn read(file: &Path) -> std::io::Result<Vec<u8>> {

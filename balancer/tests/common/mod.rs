@@ -123,11 +123,7 @@ impl Balancer {
     /// Registers a node; the answer's code and body.
     pub async fn register(&self, name: &str, address: SocketAddr, state: &str) -> (u16, Value) {
         let body = json!({ "name": name, "address": address, "state": state, "in_flight": 0 });
-        let request = Request {
-            method: "POST",
-            path: "/register".into(),
-            body: Some(body),
-        };
+        let request = Request::post("/register", body);
         let role = Role::Balancer;
         let fetched = control::fetch(self.registration, None, role, &request, 65_536, PATIENCE);
         let (code, body) = fetched.await.unwrap();

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -134,33 +134,6 @@ pub fn secret(path: &Path) -> Result<Vec<u8>, String> {
         return Err(format!("{shown}: empty; put the secret in it"));
     }
     Ok(secret)
-}
-
-/// What a configuration complains of, where `key` names files with secrets.
-pub fn check_secrets<'p>(
-    key: &str,
-    paths: impl IntoIterator<Item = &'p PathBuf>,
-) -> Vec<Complaint> {
-    let complaint = |what: String, why: &str, remedy: &str| Complaint {
-        key: key.into(),
-        what,
-        why: why.into(),
-        remedy: remedy.into(),
-    };
-    let check = |path: &PathBuf| match secret(path) {
-        _ if path.is_relative() => Some(complaint(
-            format!("relative path {path:?}"),
-            "a daemon's working directory is not fixed",
-            "give an absolute path",
-        )),
-        Err(what) => Some(complaint(
-            what,
-            "what it signs could be neither signed nor verified",
-            "make the site's secrets with the command `ca init`, and give every host that needs it a copy",
-        )),
-        Ok(_) => None,
-    };
-    paths.into_iter().filter_map(check).collect()
 }
 
 /// The whole of a regular file, if it is no larger than that.

@@ -45,6 +45,26 @@ pub struct Request {
     pub body: Option<serde_json::Value>,
 }
 
+impl Request {
+    /// Asks for something; `path` with its query.
+    pub fn get(path: impl Into<String>) -> Self {
+        Self {
+            method: "GET",
+            path: path.into(),
+            body: None,
+        }
+    }
+
+    /// Has something done, or asks with words that a query does not hold.
+    pub fn post(path: impl Into<String>, body: impl Into<Option<serde_json::Value>>) -> Self {
+        Self {
+            method: "POST",
+            path: path.into(),
+            body: body.into(),
+        }
+    }
+}
+
 /// What `/readyz` and `/status` say: ready when every named condition is met.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, Option<String>>>>);

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use identity::Identity;
 pub use sni::{covers, public_servers};
 
+use crate::config::Complaints;
 use crate::program::Complaint;
 
 /// `[inside]` / `[tls]`: files in PEM.
@@ -53,14 +54,11 @@ impl Files {
         let named = named
             .into_iter()
             .chain(authority.map(|path| ("authority", path)));
-        let relative: Vec<Complaint> = named
-            .filter(|(_, path)| path.is_relative())
-            .map(|(key, path)| {
-                let what = format!("relative path {path:?}");
-                let why = "a daemon's working directory is not fixed";
-                complaint(key, what, why, "give an absolute path")
-            })
-            .collect();
+        let mut relative = Complaints::default();
+        for (key, path) in named {
+            relative.absolute(&format!("{section}.{key}"), path);
+        }
+        let relative: Vec<Complaint> = relative.into();
         if !relative.is_empty() {
             return relative;
         }

@@ -1,6 +1,7 @@
 //! What a configuration must hold beyond its form: names, bounds, and routes that exist.
 
 use mail::{Address, Domain};
+use service::config::Complaints;
 use service::program::{Complaint, Configuration};
 
 use super::Config;
@@ -22,13 +23,13 @@ impl Config {
 
 impl Configuration for Config {
     fn check(&self) -> Vec<Complaint> {
-        let mut complaints = Vec::new();
+        let mut complaints = Complaints::default();
         self.check_names(&mut complaints);
-        self.check_listeners(&mut complaints);
         self.check_bounds(&mut complaints);
         self.delivery.check(&mut complaints);
-        self.check_files(&mut complaints);
-        complaints
+        self.check_inside(&mut complaints);
+        self.check_secrets(&mut complaints);
+        complaints.into()
     }
 
     fn control(&self) -> &service::control::Settings {
@@ -41,120 +42,64 @@ impl Configuration for Config {
 }
 
 impl Config {
-    fn check_names(&self, complaints: &mut Vec<Complaint>) {
-        let mut say = |key: &str, what: String, why: &str, remedy: &str| {
-            complaints.push(Complaint {
-                key: key.into(),
-                what,
-                why: why.into(),
-                remedy: remedy.into(),
-            });
-        };
-        if !self.state.is_absolute() {
-            say(
-                "state",
-                format!("relative path {:?}", self.state),
-                "a daemon's working directory is not fixed",
-                "give an absolute path",
-            );
-        }
-        if let Err(error) = self.hostname() {
-            say(
-                "hostname",
-                format!("{:?}: {error}", self.hostname),
-                "it stands in greetings and message ids",
-                "give this host's name",
-            );
-        }
+    fn check_names(&self, complaints: &mut Complaints) {
+        complaints.absolute("state", &self.state);
+        complaints.parsed(
+            "hostname",
+            &self.hostname,
+            self.hostname(),
+            "it stands in greetings and message ids",
+            "give this host's name",
+        );
         for text in &self.postmaster {
-            if let Err(error) = Address::parse(text) {
-                say(
-                    "postmaster",
-                    format!("{text:?}: {error}"),
-                    "mail to postmaster@ goes there",
-                    "give an address",
-                );
-            }
+            complaints.parsed(
+                "postmaster",
+                text,
+                Address::parse(text),
+                "mail to postmaster@ goes there",
+                "give an address",
+            );
         }
         for text in &self.domains {
-            if let Err(error) = Domain::parse(text) {
-                say(
-                    "domains",
-                    format!("{text:?}: {error}"),
-                    "edges accept mail for it",
-                    "give a domain name",
-                );
-            }
+            complaints.parsed(
+                "domains",
+                text,
+                Domain::parse(text),
+                "edges accept mail for it",
+                "give a domain name",
+            );
         }
     }
 
-    fn check_listeners(&self, complaints: &mut Vec<Complaint>) {
-        let mut say = |key: &str, what: String, why: &str, remedy: &str| {
-            complaints.push(Complaint {
-                key: key.into(),
-                what,
-                why: why.into(),
-                remedy: remedy.into(),
-            });
-        };
-        for (key, listen) in [
-            ("lmtp.listen", self.lmtp.listen),
-            ("publish.listen", self.publish.listen),
-        ] {
-            if self.inside.is_none() && !listen.ip().is_loopback() {
-                say(
-                    key,
-                    format!("{listen} without [inside]"),
-                    "other hosts are trusted by certificate alone",
-                    "give [inside] certificate, key and authority, or a loopback address",
-                );
-            }
-        }
-    }
-
-    fn check_bounds(&self, complaints: &mut Vec<Complaint>) {
-        let bounds = [
+    fn check_bounds(&self, complaints: &mut Complaints) {
+        complaints.counts([
             ("lmtp.sessions_max", self.lmtp.sessions_max),
             ("lmtp.recipients_max", self.lmtp.recipients_max),
             ("lists.expansions_max", self.lists.expansions_max),
             ("lists.hops_max", self.lists.hops_max),
-            (
-                "spool.waiting_max",
-                self.spool.waiting_max.as_millis() as usize,
-            ),
-        ];
-        for (key, _) in bounds.iter().filter(|(_, value)| *value == 0) {
-            complaints.push(Complaint {
-                key: (*key).into(),
-                what: "0".into(),
-                why: "nothing would ever be done".into(),
-                remedy: "give at least 1".into(),
-            });
-        }
-        if self.lmtp.memory_bytes_max < self.lmtp.message_bytes_max {
-            complaints.push(Complaint {
-                key: "lmtp.memory_bytes_max".into(),
-                what: "smaller than lmtp.message_bytes_max".into(),
-                why: "the largest message could never be received".into(),
-                remedy: "make it a multiple of lmtp.message_bytes_max".into(),
-            });
-        }
+        ]);
+        complaints.spans([("spool.waiting_max", self.spool.waiting_max)]);
+        complaints.unless(
+            self.lmtp.memory_bytes_max >= self.lmtp.message_bytes_max,
+            "lmtp.memory_bytes_max",
+            "smaller than lmtp.message_bytes_max".into(),
+            "the largest message could never be received",
+            "make it a multiple of lmtp.message_bytes_max",
+        );
     }
 
-    fn check_files(&self, complaints: &mut Vec<Complaint>) {
-        let directory: Vec<_> = self.directory_key_file.iter().cloned().collect();
-        for (key, files) in [
-            ("verdict_key_files", &self.verdict_key_files),
-            ("cookie_key_files", &self.cookie_key_files),
-            ("directory_key_file", &directory),
-        ] {
-            complaints.extend(service::config::check_secrets(key, files));
-        }
-        let inside = self
-            .inside
-            .iter()
-            .flat_map(|files| files.check("inside", true));
-        complaints.extend(inside);
+    /// Inner hops are guarded, with certificates that can be used.
+    fn check_inside(&self, complaints: &mut Complaints) {
+        let inside = self.inside.as_ref();
+        complaints.guarded(inside, "lmtp.listen", self.lmtp.listen);
+        complaints.guarded(inside, "publish.listen", self.publish.listen);
+        complaints.inside(inside);
+    }
+
+    fn check_secrets(&self, complaints: &mut Complaints) {
+        complaints.secrets("verdict_key_files", &self.verdict_key_files);
+        complaints.secrets("cookie_key_files", &self.cookie_key_files);
+        complaints.secrets("directory_key_file", &self.directory_key_file);
     }
 }
 

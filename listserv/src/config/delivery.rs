@@ -11,8 +11,7 @@ use delivery::rules::{Rules, Table};
 use delivery::tls::{Level, Levels};
 use mail::Domain;
 use serde::{Deserialize, Serialize};
-use service::config::duration;
-use service::program::Complaint;
+use service::config::{Complaints, duration};
 
 use super::Egress;
 
@@ -217,96 +216,85 @@ impl Delivery {
     }
 
     /// Adds what is wrong.
-    pub(super) fn check(&self, complaints: &mut Vec<Complaint>) {
+    pub(super) fn check(&self, complaints: &mut Complaints) {
         self.check_bounds(complaints);
         self.check_routes(complaints);
         self.check_egresses(complaints);
         self.check_tls(complaints);
         complaints.extend(self.retry().check("delivery"));
-        if let Err(what) = self.rules() {
-            complaints.push(Complaint {
-                key: "delivery.provider_rules_file".into(),
-                what,
-                why: "replies of providers would be misunderstood".into(),
-                remedy: "mend it as deploy/etc/providers.toml shows".into(),
-            });
-        }
+        let rules = self.rules();
+        complaints.unless(
+            rules.is_ok(),
+            "delivery.provider_rules_file",
+            rules.err().unwrap_or_default(),
+            "replies of providers would be misunderstood",
+            "mend it as deploy/etc/providers.toml shows",
+        );
     }
 
-    fn check_bounds(&self, complaints: &mut Vec<Complaint>) {
-        let bounds = [
-            ("attempts_max", self.attempts_max == 0),
-            ("site_connections_max", self.site_connections_max == 0),
-            ("give_up", self.give_up.is_zero()),
-            ("give_up_null_sender", self.give_up_null_sender.is_zero()),
-        ];
-        for (key, _) in bounds.iter().filter(|(_, wrong)| *wrong) {
-            complaints.push(Complaint {
-                key: format!("delivery.{key}"),
-                what: "0".into(),
-                why: "nothing would ever be delivered, or all be given up at once".into(),
-                remedy: "give more".into(),
-            });
-        }
+    fn check_bounds(&self, complaints: &mut Complaints) {
+        complaints.counts([
+            ("delivery.attempts_max", self.attempts_max),
+            ("delivery.site_connections_max", self.site_connections_max),
+        ]);
+        complaints.spans([
+            ("delivery.give_up", self.give_up),
+            ("delivery.give_up_null_sender", self.give_up_null_sender),
+        ]);
     }
 
-    fn check_tls(&self, complaints: &mut Vec<Complaint>) {
-        if let Err(what) = self.levels() {
-            complaints.push(Complaint {
-                key: "delivery.tls_domains".into(),
-                what,
-                why: "mail would leave less protected than it should".into(),
-                remedy: "give domain names, and in tls_authorities_file the authorities in PEM"
-                    .into(),
-            });
-        }
+    fn check_tls(&self, complaints: &mut Complaints) {
+        let levels = self.levels();
+        complaints.unless(
+            levels.is_ok(),
+            "delivery.tls_domains",
+            levels.err().unwrap_or_default(),
+            "mail would leave less protected than it should",
+            "give domain names, and in tls_authorities_file the authorities in PEM",
+        );
         for name in &self.own_exchangers {
-            if let Err(error) = Domain::parse(name) {
-                complaints.push(Complaint {
-                    key: "delivery.own_exchangers".into(),
-                    what: format!("{name:?}: {error}"),
-                    why: "it would match no mail exchanger".into(),
-                    remedy: "give host names".into(),
-                });
-            }
+            complaints.parsed(
+                "delivery.own_exchangers",
+                name,
+                Domain::parse(name),
+                "it would match no mail exchanger",
+                "give host names",
+            );
         }
     }
 
-    fn check_routes(&self, complaints: &mut Vec<Complaint>) {
+    fn check_routes(&self, complaints: &mut Complaints) {
         let default = self.default_route.iter();
         let pinned = self.pinned.values();
         let named = default
             .map(|name| ("delivery.default_route", name))
             .chain(pinned.map(|name| ("delivery.pinned", name)));
         for (key, name) in named {
-            if !self.routes.contains_key(name) {
-                complaints.push(Complaint {
-                    key: key.into(),
-                    what: format!("no route {name:?}"),
-                    why: "mail would have nowhere to go".into(),
-                    remedy: format!("add [delivery.routes.{name}]"),
-                });
-            }
+            complaints.unless(
+                self.routes.contains_key(name),
+                key,
+                format!("no route {name:?}"),
+                "mail would have nowhere to go",
+                &format!("add [delivery.routes.{name}]"),
+            );
         }
         for domain in self.pinned.keys() {
-            if let Err(error) = Domain::parse(domain) {
-                complaints.push(Complaint {
-                    key: "delivery.pinned".into(),
-                    what: format!("{domain:?}: {error}"),
-                    why: "it would match no recipient".into(),
-                    remedy: "give a domain name".into(),
-                });
-            }
+            complaints.parsed(
+                "delivery.pinned",
+                domain,
+                Domain::parse(domain),
+                "it would match no recipient",
+                "give a domain name",
+            );
         }
         for (name, route) in &self.routes {
-            if route.hosts.is_empty() || route.transactions_max == 0 || route.connections_max == 0 {
-                complaints.push(Complaint {
-                    key: format!("delivery.routes.{name}.hosts"),
-                    what: "a route without hosts, transactions or connections".into(),
-                    why: "mail could not leave by it".into(),
-                    remedy: "give hosts = [\"host:port\"] and bounds of at least 1".into(),
-                });
-            }
+            complaints.unless(
+                !route.hosts.is_empty() && route.transactions_max > 0 && route.connections_max > 0,
+                &format!("delivery.routes.{name}.hosts"),
+                "a route without hosts, transactions or connections".into(),
+                "mail could not leave by it",
+                "give hosts = [\"host:port\"] and bounds of at least 1",
+            );
         }
     }
 }

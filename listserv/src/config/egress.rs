@@ -6,7 +6,7 @@ use std::sync::Arc;
 use delivery::egress::Egresses;
 use mail::{Address, Domain};
 use serde::{Deserialize, Serialize};
-use service::program::Complaint;
+use service::config::Complaints;
 
 use super::Delivery;
 
@@ -72,53 +72,43 @@ impl Delivery {
     }
 
     /// Adds what is wrong with them.
-    pub(super) fn check_egresses(&self, complaints: &mut Vec<Complaint>) {
-        let mut say = |key: String, what: String, why: &str, remedy: String| {
-            complaints.push(Complaint {
-                key,
-                what,
-                why: why.into(),
-                remedy,
-            });
-        };
+    pub(super) fn check_egresses(&self, complaints: &mut Complaints) {
         for (key, name) in self.chosen() {
-            if !self.egresses.contains_key(name) {
-                let remedy = format!("add [delivery.egresses.{name}]");
-                say(
-                    key,
-                    format!("no egress {name:?}"),
-                    "its mail would wait",
-                    remedy,
-                );
-            }
+            complaints.unless(
+                self.egresses.contains_key(name),
+                &key,
+                format!("no egress {name:?}"),
+                "its mail would wait",
+                &format!("add [delivery.egresses.{name}]"),
+            );
         }
         for list in self.egress_lists.keys() {
-            if let Err(error) = Address::parse(list) {
-                say(
-                    "delivery.egress_lists".into(),
-                    format!("{list:?}: {error}"),
-                    "it would match no list",
-                    "give a list's address".into(),
-                );
-            }
+            complaints.parsed(
+                "delivery.egress_lists",
+                list,
+                Address::parse(list),
+                "it would match no list",
+                "give a list's address",
+            );
         }
         for (name, egress) in &self.egresses {
-            let helo = egress.helo.iter();
-            for (text, error) in helo.filter_map(|t| Some((t, Domain::parse(t).err()?))) {
-                say(
-                    format!("delivery.egresses.{name}.helo"),
-                    format!("{text:?}: {error}"),
+            if let Some(text) = &egress.helo {
+                complaints.parsed(
+                    &format!("delivery.egresses.{name}.helo"),
+                    text,
+                    Domain::parse(text),
                     "hosts would refuse the greeting",
-                    "give the name to which the source addresses resolve".into(),
+                    "give the name to which the source addresses resolve",
                 );
             }
             for (source, error) in egress.as_engine().missing() {
                 let family = if source.is_ipv4() { "v4" } else { "v6" };
-                say(
-                    format!("delivery.egresses.{name}.source_{family}"),
+                complaints.unless(
+                    false,
+                    &format!("delivery.egresses.{name}.source_{family}"),
                     format!("this host has no address {source}: {error}"),
                     "no mail could leave from it",
-                    "add the address to an interface, or name one that `ip address` shows".into(),
+                    "add the address to an interface, or name one that `ip address` shows",
                 );
             }
         }

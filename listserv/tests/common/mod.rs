@@ -118,20 +118,15 @@ impl Host {
 
     async fn wait_ready(&mut self) {
         let socket = self.folder.path().join("listserv.sock");
-        let get = |path: &str| Request {
-            method: "GET",
-            path: path.into(),
-            body: None,
-        };
         let child = &mut self.child;
         let log = self.folder.path().join("log");
         let status = until("listserv to be ready", async || {
             if let Some(exit) = child.try_wait().unwrap() {
                 panic!("{exit}: {}", std::fs::read_to_string(&log).unwrap());
             }
-            let ready = ask(&socket, &get("/readyz")).await.ok()?;
+            let ready = ask(&socket, &Request::get("/readyz")).await.ok()?;
             (ready.0 == 200).then_some(())?;
-            let (_, body) = ask(&socket, &get("/status")).await.ok()?;
+            let (_, body) = ask(&socket, &Request::get("/status")).await.ok()?;
             serde_json::from_slice::<Value>(&body).ok()
         })
         .await;
@@ -249,11 +244,7 @@ impl Host {
 
     /// Whether every forward-path that was accepted since the start has ended in one way or another; for an idle host.
     pub async fn accounts(&self) {
-        let request = Request {
-            method: "GET",
-            path: "/metrics".into(),
-            body: None,
-        };
+        let request = Request::get("/metrics");
         let socket = self.folder.path().join("listserv.sock");
         let (_, text) = ask(&socket, &request).await.unwrap();
         let text = String::from_utf8(text).unwrap();

@@ -173,18 +173,14 @@ impl Config {
             "give more than greylist.delay and at most greylist.valid",
         );
         let file = &self.shadow.file;
-        complaints.unless(
-            file.as_os_str().is_empty() || file.is_absolute(),
-            "shadow.file",
-            format!("relative path {file:?}"),
-            "a daemon's working directory is not fixed",
-            "give an absolute path",
-        );
+        if !file.as_os_str().is_empty() {
+            complaints.absolute("shadow.file", file);
+        }
     }
 
     fn check_limits(&self, complaints: &mut Complaints) {
         let limits = &self.limits;
-        for (key, value) in [
+        complaints.counts([
             ("limits.sessions_max", limits.sessions_max),
             (
                 "limits.sessions_per_client_max",
@@ -200,15 +196,7 @@ impl Config {
             ("through.failures_max", self.through.failures_max as usize),
             ("forward.connections_max", self.forward.connections_max),
             ("forward.attempts_max", self.forward.attempts_max),
-        ] {
-            complaints.unless(
-                value > 0,
-                key,
-                "0".into(),
-                "nothing would pass",
-                "give at least 1",
-            );
-        }
+        ]);
         complaints.unless(
             limits.recipients_max >= 100,
             "limits.recipients_max",
@@ -233,7 +221,7 @@ impl Config {
     }
 
     fn check_times(&self, complaints: &mut Complaints) {
-        for (key, value) in [
+        complaints.spans([
             ("through.budget", self.through.budget),
             ("spool.deadline", self.spool.deadline),
             ("report.write_interval", self.report.write_interval),
@@ -243,15 +231,7 @@ impl Config {
                 "recipients.reload_interval",
                 self.recipients.reload_interval,
             ),
-        ] {
-            complaints.unless(
-                !value.is_zero(),
-                key,
-                "0".into(),
-                "it would be over at once",
-                "give more",
-            );
-        }
+        ]);
         complaints.unless(
             self.through.budget.saturating_add(self.spool.deadline) < seconds(600),
             "through.budget",
@@ -276,33 +256,18 @@ impl Config {
             "no mail could go inside",
             "give the balancers' addresses",
         );
+        let inside = self.inside.as_ref();
         for host in &self.next_hop.hosts {
             let address = host.parse::<SocketAddr>();
-            complaints.unless(
-                address.is_ok(),
-                "next_hop.hosts",
-                format!("{host:?}"),
-                "it is no address with a port",
-                "give ip:port",
-            );
-            let plain_is_fine = address.is_ok_and(|address| address.ip().is_loopback())
-                || self.next_hop.protocol == Protocol::Smtp;
-            complaints.unless(
-                self.inside.is_some() || plain_is_fine,
-                "next_hop.hosts",
-                format!("{host} without [inside]"),
-                "between hosts the inner hops use mutual TLS",
-                "make a certificate with `mx-edge ca node` and name it in [inside]",
-            );
+            let why = "mail goes to an address with a port";
+            complaints.parsed("next_hop.hosts", host, address, why, "give ip:port");
+            let lmtp = self.next_hop.protocol != Protocol::Smtp;
+            if let (true, Ok(address)) = (lmtp, host.parse()) {
+                complaints.guarded(inside, "next_hop.hosts", address);
+            }
         }
         for server in &self.directory.servers {
-            complaints.unless(
-                self.inside.is_some() || server.ip().is_loopback(),
-                "directory.servers",
-                format!("{server} without [inside]"),
-                "between hosts the directory travels over mutual TLS",
-                "make a certificate with `mx-edge ca node` and name it in [inside]",
-            );
+            complaints.guarded(inside, "directory.servers", *server);
         }
         let somebody = !self.directory.servers.is_empty()
             || !self.recipients.files.is_empty()

@@ -177,11 +177,11 @@ impl Puller {
     async fn poll(&self, server: SocketAddr, hold: bool) -> Result<&'static str, String> {
         let wait = if hold { self.wait } else { Duration::ZERO };
         let seen = self.source.seen().unwrap_or_default();
-        let request = Request {
-            method: "GET",
-            path: format!("/directory?since={}&wait={}", escape(&seen), wait.as_secs()),
-            body: None,
-        };
+        let request = Request::get(format!(
+            "/directory?since={}&wait={}",
+            escape(&seen),
+            wait.as_secs()
+        ));
         let (code, body) = fetch(
             server,
             self.identity.as_ref(),

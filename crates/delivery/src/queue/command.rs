@@ -106,8 +106,8 @@ impl Command {
 /// The request that a command is.
 pub fn invocation(command: Command) -> Invocation {
     let (request, print): (Request, fn(&Value) -> String) = match command {
-        Command::Tally => (get("/queue/tally"), print::tally),
-        Command::State => (get("/queue"), print::state),
+        Command::Tally => (Request::get("/queue/tally"), print::tally),
+        Command::State => (Request::get("/queue"), print::state),
         Command::List {
             words,
             limit,
@@ -118,14 +118,17 @@ pub fn invocation(command: Command) -> Invocation {
                 after,
                 limit,
             };
-            (post("/queue/list", json!(asked)), print::list)
+            (Request::post("/queue/list", json!(asked)), print::list)
         }
-        Command::Show { id } => (post("/queue/show", json!(ShowAsked { id })), print::show),
+        Command::Show { id } => (
+            Request::post("/queue/show", json!(ShowAsked { id })),
+            print::show,
+        ),
         Command::Hold(act) => (asked("/queue/hold", act, false), print::acted),
         Command::Release(act) => (asked("/queue/release", act, false), print::acted),
         Command::Retry(act) => (asked("/queue/retry", act, false), print::acted),
         Command::Drop { act, yes } => (asked("/queue/drop", act, yes), print::acted),
-        Command::Holds => (get("/queue/holds"), print::holds),
+        Command::Holds => (Request::get("/queue/holds"), print::holds),
         Command::Top {
             words,
             by,
@@ -138,14 +141,14 @@ pub fn invocation(command: Command) -> Invocation {
                 ages,
                 limit,
             };
-            (post("/queue/top", json!(asked)), print::top)
+            (Request::post("/queue/top", json!(asked)), print::top)
         }
-        Command::Sites => (get("/queue/sites"), print::sites),
-        Command::Pause => (post("/queue/pause", Value::Null), print::state),
-        Command::Resume => (post("/queue/resume", Value::Null), print::state),
-        Command::Nudge => (post("/queue/nudge", Value::Null), print::nudged),
+        Command::Sites => (Request::get("/queue/sites"), print::sites),
+        Command::Pause => (Request::post("/queue/pause", None), print::state),
+        Command::Resume => (Request::post("/queue/resume", None), print::state),
+        Command::Nudge => (Request::post("/queue/nudge", None), print::nudged),
         Command::Drain { rate } => (
-            post("/queue/drain", json!(DrainAsked { rate })),
+            Request::post("/queue/drain", json!(DrainAsked { rate })),
             print::state,
         ),
     };
@@ -155,7 +158,7 @@ pub fn invocation(command: Command) -> Invocation {
 /// `PROGRAM why WHAT`: what waits of a message or for a recipient, and how it ended lately.
 pub fn why(what: String) -> Invocation {
     Invocation::Control {
-        request: post("/queue/why", json!(WhyAsked { what })),
+        request: Request::post("/queue/why", json!(WhyAsked { what })),
         print: print::why,
     }
 }
@@ -163,7 +166,7 @@ pub fn why(what: String) -> Invocation {
 /// `PROGRAM reconcile`: fails when the account does not balance.
 pub fn reconcile() -> Invocation {
     Invocation::Inquiry {
-        request: get("/reconcile"),
+        request: Request::get("/reconcile"),
         print: ledger::print,
         good: |account| account["balances"] == true,
     }
@@ -175,23 +178,7 @@ fn asked(path: &str, act: Act, sure: bool) -> Request {
         dry_run: act.dry_run,
         sure,
     };
-    post(path, json!(asked))
-}
-
-fn get(path: &str) -> Request {
-    Request {
-        method: "GET",
-        path: path.into(),
-        body: None,
-    }
-}
-
-fn post(path: &str, body: Value) -> Request {
-    Request {
-        method: "POST",
-        path: path.into(),
-        body: Some(body),
-    }
+    Request::post(path, json!(asked))
 }
 
 #[cfg(test)]

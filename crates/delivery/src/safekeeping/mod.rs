@@ -86,11 +86,7 @@ pub fn invocation(command: Command, spool: PathBuf, helo: &str, render: Render) 
     match command {
         Command::Backup { folder } => match std::path::absolute(&folder) {
             Ok(folder) => Invocation::Control {
-                request: Request {
-                    method: "POST",
-                    path: BACKUP.into(),
-                    body: Some(json!(BackupTo { folder })),
-                },
+                request: Request::post(BACKUP, json!(BackupTo { folder })),
                 print: |answer| {
                     let text = |name: &str| answer[name].as_str().unwrap_or_default().to_owned();
                     format!("copied to {}, {} bytes", text("folder"), answer["bytes"])

@@ -1,5 +1,6 @@
 //! What a configuration complains of, gathered, and the complaints that more than one program can have.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -29,6 +30,20 @@ impl Complaints {
         }
     }
 
+    /// Complains of `text` when it could not be read as what it should be.
+    pub fn parsed<T>(
+        &mut self,
+        key: &str,
+        text: &str,
+        read: Result<T, impl Display>,
+        why: &str,
+        remedy: &str,
+    ) {
+        if let Err(error) = read {
+            self.unless(false, key, format!("{text:?}: {error}"), why, remedy);
+        }
+    }
+
     /// Limits: at least one, and few enough to be one.
     pub fn counts<const N: usize>(&mut self, keys: [(&str, usize); N]) {
         for (key, value) in keys {
@@ -55,6 +70,19 @@ impl Complaints {
         }
     }
 
+    /// Spans of time in which something must be done.
+    pub fn spans<const N: usize>(&mut self, keys: [(&str, Duration); N]) {
+        for (key, value) in keys {
+            self.unless(
+                !value.is_zero(),
+                key,
+                "0".into(),
+                "it would be over at once",
+                "give more",
+            );
+        }
+    }
+
     /// A path must be absolute.
     pub fn absolute(&mut self, key: &str, path: &Path) {
         self.unless(
@@ -73,7 +101,7 @@ impl Complaints {
             key,
             format!("{address} without [inside]"),
             "the inside trusts nobody by address, only by certificate",
-            "give [inside] certificate, key and authority, or a loopback address",
+            "give [inside] certificate, key and authority (the command `ca node` makes them), or a loopback address",
         );
     }
 
@@ -88,7 +116,19 @@ impl Complaints {
 
     /// Files with secrets.
     pub fn secrets<'p>(&mut self, key: &str, paths: impl IntoIterator<Item = &'p PathBuf>) {
-        self.extend(super::check_secrets(key, paths));
+        for path in paths {
+            if path.is_relative() {
+                self.absolute(key, path);
+            } else if let Err(what) = super::secret(path) {
+                self.unless(
+                    false,
+                    key,
+                    what,
+                    "what it signs could be neither signed nor verified",
+                    "make the site's secrets with the command `ca init`, and give every host that needs it a copy",
+                );
+            }
+        }
     }
 
     /// The name of a node, by which commands, metrics and logs call it.
@@ -139,6 +179,15 @@ mod tests {
         let ms = Duration::from_millis;
         let pauses = [("a", ms(0)), ("b", ms(49)), ("c", ms(50))];
         assert_eq!(keys(|c| c.pauses(pauses)), ["a", "b"]);
+        let spans = [("a", ms(0)), ("b", ms(1))];
+        assert_eq!(keys(|c| c.spans(spans)), ["a"]);
+        assert_eq!(
+            keys(|c| c.parsed("n", "x", "x".parse::<u8>(), "", "")),
+            ["n"]
+        );
+        assert!(keys(|c| c.parsed("n", "1", "1".parse::<u8>(), "", "")).is_empty());
+        let secrets = [PathBuf::from("s"), PathBuf::from("/nonexistent/s")];
+        assert_eq!(keys(|c| c.secrets("s", &secrets)), ["s", "s"]);
         assert_eq!(keys(|c| c.absolute("p", Path::new("spool"))), ["p"]);
         assert!(keys(|c| c.absolute("p", Path::new("/spool"))).is_empty());
         let outside = SocketAddr::from(([192, 0, 2, 1], 1));

@@ -36,7 +36,7 @@ pub(super) fn dispatch<P: Program>(arguments: Arguments<P::Command>) -> Result<E
         Some(Command::Own(own)) => P::command(own, &config),
         Some(Command::House(House::Ready)) => return ready(&config),
         Some(Command::House(House::Status)) => Invocation::Control {
-            request: get("/status"),
+            request: Request::get("/status"),
             print: |status| outline(status, 0),
         },
         Some(Command::House(House::Config { command })) => {
@@ -137,7 +137,7 @@ fn make(command: &CaCommand) -> Result<String, String> {
 
 /// 0 when ready; otherwise 1 and why not.
 fn ready<C: Configuration>(config: &C) -> Result<ExitCode, End> {
-    let (status, text) = ask(config, &get("/readyz"))?;
+    let (status, text) = ask(config, &Request::get("/readyz"))?;
     let text = String::from_utf8_lossy(&text);
     if status == 200 {
         say(&text);
@@ -174,14 +174,6 @@ fn ask<C: Configuration>(config: &C, request: &Request) -> Result<(u16, Vec<u8>)
     let runtime = runtime.map_err(End::failed)?;
     let asked = runtime.block_on(control::ask(&config.control().socket, request));
     asked.map_err(End::failed)
-}
-
-fn get(path: &str) -> Request {
-    Request {
-        method: "GET",
-        path: path.into(),
-        body: None,
-    }
 }
 
 /// JSON as a person reads it: `key: value`, sections indented.
