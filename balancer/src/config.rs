@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use service::config::Complaints;
+use service::config::{Changes, Complaints};
 use service::control;
 use service::log::LogSettings;
 use service::program::{Complaint, Configuration};
@@ -177,6 +177,24 @@ impl Default for Splice {
 }
 
 impl Configuration for Config {
+    const CHANGES: Changes = Changes {
+        at_reload: &[
+            "registration.lease",
+            "registration.nodes_max",
+            "pick",
+            "probe",
+            "splice",
+            "nodes",
+        ],
+        at_start: &[
+            "listen",
+            "sessions_max",
+            "drain",
+            "registration.listen",
+            "inside",
+        ],
+    };
+
     fn check(&self) -> Vec<Complaint> {
         let mut complaints = Complaints::default();
         complaints.counts([

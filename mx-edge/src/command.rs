@@ -120,7 +120,7 @@ pub fn invocation(command: Command, config: &Config) -> Invocation {
                 .chars()
                 .filter(|c| c.is_ascii_alphanumeric() || *c == '-')
                 .collect();
-            (Request::get(&format!("/report?day={plain}")), report::text)
+            (Request::get(format!("/report?day={plain}")), report::text)
         }
         Command::Explain {
             client,
@@ -131,7 +131,7 @@ pub fn invocation(command: Command, config: &Config) -> Invocation {
             let asked = json!({ "client": client, "helo": helo, "from": from, "rcpt": rcpt });
             (Request::post("/explain", asked), explain::text)
         }
-        Command::Ended { count } => (Request::get(&format!("/ended?count={count}")), print_ended),
+        Command::Ended { count } => (Request::get(format!("/ended?count={count}")), print_ended),
     };
     Invocation::Control { request, print }
 }

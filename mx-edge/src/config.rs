@@ -1,6 +1,7 @@
 //! The configuration of mx-edge, its defaults and what must hold between its keys. `deploy/etc/mx-edge.toml` explains each key.
 
 mod certificate;
+mod changes;
 mod check;
 mod defaults;
 mod door;

@@ -1,12 +1,12 @@
-//! What a reload changes while sessions go on: rules, server settings, the guard. What needs a restart is said. Certificates are
-//! read anew by the service crate.
+//! What a reload changes while sessions go on: rules, server settings, the guard. Which keys these are says
+//! `config::changes`. Certificates are read anew by the service crate.
 
 use std::sync::{Arc, RwLock};
 
 use service::shutdown::Shutdown;
 use smtp::server::{BareNewline, Guard, Settings, Stress, Timeouts};
 use tokio::sync::{Semaphore, watch};
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::config::{self, Config};
 use crate::receive::Edge;
@@ -76,12 +76,6 @@ impl Reload {
             source.set_guard(guard(&config));
         }
         self.files.send_modify(|count| *count += 1);
-        for section in restart_needed(&self.config, &config) {
-            warn!(
-                event = "reload",
-                section, "changed; takes effect at the next start"
-            );
-        }
         self.config = config;
         info!(event = "reload", outcome);
     }
@@ -152,75 +146,5 @@ fn guard_of(config: &Config, edge: &Edge) -> Guard {
             data_block: stress.data_block_timeout.min(limits.data_block_timeout),
             errors_max: stress.errors_max.min(limits.errors_max),
         }),
-    }
-}
-
-/// The sections in which something changed that is only read at start.
-fn restart_needed(old: &Config, new: &Config) -> Vec<&'static str> {
-    let sources = |config: &Config| {
-        let recipients = &config.recipients;
-        (
-            recipients.files.clone(),
-            recipients.postfix_maps.clone(),
-            recipients.recipient_delimiter.clone(),
-            recipients.reload_interval,
-            recipients.cookie_key_files.clone(),
-        )
-    };
-    let limits = |config: &Config| {
-        (
-            config.limits.sessions_max,
-            config.limits.message_memory_bytes_max,
-            config.limits.memory_bytes_max,
-        )
-    };
-    [
-        ("name", old.name != new.name),
-        ("hostname", old.hostname != new.hostname),
-        ("state", old.state != new.state),
-        ("mail.listen", old.mail.listen != new.mail.listen),
-        ("limits", limits(old) != limits(new)),
-        (
-            "rates.entries_max",
-            old.rates.entries_max != new.rates.entries_max,
-        ),
-        ("recipients", sources(old) != sources(new)),
-        ("directory", old.directory != new.directory),
-        ("next_hop", old.next_hop != new.next_hop),
-        ("through", old.through != new.through),
-        ("forward", old.forward != new.forward),
-        ("spool", old.spool != new.spool),
-        (
-            "screen.passes_max",
-            old.screen.passes_max != new.screen.passes_max,
-        ),
-        (
-            "greylist.entries_max",
-            old.greylist.entries_max != new.greylist.entries_max,
-        ),
-        ("report", old.report != new.report),
-        ("tls", old.tls != new.tls),
-        ("inside", old.inside != new.inside),
-        ("control", old.control != new.control),
-    ]
-    .into_iter()
-    .filter_map(|(section, changed)| changed.then_some(section))
-    .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_needs_a_restart_is_named() {
-        let old = Config::default();
-        let mut new = old.clone();
-        new.limits.hops_max = 10;
-        new.mail.contact = "https://example.org/".into();
-        assert!(restart_needed(&old, &new).is_empty());
-        new.next_hop.hosts.push("127.0.0.1:2".into());
-        new.limits.sessions_max = 1;
-        assert_eq!(restart_needed(&old, &new), ["limits", "next_hop"]);
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use service::config::Changes;
 use service::control::{Request, Settings};
 use service::listener::Listener;
 use service::log::LogSettings;
@@ -51,6 +52,11 @@ impl Default for Config {
 }
 
 impl Configuration for Config {
+    const CHANGES: Changes = Changes {
+        at_reload: &["greeting"],
+        at_start: &["listen", "sessions_max", "inside"],
+    };
+
     fn check(&self) -> Vec<Complaint> {
         let empty = self.greeting.is_empty().then(|| Complaint {
             key: "greeting".into(),

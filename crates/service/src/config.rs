@@ -14,12 +14,15 @@ use crate::log::LogSettings;
 use crate::trouble::Complaint;
 
 pub mod bytes;
+pub(crate) mod changes;
 mod complaints;
 pub mod duration;
 mod known;
+mod marks;
 mod place;
 mod sample;
 
+pub use changes::Changes;
 pub use complaints::{Complaints, is_node_name};
 pub use sample::compare_sample;
 
@@ -27,6 +30,9 @@ pub use sample::compare_sample;
 pub trait Configuration:
     Clone + Default + Serialize + DeserializeOwned + Send + Sync + 'static
 {
+    /// When a change of each key comes into force; [`compare_sample`] complains of a key of which nothing is said.
+    const CHANGES: Changes;
+
     /// What serde cannot know: ranges, files that must exist, keys that exclude each other. Each error names its key.
     fn check(&self) -> Vec<Complaint>;
     /// Where the control socket and the HTTP listener are.

@@ -76,6 +76,7 @@ pub(crate) struct ServiceMetrics {
     ready: IntGauge,
     reload_failed: IntGauge,
     reload_good_time: IntGauge,
+    keys_waiting: IntGauge,
     certificate_left: IntGaugeVec,
     activities: IntGaugeVec,
     descriptors: IntGauge,
@@ -110,6 +111,11 @@ impl ServiceMetrics {
                 registry,
                 "service_reload_good_time_seconds",
                 "When the configuration in force was read, in Unix time.",
+            ),
+            keys_waiting: gauge(
+                registry,
+                "service_reload_waiting_keys",
+                "Keys of the configuration that were changed since the start and take effect at the next one; /status names them.",
             ),
             certificate_left: gauges(
                 registry,
@@ -147,6 +153,12 @@ impl ServiceMetrics {
             let now = OffsetDateTime::now_utc().unix_timestamp();
             self.reload_good_time.set(now);
         }
+    }
+
+    /// So many changes wait for the next start.
+    pub(crate) fn waiting(&self, keys: usize) {
+        self.keys_waiting
+            .set(i64::try_from(keys).unwrap_or(i64::MAX));
     }
 
     /// Everything in the registry in Prometheus's text format.

@@ -157,6 +157,47 @@ fn sighup_takes_a_good_configuration_and_keeps_the_old_one_for_a_bad_one() {
 }
 
 #[test]
+fn a_reload_names_what_waits_for_the_next_start() {
+    let site = Site::new("greeting = \"first\"\nsessions_max = 5");
+    let running = site.start();
+    let waiting = |keys: &str| {
+        let (_, status) = site.get("/status");
+        let said = format!("\"waiting_for_start\":[{keys}]");
+        assert!(status.contains(&said), "{status}");
+        let (_, metrics) = site.get("/metrics");
+        let count = keys.split(',').filter(|key| !key.is_empty()).count();
+        let said = format!("\nservice_reload_waiting_keys {count}\n");
+        assert!(metrics.contains(&said), "{metrics}");
+    };
+    waiting("");
+    for (text, changed, keys) in [
+        (
+            "greeting = \"second\"\nsessions_max = 6",
+            "changed=greeting",
+            "sessions_max",
+        ),
+        // Told as long as it waits, whatever changes beside it.
+        (
+            "greeting = \"third\"\nsessions_max = 6",
+            "changed=greeting",
+            "sessions_max",
+        ),
+    ] {
+        site.configure(text);
+        running.signal(Signal::HUP);
+        running.logged(&["event=reloaded", changed]);
+        running.logged(&["event=reload_incomplete", &format!("keys={keys}")]);
+        waiting(&format!("\"{keys}\""));
+    }
+    // Taken back, nothing waits.
+    site.configure("greeting = \"third\"\nsessions_max = 5");
+    running.signal(Signal::HUP);
+    running.logged(&["event=reloaded", "part=config"]);
+    waiting("");
+    assert_eq!(site.connect("echo").line(), "third");
+}
+
+#[test]
 fn sigterm_drains_and_exits_0() {
     let site = Site::new("");
     let mut running = site.start();

@@ -201,17 +201,28 @@ impl Site {
         if !self.addresses.contains_key(name) {
             self.add_scanner_addresses(name)?;
         }
-        let program = program_of(name);
-        let config = self.config_file(name);
-        daemons::write(&config, &configs::render(self, name)?)?;
-        let mut command = Command::new(self.options.binaries.join(program));
+        let config = self.configure(name)?;
+        let mut command = Command::new(self.options.binaries.join(program_of(name)));
         command.arg("--config").arg(&config);
         let process = Process::start(name, command, &self.log_file(name))?;
         self.processes.insert(name.to_owned(), process);
         Ok(())
     }
 
-    /// Lays more keys over a program's configuration, from its next start on.
+    fn configure(&self, name: &str) -> Result<PathBuf, String> {
+        let config = self.config_file(name);
+        daemons::write(&config, &configs::render(self, name)?)?;
+        Ok(config)
+    }
+
+    /// Writes a running program's configuration anew and sends it SIGHUP.
+    pub fn reload(&mut self, name: &str) -> Result<(), String> {
+        self.configure(name)?;
+        self.process(name).reload();
+        Ok(())
+    }
+
+    /// Lays more keys over a program's configuration, from its next start or reload on.
     pub fn lay_over(&mut self, program: &str, text: &str) {
         self.options
             .overrides

@@ -1,7 +1,7 @@
 //! What a configuration must hold beyond its form: names, bounds, and routes that exist.
 
 use mail::{Address, Domain};
-use service::config::Complaints;
+use service::config::{Changes, Complaints};
 use service::program::{Complaint, Configuration};
 
 use super::Config;
@@ -22,6 +22,34 @@ impl Config {
 }
 
 impl Configuration for Config {
+    const CHANGES: Changes = Changes {
+        at_reload: &[
+            "postmaster",
+            "domains",
+            "verdict_key_files",
+            "cookie_key_files",
+            "directory_key_file",
+            "lmtp.unscanned",
+            "lists",
+            "dsn",
+            "quarantine.keep",
+        ],
+        at_start: &[
+            "state",
+            "hostname",
+            "lmtp.listen",
+            "lmtp.sessions_max",
+            "lmtp.message_bytes_max",
+            "lmtp.memory_bytes_max",
+            "lmtp.recipients_max",
+            "publish",
+            "quarantine.bytes_max",
+            "spool",
+            "delivery",
+            "inside",
+        ],
+    };
+
     fn check(&self) -> Vec<Complaint> {
         let mut complaints = Complaints::default();
         self.check_names(&mut complaints);

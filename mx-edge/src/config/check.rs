@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use delivery::retry::Keys;
 use mail::{Domain, Ident};
-use service::config::Complaints;
+use service::config::{Changes, Complaints};
 use service::log::LogSettings;
 use service::program::{Complaint, Configuration};
 
@@ -12,6 +12,8 @@ use super::{Config, Forward, Protocol, SPOOL_MESSAGE_BYTES_MAX, seconds};
 use crate::wiring::{CERTIFICATES, LISTENERS};
 
 impl Configuration for Config {
+    const CHANGES: Changes = super::changes::CHANGES;
+
     fn check(&self) -> Vec<Complaint> {
         let mut complaints = Complaints::default();
         self.check_names(&mut complaints);

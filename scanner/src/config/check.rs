@@ -2,7 +2,7 @@
 
 use mail::Domain;
 use mail::verdict::Action;
-use service::config::Complaints;
+use service::config::{Changes, Complaints};
 use service::control;
 use service::log::LogSettings;
 use service::program::{Complaint, Configuration};
@@ -11,6 +11,36 @@ use super::Config;
 use crate::policy::{Actions, LevelSettings};
 
 impl Configuration for Config {
+    const CHANGES: Changes = Changes {
+        at_reload: &[
+            "hostname",
+            "receive.message_bytes_max",
+            "receive.recipients_max",
+            "receive.budget",
+            "receive.contact",
+            "spamd.address",
+            "spamd.bytes_max",
+            "clamd.address",
+            "clamd.bytes_max",
+            "scan",
+            "levels",
+            "classes",
+            "domains",
+            "token",
+            "relay",
+        ],
+        at_start: &[
+            "receive.listen",
+            "receive.sessions_max",
+            "receive.memory_bytes_max",
+            "receive.drain",
+            "spamd.scans_max",
+            "clamd.scans_max",
+            "announce",
+            "inside",
+        ],
+    };
+
     fn check(&self) -> Vec<Complaint> {
         let mut complaints = Complaints::default();
         self.check_limits(&mut complaints);

@@ -3,7 +3,7 @@
 use toml::{Table, Value};
 
 use super::place::Places;
-use super::{known, table};
+use super::{changes, known, marks, table};
 use crate::config::Configuration;
 use crate::trouble::Complaint;
 
@@ -14,13 +14,15 @@ const VALUE_LINES_MAX: usize = 100;
 /// default, and name every key there is. Returns what is wrong; for tests.
 ///
 /// A commented key is a line `#key = value` or `# key = value` whose rest is TOML; a section may be commented too
-/// (`#[inside]`). All other comment lines are prose. Three things are held:
+/// (`#[inside]`). All other comment lines are prose. Four things are held:
 ///
 /// 1. the sample as it is parses to the default, so that an installed and untouched file changes nothing;
 /// 2. with all commented keys taken in it still parses, and without the *examples* it is the default, key by key.
 ///    Examples are keys that the default does not have: optional ones that are absent (`#contact = "..."`, a whole
 ///    `#[inside]`) and entries of a table or list that is empty by default (`#[[nodes]]`);
-/// 3. every key is named: those of the default, and in every section that the sample shows also the optional ones that
+/// 3. every key is in one list of [`Configuration::CHANGES`], and those that are read at start alone have `(restart)` in the
+///    comment above them, or above their section;
+/// 4. every key is named: those of the default, and in every section that the sample shows also the optional ones that
 ///    the default has not.
 pub fn compare_sample<C: Configuration>(sample: &str) -> Vec<Complaint> {
     let default = table(&C::default());
@@ -36,6 +38,10 @@ pub fn compare_sample<C: Configuration>(sample: &str) -> Vec<Complaint> {
     }
     let mut whole: Table = toml::from_str(&whole).expect("it has just been read");
     let optional = known::unnamed::<C>(&whole).unwrap_or_default();
+    let mut keys = changes::keys(&whole);
+    keys.extend(changes::keys(&default));
+    complaints.extend(C::CHANGES.complaints(&keys));
+    complaints.extend(marks::wrong(sample, C::CHANGES));
     remove_examples(&mut whole, &default);
     unnamed("", &whole, &default, &mut complaints);
     for key in optional {
@@ -79,7 +85,7 @@ fn uncomment(sample: &str) -> String {
 }
 
 /// The commented key or section that begins here, and how many lines it takes.
-fn commented(lines: &[&str]) -> Option<(String, usize)> {
+pub(super) fn commented(lines: &[&str]) -> Option<(String, usize)> {
     let first = bare(lines.first()?)?;
     if !first.starts_with('[') && !first.contains('=') {
         return None;
@@ -185,7 +191,7 @@ mod tests {
 # [not a section
 
 [control]
-# Where commands go.
+# Where commands go. (restart)
 #socket = "/run/mailflow/example/control.sock"
 listen = "127.0.0.1:9999"
 
@@ -204,7 +210,7 @@ listen = "127.0.0.1:9999"
 #[[limits.nodes]]
 #name = "a"
 
-# Only between hosts.
+# Only between hosts. (restart)
 #[inside]
 #certificate = "/etc/mailflow/example.pem"
 #key = "/etc/mailflow/example.key"
@@ -240,6 +246,8 @@ listen = "127.0.0.1:9999"
                 "with its commented keys cannot be read",
             ),
             ("127.0.0.1:9999", "127.0.0.1:9998", "control.listen", "9998"),
+            ("hosts. (restart)", "hosts.", "inside.key", "at start alone"),
+            ("wait = time.", "(restart)", "limits.size", "takes it up"),
             ("[control]", "[kontrol]", "", "as it is cannot be read"),
             ("#names = []", "#names = [\n#  \"a\",\n#]", "", ""),
             (

@@ -67,6 +67,11 @@ impl Default for Limits {
 }
 
 impl Configuration for Example {
+    const CHANGES: Changes = Changes {
+        at_reload: &["limits"],
+        at_start: &["inside"],
+    };
+
     fn check(&self) -> Vec<Complaint> {
         let complain = |key: &str| Complaint {
             key: key.into(),

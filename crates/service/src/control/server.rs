@@ -2,7 +2,7 @@
 //! It outlives the program's work, so that a drain can be watched.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -18,7 +18,7 @@ use tower_service::Service;
 
 use super::http::{connection, limited};
 use super::socket::Socket;
-use super::{Control, Readiness, Settings};
+use super::{Control, Readiness, Settings, lock};
 use crate::listener::Listener;
 use crate::metrics::ServiceMetrics;
 use crate::shutdown::Shutdown;
@@ -41,6 +41,8 @@ pub(crate) struct Server {
     pub(crate) metrics: ServiceMetrics,
     /// The program's: what it still does.
     pub(crate) work: Shutdown,
+    /// Keys whose change waits for the next start.
+    pub(crate) waiting: Mutex<Vec<String>>,
 }
 
 impl Server {
@@ -111,10 +113,17 @@ impl Server {
             "reasons": reasons,
             "draining": self.work.begun(),
             "activities": self.work.activities(),
+            "waiting_for_start": *lock(&self.waiting),
             "listeners": control.listeners(),
             "certificates": certificates,
             "program": control.program_status(),
         })
+    }
+
+    /// A reload has found these keys changed, which the program reads at its start alone.
+    pub(crate) fn waits(&self, keys: Vec<String>) {
+        self.metrics.waiting(keys.len());
+        *lock(&self.waiting) = keys;
     }
 
     fn metrics(&self) -> Response {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use time::OffsetDateTime;
@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::{Configuration, Daemon, EXIT_FAILED, End, Program, StartError};
+use crate::config::changes;
 use crate::control::{Control, Readiness, Server};
 use crate::listener::inherited::Inherited;
 use crate::log::{self, Handle};
@@ -57,6 +58,7 @@ async fn live<P: Program>(
         readiness: readiness.clone(),
         metrics: ServiceMetrics::new(&registry, version),
         work: shutdown.clone(),
+        waiting: Mutex::default(),
     });
     tracing::info!(event = "starting", program = P::NAME, version, config = %path.display());
     let control_end = Shutdown::new();
@@ -73,6 +75,7 @@ async fn live<P: Program>(
     };
     let reloader = Reloader {
         path,
+        started: config.clone(),
         publish,
         log,
         control,
@@ -159,6 +162,8 @@ fn start_failed(error: StartError) -> End {
 /// What a SIGHUP does.
 struct Reloader<C> {
     path: PathBuf,
+    /// With which the program was started.
+    started: C,
     publish: watch::Sender<C>,
     log: Handle,
     control: Control,
@@ -186,16 +191,20 @@ impl<C: Configuration> Reloader<C> {
                 return false;
             }
         };
-        if config.control() != self.publish.borrow().control() {
+        let waiting = changes::waiting(&self.started, &config);
+        self.log.apply(config.log());
+        let old = self.publish.send_replace(config);
+        let changed = changes::taken_up(&old, &self.publish.borrow()).join(" ");
+        tracing::info!(event = "reloaded", part = "config", config = %path.display(), changed);
+        if !waiting.is_empty() {
             tracing::warn!(
                 event = "reload_incomplete",
-                part = "control",
-                "[control] changes with a restart"
+                part = "config",
+                keys = waiting.join(" "),
+                "what was changed there takes effect at the next start"
             );
         }
-        self.log.apply(config.log());
-        self.publish.send_replace(config);
-        tracing::info!(event = "reloaded", part = "config", config = %path.display());
+        self.server.waits(waiting);
         true
     }
 
