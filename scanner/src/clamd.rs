@@ -4,7 +4,7 @@
 //! configured for: sizes are checked before sending. Owns the dialogue; never decides what a finding means for a message.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Duration, Instant, timeout_at};
 
 use crate::endpoint::{Endpoint, Stream};
 use crate::trouble::{Cause, Kind, Trouble};
@@ -47,6 +47,47 @@ pub async fn ask(
         .map_err(trouble)
 }
 
+/// Asks about `head`, so many bytes of text, and `tail`. What it says of its limits is a finding too.
+pub async fn ask_padded(
+    endpoint: &Endpoint,
+    head: &[u8],
+    text_bytes: u64,
+    tail: &[u8],
+    deadline: Instant,
+) -> Result<Finding, Trouble> {
+    let asked = async {
+        let mut stream = connect(endpoint).await?;
+        let written = write_padded(&mut *stream, head, text_bytes, tail).await;
+        answered(&mut *stream, written).await
+    };
+    let answer = timeout_at(deadline, asked).await;
+    answer
+        .unwrap_or(Err(Cause::TimedOut))
+        .and_then(|answer| parse(&answer))
+        .map_err(trouble)
+}
+
+/// Whether a stream of this size is taken: one that is too large is refused as soon as it is announced.
+pub async fn takes(endpoint: &Endpoint, bytes: u64, silence: Duration) -> Result<bool, Trouble> {
+    let asked = async {
+        let mut stream = connect(endpoint).await?;
+        let length = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let announced = async {
+            stream.write_all(b"zINSTREAM\0").await?;
+            stream.write_all(&length.to_be_bytes()).await?;
+            stream.flush().await
+        };
+        let announced = announced.await;
+        announced.map_err(|error| Cause::Broken(error.to_string()))?;
+        match tokio::time::timeout(silence, read(&mut *stream)).await {
+            Err(_) => Ok(true),
+            Ok(Ok(answer)) => Ok(!matches!(parse(&answer), Ok(Finding::Oversized(_)))),
+            Ok(Err(cause)) => Err(cause),
+        }
+    };
+    asked.await.map_err(trouble)
+}
+
 /// The version of the engine and its signatures, `ClamAV 1.4.6/27771/Mon Sep  8 ...`; without the latter for a database of one's own.
 pub async fn version(endpoint: &Endpoint, deadline: Instant) -> Result<Box<str>, Trouble> {
     let asked = async {
@@ -79,7 +120,11 @@ async fn instream(endpoint: &Endpoint, message: &[u8]) -> Result<String, Cause> 
     let mut stream = connect(endpoint).await?;
     // A refusal in mid-stream shows up as EPIPE here first; what clamd said stands in the socket.
     let written = write(&mut *stream, message).await;
-    match (read(&mut *stream).await, written) {
+    answered(&mut *stream, written).await
+}
+
+async fn answered(stream: &mut dyn Stream, written: std::io::Result<()>) -> Result<String, Cause> {
+    match (read(stream).await, written) {
         (Ok(answer), _) => Ok(answer),
         (Err(_), Err(error)) => Err(Cause::Broken(error.to_string())),
         (Err(cause), Ok(())) => Err(cause),
@@ -88,12 +133,38 @@ async fn instream(endpoint: &Endpoint, message: &[u8]) -> Result<String, Cause> 
 
 async fn write(stream: &mut dyn Stream, message: &[u8]) -> std::io::Result<()> {
     stream.write_all(b"zINSTREAM\0").await?;
-    for chunk in message.chunks(CHUNK_BYTES) {
+    chunks(stream, message).await?;
+    stream.write_all(&0u32.to_be_bytes()).await?;
+    stream.flush().await
+}
+
+async fn chunks(stream: &mut dyn Stream, bytes: &[u8]) -> std::io::Result<()> {
+    for chunk in bytes.chunks(CHUNK_BYTES) {
         stream
             .write_all(&(chunk.len() as u32).to_be_bytes())
             .await?;
         stream.write_all(chunk).await?;
     }
+    Ok(())
+}
+
+async fn write_padded(
+    stream: &mut dyn Stream,
+    head: &[u8],
+    text_bytes: u64,
+    tail: &[u8],
+) -> std::io::Result<()> {
+    const LINE: &[u8] = b"The quick brown fox jumps over the lazy dog, again and again.\r\n\r\n";
+    let text = LINE.repeat(CHUNK_BYTES / LINE.len());
+    stream.write_all(b"zINSTREAM\0").await?;
+    chunks(stream, head).await?;
+    let mut left = usize::try_from(text_bytes).unwrap_or(usize::MAX);
+    while left > 0 {
+        let piece = &text[..left.min(text.len())];
+        chunks(stream, piece).await?;
+        left -= piece.len();
+    }
+    chunks(stream, tail).await?;
     stream.write_all(&0u32.to_be_bytes()).await?;
     stream.flush().await
 }

@@ -15,6 +15,8 @@ use mail::Address;
 use crate::decide::meets_no_kill_level;
 use crate::endpoint::Endpoint;
 use crate::policy::{Actions, DomainSettings, LevelSettings, Policy};
+use crate::structure::banned::Banned;
+use crate::structure::budget::Limits;
 
 mod check;
 
@@ -38,6 +40,10 @@ pub struct Config {
     pub classes: Actions,
     /// `[domains."NAME"]`, by domain of recipients.
     pub domains: BTreeMap<Box<str>, DomainSettings>,
+    /// `[banned]`.
+    pub banned: Banned,
+    /// `[archives]`.
+    pub archives: Limits,
     /// `[token]`.
     pub token: Token,
     /// `[relay]`.
@@ -100,9 +106,6 @@ pub struct Clamd {
     pub address: Endpoint,
     /// Scans at once; spooled mail takes at most half.
     pub scans_max: usize,
-    /// Bytes it is shown at most.
-    #[serde(with = "service::config::bytes")]
-    pub bytes_max: u64,
 }
 
 /// Scanning.
@@ -186,6 +189,8 @@ impl Default for Config {
             levels: LevelSettings::default(),
             classes: Actions::default(),
             domains: BTreeMap::new(),
+            banned: Banned::default(),
+            archives: Limits::default(),
             token: Token::default(),
             relay: Relay::default(),
             announce: Announce::default(),
@@ -229,7 +234,6 @@ impl Default for Clamd {
         Self {
             address: Endpoint::Unix("/run/clamav/clamd.ctl".into()),
             scans_max: 10,
-            bytes_max: 64 << 20,
         }
     }
 }
@@ -281,7 +285,7 @@ impl Default for Announce {
 
 impl Config {
     /// What holds for a recipient: the site's policy, changed by its domain's.
-    pub fn policy(&self, recipient: &Address) -> Policy {
+    pub fn policy(&self, recipient: &Address) -> Policy<'_> {
         let no_kill_level = meets_no_kill_level(recipient.local());
         let own = self.domains.get(recipient.domain().as_str());
         let (levels, actions) = match own {
@@ -295,6 +299,9 @@ impl Config {
             levels,
             actions,
             no_kill_level,
+            banned: own
+                .and_then(|own| own.lists.as_ref())
+                .unwrap_or(&self.banned),
         }
     }
 }

@@ -11,14 +11,13 @@ use axum::{Json, Router};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use mail::structure;
 use mail::trace::Custody;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use service::control::Request;
 use service::program::Invocation;
 
-use crate::decide::{self, Findings};
+use crate::decide;
 use crate::headers;
 use crate::policy::Policy;
 use crate::receive::Reception;
@@ -149,22 +148,19 @@ async fn verdict(
     let reception = &rooms.reception;
     let config = reception.config.borrow().clone();
     let message = headers::without_strangers(&headers::without_trace(&message));
-    let findings = match structure::scan(&message, &structure::Limits::default()) {
-        Err(objection) => Findings::Objection(objection),
-        Ok(_) => {
-            let item = Item {
-                message: &message,
-                preamble: "",
-                custody: Custody::Live,
-                known: Known::default(),
-            };
-            reception.rooms.scan.ask(&config, item).await
-        }
+    let item = Item {
+        message: &message,
+        preamble: "",
+        custody: Custody::Live,
+        known: Known::default(),
+        utf8: false,
     };
+    let findings = reception.rooms.scan.find(&config, item).await;
     let policy = Policy {
         levels: config.levels.levels(),
         actions: config.classes,
         no_kill_level: false,
+        banned: &config.banned,
     };
     let decision = match decide::decide(&findings, &[policy], Custody::Live) {
         Ok(decision) => decision,
@@ -214,6 +210,7 @@ pub fn status(reception: &Reception, standing: &Standing) -> Value {
         },
         "rules": config.scan.rules_version,
         "signatures": *rooms.health.signatures(),
+        "clamd_bytes_max": rooms.health.clamd_bytes(),
     })
 }
 

@@ -9,6 +9,7 @@ use mail::trace::Custody;
 use mail::verdict::{Action, Class, Classes};
 
 use crate::policy::{Levels, Policy};
+use crate::structure::Inspection;
 use crate::trouble::Trouble;
 use crate::{clamd, spamd};
 
@@ -17,8 +18,10 @@ use crate::{clamd, spamd};
 pub enum Findings {
     /// Its structure cannot be trusted; nobody else was asked.
     Objection(Objection),
-    /// What the two daemons said.
+    /// What the message is made of, and what the two daemons said.
     Asked {
+        /// Names, types and what is wrong with them.
+        inspection: Inspection,
         /// clamd's answer.
         virus: Result<clamd::Finding, Trouble>,
         /// spamd's answer.
@@ -72,7 +75,7 @@ pub fn meets_no_kill_level(local: &str) -> bool {
 /// Decides, for each recipient by its policy.
 pub fn decide(
     findings: &Findings,
-    policies: &[Policy],
+    policies: &[Policy<'_>],
     custody: Custody,
 ) -> Result<Decision, Trouble> {
     let spam = match findings {
@@ -90,7 +93,7 @@ pub fn decide(
     })
 }
 
-fn outcome(findings: &Findings, policy: &Policy, custody: Custody) -> Result<Outcome, Trouble> {
+fn outcome(findings: &Findings, policy: &Policy<'_>, custody: Custody) -> Result<Outcome, Trouble> {
     let found = found(findings, policy);
     // Nobody waits any more, and strangers get no bounce.
     let action = |class| match (policy.actions.of(class), custody) {
@@ -103,7 +106,7 @@ fn outcome(findings: &Findings, policy: &Policy, custody: Custody) -> Result<Out
         .cloned()
         .unwrap_or((Class::Clean, "".into()));
     let action = action(class);
-    if let Findings::Asked { virus, spam } = findings {
+    if let Findings::Asked { virus, spam, .. } = findings {
         // What clamd has not seen goes nowhere, not even into a quarantine.
         if let Err(trouble) = virus
             && action != Action::Refuse
@@ -126,12 +129,28 @@ fn outcome(findings: &Findings, policy: &Policy, custody: Custody) -> Result<Out
 }
 
 /// All classes, each with what made it.
-fn found(findings: &Findings, policy: &Policy) -> Vec<(Class, Box<str>)> {
-    let (virus, spam) = match findings {
+fn found(findings: &Findings, policy: &Policy<'_>) -> Vec<(Class, Box<str>)> {
+    let (inspection, virus, spam) = match findings {
         Findings::Objection(objection) => return vec![objected(objection)],
-        Findings::Asked { virus, spam } => (virus, spam),
+        Findings::Asked {
+            inspection,
+            virus,
+            spam,
+        } => (inspection, virus, spam),
     };
     let mut found = Vec::new();
+    let mut files = inspection.files.iter();
+    if let Some(hit) = files.find_map(|file| policy.banned.hit(file)) {
+        found.push((Class::Banned, hit.into()));
+    }
+    let of_structure = [
+        (Class::Ambiguous, &inspection.ambiguous),
+        (Class::Unscanned, &inspection.unscanned),
+        (Class::BadHeader, &inspection.bad_header),
+    ];
+    for (class, reason) in of_structure {
+        found.extend(reason.clone().map(|reason| (class, reason)));
+    }
     match virus {
         Ok(clamd::Finding::Infected(name)) => found.push((Class::Malware, name.clone())),
         Ok(clamd::Finding::Unscanned(reason)) => found.push((Class::Unscanned, reason.clone())),

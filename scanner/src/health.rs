@@ -57,6 +57,8 @@ pub struct Health {
     spamd: Watched,
     clamd: Watched,
     signatures: Mutex<Arc<str>>,
+    /// The largest message that clamd looks at, once it has been measured.
+    clamd_bytes: Mutex<Option<u64>>,
     doubt: Notify,
     metrics: Metrics,
 }
@@ -86,6 +88,7 @@ impl Health {
             spamd: Watched::new(),
             clamd: Watched::new(),
             signatures: Mutex::new("ClamAV".into()),
+            clamd_bytes: Mutex::new(None),
             doubt: Notify::new(),
             metrics,
         }
@@ -130,6 +133,18 @@ impl Health {
     /// clamd's answer to VERSION, as of the last canary.
     pub fn signatures(&self) -> Arc<str> {
         lock(&self.signatures).clone()
+    }
+
+    /// What was found out about clamd's limits; `None`: nothing yet, or no longer.
+    pub fn measured(&self, bytes: Option<u64>) {
+        let told = bytes.and_then(|bytes| i64::try_from(bytes).ok());
+        self.metrics.clamd_bytes_max.set(told.unwrap_or(0));
+        *lock(&self.clamd_bytes) = bytes;
+    }
+
+    /// The largest message that clamd looks at, as far as is known.
+    pub fn clamd_bytes(&self) -> Option<u64> {
+        *lock(&self.clamd_bytes)
     }
 
     /// Runs canaries for ever; `config` gives the configuration in force, `changed` is called after each round.
@@ -232,6 +247,22 @@ pub fn gtube() -> Vec<u8> {
 /// The message that every clamd must find malware in.
 pub fn eicar() -> Vec<u8> {
     EICAR.concat().into_bytes()
+}
+
+/// A mail with the test file as its attachment, in two pieces between which any text may stand.
+pub fn behind_text() -> (Vec<u8>, Vec<u8>) {
+    let date = mail::Timestamp::now().rfc5322();
+    let head = format!(
+        "Received: from canary.invalid (canary.invalid [10.0.0.1]) by localhost with ESMTP; {date}\r\n\
+         From: Canary <canary@canary.invalid>\r\nTo: Scanner <scanner@canary.invalid>\r\n\
+         Subject: A long letter\r\nDate: {date}\r\nMIME-Version: 1.0\r\n\
+         Content-Type: multipart/mixed; boundary=canary\r\n\r\n--canary\r\n\r\n"
+    );
+    let tail = format!(
+        "\r\n--canary\r\nContent-Type: application/octet-stream\r\n\r\n{}\r\n--canary--\r\n",
+        EICAR.concat()
+    );
+    (head.into(), tail.into())
 }
 
 async fn spamd_canary(config: &Config) -> Result<(), Failure> {

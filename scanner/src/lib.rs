@@ -19,9 +19,11 @@ pub mod relay;
 pub mod replies;
 mod run;
 pub mod scan;
+pub mod size;
 pub mod slots;
 pub mod spamd;
 pub mod standing;
+pub mod structure;
 pub mod transaction;
 pub mod trouble;
 

@@ -48,6 +48,10 @@ pub struct Metrics {
     pub canaries: IntCounterVec,
     /// Gates: 1 open, 0 shut.
     pub gates: IntGaugeVec,
+    /// The largest message that clamd looks at.
+    pub clamd_bytes_max: IntGauge,
+    /// Messages of which spamd saw the beginning alone.
+    pub truncated: IntCounter,
     /// Transactions being worked on.
     pub in_flight: IntGauge,
 }
@@ -114,6 +118,14 @@ impl Metrics {
                 ),
                 &["gate"],
             )?,
+            clamd_bytes_max: IntGauge::new(
+                "scanner_clamd_bytes_max",
+                "Largest message that clamd was seen to look at, at most receive.message_bytes_max; 0 while it is not known.",
+            )?,
+            truncated: IntCounter::new(
+                "scanner_truncated_scans_total",
+                "Messages of which spamd was shown the beginning alone (TRUNCATED_SCAN in X-Spam-Status).",
+            )?,
             in_flight: IntGauge::new(
                 "scanner_in_flight",
                 "Messages being scanned or relayed now.",
@@ -125,7 +137,7 @@ impl Metrics {
     }
 
     fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn Collector>; 12] = [
+        let all: [Box<dyn Collector>; 14] = [
             Box::new(self.sessions.clone()),
             Box::new(self.offered.clone()),
             Box::new(self.recipients.clone()),
@@ -137,6 +149,8 @@ impl Metrics {
             Box::new(self.relays.clone()),
             Box::new(self.canaries.clone()),
             Box::new(self.gates.clone()),
+            Box::new(self.clamd_bytes_max.clone()),
+            Box::new(self.truncated.clone()),
             Box::new(self.in_flight.clone()),
         ];
         for collector in all {

@@ -4,6 +4,8 @@
 use mail::verdict::{Action, Class};
 use serde::{Deserialize, Serialize};
 
+use crate::structure::banned::Banned;
+
 /// The scores that matter, in hundredths of a point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Levels {
@@ -169,6 +171,9 @@ pub struct DomainSettings {
     /// Another action of [`Class::Malware`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub malware: Option<Word>,
+    /// Lists of its own in place of `[banned]`; one that is not given is as shipped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lists: Option<Banned>,
 }
 
 impl DomainSettings {
@@ -198,11 +203,13 @@ impl DomainSettings {
 
 /// What holds for one recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Policy {
+pub struct Policy<'a> {
     /// Scores.
     pub levels: Levels,
     /// What is done with each class.
     pub actions: Actions,
     /// postmaster@, abuse@, security@: spam is marked and passed.
     pub no_kill_level: bool,
+    /// Names and types that it does not let in.
+    pub banned: &'a Banned,
 }

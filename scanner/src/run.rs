@@ -14,7 +14,6 @@ use tokio::task::JoinSet;
 
 use crate::announce::{self, Announcer};
 use crate::config::Config;
-use crate::control;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::receive::{Reception, Session};
@@ -22,6 +21,7 @@ use crate::relay::Relay;
 use crate::scan::Scan;
 use crate::standing::Standing;
 use crate::transaction::Rooms;
+use crate::{control, size};
 
 /// How long balancers may take to hear that we have left.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -83,7 +83,11 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
 
     // What runs beside the sessions ends with this set.
     let mut aside = JoinSet::new();
-    aside.spawn(watch_health(&daemon, health, standing.clone()));
+    aside.spawn(watch_health(&daemon, health.clone(), standing.clone()));
+    aside.spawn({
+        let config = daemon.config.clone();
+        async move { size::watch(move || config.borrow().clone(), health).await }
+    });
     aside.spawn({
         let (reception, config) = (reception.clone(), daemon.config.clone());
         async move {

@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use mail::structure::Objection;
 use mail::trace::Custody;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::Config;
@@ -14,8 +16,13 @@ use crate::decide::Findings;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::slots::Slots;
+use crate::structure::budget::Limits;
+use crate::structure::{self, Inspection};
 use crate::trouble::{Cause, Kind, Trouble};
-use crate::{clamd, spamd};
+use crate::{clamd, size, spamd};
+
+/// A task that was lost: should not be, and then nobody has looked.
+const LOST: Objection = Objection::Ambiguous("looking at it failed");
 
 /// What is already known from a presented verdict and need not be asked again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,12 +43,18 @@ pub struct Item<'a> {
     pub custody: Custody,
     /// What need not be asked.
     pub known: Known,
+    /// It came with SMTPUTF8.
+    pub utf8: bool,
 }
+
+/// Messages larger than this are looked at beside the sessions, not between them: the time is some milliseconds a MiB.
+const ASIDE_BYTES: usize = 262_144;
 
 /// Both daemons and their slots.
 pub struct Scan {
     spamd: Slots,
     clamd: Slots,
+    archives: Semaphore,
     health: Arc<Health>,
     metrics: Metrics,
 }
@@ -52,13 +65,45 @@ impl Scan {
         Self {
             spamd: Slots::new(config.spamd.scans_max),
             clamd: Slots::new(config.clamd.scans_max),
+            archives: Semaphore::new(config.archives.messages_max),
             health,
             metrics,
         }
     }
 
-    /// Asks what is not known yet.
-    pub async fn ask(&self, config: &Config, item: Item<'_>) -> Findings {
+    /// Looks at the structure, and then asks what is not known yet.
+    pub async fn find(&self, config: &Config, item: Item<'_>) -> Findings {
+        match self.inspect(config, item.message, item.utf8).await {
+            Ok(inspection) => self.ask(config, item, inspection).await,
+            Err(objection) => Findings::Objection(objection),
+        }
+    }
+
+    /// Archives are opened by a bounded number at once, so that their cost in memory is bounded; mail without any does not wait.
+    async fn inspect(
+        &self,
+        config: &Config,
+        message: &Bytes,
+        utf8: bool,
+    ) -> Result<Inspection, Objection> {
+        let aside = |limits: Option<Limits>| {
+            let message = message.clone();
+            tokio::task::spawn_blocking(move || structure::inspect(&message, utf8, limits.as_ref()))
+        };
+        let closed = match message.len() > ASIDE_BYTES {
+            true => aside(None).await.unwrap_or(Err(LOST)),
+            false => structure::inspect(message, utf8, None),
+        }?;
+        if !closed.unopened {
+            return Ok(closed);
+        }
+        let _permit = self.archives.acquire().await;
+        aside(Some(config.archives.clone()))
+            .await
+            .unwrap_or(Err(LOST))
+    }
+
+    async fn ask(&self, config: &Config, item: Item<'_>, inspection: Inspection) -> Findings {
         let deadline = Instant::now() + config.scan.deadline;
         let virus = async {
             match &item.known.virus {
@@ -73,7 +118,11 @@ impl Scan {
             }
         };
         let (virus, spam) = tokio::join!(virus, spam);
-        Findings::Asked { virus, spam }
+        Findings::Asked {
+            inspection,
+            virus,
+            spam,
+        }
     }
 
     async fn virus(
@@ -82,13 +131,18 @@ impl Scan {
         item: &Item<'_>,
         deadline: Instant,
     ) -> Result<clamd::Finding, Trouble> {
-        let settings = &config.clamd;
-        let scan = clamd::ask(
-            &settings.address,
-            item.message,
-            settings.bytes_max,
-            deadline,
-        );
+        let size = item.message.len() as u64;
+        let bytes_max = match self.health.clamd_bytes() {
+            Some(bytes) => bytes,
+            // It would call clean what it does not look at.
+            None if size > size::UNMEASURED_BYTES_MAX => {
+                let cause = Cause::Unfit("its limits are not known yet".into());
+                let daemon = Kind::Clamd;
+                return Err(Trouble { daemon, cause });
+            }
+            None => size::UNMEASURED_BYTES_MAX,
+        };
+        let scan = clamd::ask(&config.clamd.address, item.message, bytes_max, deadline);
         self.within(Kind::Clamd, &self.clamd, item.custody, deadline, scan)
             .await
     }

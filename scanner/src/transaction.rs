@@ -8,12 +8,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mail::trace::{self, Custody, Trace};
 use mail::verdict::{self, Action, Class, Keys, Token, Verdict};
-use mail::{Envelope, Reply, Timestamp, header, structure};
+use mail::{Envelope, Reply, Timestamp, header};
 use smtp::server::{Facts, Presence};
 use tokio::time::Instant;
 
 use crate::config::Config;
-use crate::decide::{self, Decision, Findings, Outcome};
+use crate::decide::{self, Decision, Outcome};
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::policy::Policy;
@@ -129,25 +129,28 @@ impl Work<'_> {
     /// Finds out and decides; with the time of the scan.
     async fn decision(&self) -> Result<(Decision, Timestamp), Trouble> {
         let (presented, known) = self.presented();
-        let findings = match structure::scan(&self.message, &structure::Limits::default()) {
-            Err(objection) => Findings::Objection(objection),
-            Ok(_) => {
-                let item = Item {
-                    message: &self.message,
-                    preamble: &format!("Return-Path: <{}>\r\n", self.envelope.reverse_path),
-                    custody: self.custody(),
-                    known,
-                };
-                self.rooms.scan.ask(self.config, item).await
-            }
+        let item = Item {
+            message: &self.message,
+            preamble: &format!("Return-Path: <{}>\r\n", self.envelope.reverse_path),
+            custody: self.custody(),
+            known,
+            utf8: self.envelope.parameters.smtputf8,
         };
+        let findings = self.rooms.scan.find(self.config, item).await;
         let recipients = self.envelope.recipients.iter();
-        let policies: Vec<Policy> = recipients
+        let policies: Vec<Policy<'_>> = recipients
             .map(|recipient| self.config.policy(&recipient.address))
             .collect();
         let decision = decide::decide(&findings, &policies, self.custody())?;
         let class = [decision.worst().0.as_str()];
         self.rooms.metrics.messages.with_label_values(&class).inc();
+        if decision
+            .tests
+            .iter()
+            .any(|test| **test == *spamd::TRUNCATED)
+        {
+            self.rooms.metrics.truncated.inc();
+        }
         self.log_verdict(&decision, presented.is_some());
         // A verdict that is passed on unchanged does not get younger.
         Ok((decision, presented.unwrap_or_else(Timestamp::now)))

@@ -173,37 +173,6 @@ async fn spooled_spam_and_malware_are_quarantined() {
 }
 
 #[tokio::test]
-async fn a_domain_has_a_policy_of_its_own() {
-    let world = World::with(
-        "domains.'mild.example' = { kill = 2000, tag2 = 5 }\n\
-         domains.'keeps.example' = { spam = 'quarantine', malware = 'quarantine' }\n\
-         domains.'waits.example' = { spam = 'defer' }",
-    )
-    .await;
-    let mut attempt = live(message("GTUBE", "Buy."));
-    let domains = ["lists", "mild", "keeps", "waits"];
-    attempt.recipients = domains.map(|d| format!("dev@{d}.example")).into();
-    let replies = attempt.send(&world.scanner).await;
-    assert_eq!(
-        codes(&replies),
-        ["550 5.7.1", "250 2.0.0", "250 2.0.0", "451 4.7.1"]
-    );
-    let arrived = world.list_host.arrived();
-    let verdicts: Vec<Verdict> = arrived.iter().map(|a| a.opened().1).collect();
-    let seen: Vec<_> = verdicts.iter().map(|v| (v.class, v.action)).collect();
-    assert_eq!(
-        seen,
-        [
-            (Class::Spammy, Action::Tag),
-            (Class::Spam, Action::Quarantine)
-        ]
-    );
-    let malware = live(message("EICAR", "Bad.")).send(&world.scanner).await;
-    assert_eq!(codes(&malware), ["550 5.7.1"]);
-    world.adds_up().await;
-}
-
-#[tokio::test]
 async fn malware_is_refused_for_everybody() {
     let world = World::start().await;
     let attempt = live(message("EICAR", "Bad.")).to(&["dev", "postmaster"]);
@@ -234,24 +203,6 @@ async fn a_structure_that_cannot_be_trusted_reaches_no_daemon() {
     assert!(field(&rest, "X-Virus-Scanned").starts_with("no, at scan.example: "));
     assert_eq!(world.scans(), (0, 0));
     world.adds_up().await;
-}
-
-#[tokio::test]
-async fn sizes_are_limited_before_daemons_are_asked() {
-    let world = World::with("clamd.bytes_max = '64KiB'\nspamd.bytes_max = '8KiB'").await;
-    let body = format!("{}GTUBE", "A line of text.\r\n".repeat(1000));
-    let large = live(message("large", &body));
-    assert_eq!(codes(&large.send(&world.scanner).await), ["250 2.0.0"]);
-    let (_, _, rest) = world.list_host.only().opened();
-    let status = field(&rest, "X-Spam-Status");
-    assert!(
-        status.ends_with("tests=TRUNCATED_SCAN,GOOD_RULE"),
-        "{status}"
-    );
-    let oversize = live(message("oversize", &"A line of text.\r\n".repeat(5000)));
-    let (code, reply) = oversize.code(&world.scanner).await;
-    assert_eq!(code, "552 5.3.4", "{reply}");
-    assert_eq!(world.list_host.arrived().len(), 1);
 }
 
 #[tokio::test]

@@ -6,11 +6,21 @@
 
 mod content;
 mod delimiter;
+mod faults;
 mod frame;
 mod head;
+mod inline;
+pub mod names;
 mod tally;
 mod transfer;
 mod walk;
+mod words;
+
+use std::borrow::Cow;
+
+pub use faults::{Fault, faults};
+pub use head::Encoding;
+pub use inline::{Inline, inline};
 
 /// What a message may look like to be handed to a full parser. Defaults in brackets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +92,39 @@ pub enum Objection {
 /// Walks a message (CRLF lines) once. Time is linear in its length, memory constant but for the stack of boundaries and what a
 /// nested message in base64 or quoted-printable decodes to (three of them inside each other at most).
 pub fn scan(message: &[u8], limits: &Limits) -> Result<Structure, Objection> {
-    let mut tally = tally::Tally::new(limits);
+    each(message, limits, &mut |_| {})
+}
+
+/// A header, as the walk comes upon it, and what belongs to it.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    /// The header's lines as they stand. Lines behind a broken one come by themselves, since some readers read on.
+    pub header: &'a [u8],
+    /// What follows up to the next delimiter, as it stands; empty where that is parts or a message, which come by themselves.
+    pub body: &'a [u8],
+    /// How the body is encoded.
+    pub encoding: Encoding,
+}
+
+impl<'a> Part<'a> {
+    /// The body without its transfer encoding, as the laxest reader undoes it.
+    pub fn decoded(&self) -> Cow<'a, [u8]> {
+        match self.encoding {
+            Encoding::Plain => Cow::Borrowed(self.body),
+            Encoding::Base64 => Cow::Owned(transfer::base64(self.body)),
+            Encoding::QuotedPrintable => Cow::Owned(transfer::quoted_printable(self.body)),
+        }
+    }
+}
+
+/// [`scan`], which shows every header and what belongs to it on the way; of nested messages in an encoding too, as they stand and
+/// decoded. What was shown before an objection is not all there is.
+pub fn each(
+    message: &[u8],
+    limits: &Limits,
+    visit: &mut dyn FnMut(Part<'_>),
+) -> Result<Structure, Objection> {
+    let mut tally = tally::Tally::new(limits, visit);
     walk::walk(message, &mut tally, walk::Place::default())?;
     Ok(tally.structure)
 }

@@ -9,6 +9,8 @@ use service::program::{Complaint, Configuration};
 
 use super::Config;
 use crate::policy::{Actions, LevelSettings};
+use crate::structure::banned::Banned;
+use crate::structure::kind::Kind;
 
 impl Configuration for Config {
     const CHANGES: Changes = Changes {
@@ -21,11 +23,18 @@ impl Configuration for Config {
             "spamd.address",
             "spamd.bytes_max",
             "clamd.address",
-            "clamd.bytes_max",
             "scan",
             "levels",
             "classes",
             "domains",
+            "banned",
+            "archives.levels_max",
+            "archives.files_max",
+            "archives.expanded_bytes_min",
+            "archives.expanded_bytes_max",
+            "archives.expansion_max",
+            "archives.held_bytes_max",
+            "archives.time_max",
             "token",
             "relay",
         ],
@@ -36,6 +45,7 @@ impl Configuration for Config {
             "receive.drain",
             "spamd.scans_max",
             "clamd.scans_max",
+            "archives.messages_max",
             "announce",
             "inside",
         ],
@@ -69,6 +79,7 @@ impl Config {
             ("receive.recipients_max", self.receive.recipients_max),
             ("spamd.scans_max", self.spamd.scans_max),
             ("clamd.scans_max", self.clamd.scans_max),
+            ("archives.messages_max", self.archives.messages_max),
         ]);
         complaints.unless(
             self.spamd.bytes_max >= 4096,
@@ -95,6 +106,13 @@ impl Config {
             "it must end within receive.budget",
             "give less than receive.budget",
         );
+        complaints.unless(
+            self.archives.time_max < self.receive.budget / 2,
+            "archives.time_max",
+            format!("{:?}", self.archives.time_max),
+            "no time would be left to ask the daemons",
+            "give less than half of receive.budget",
+        );
         complaints.pauses([
             ("scan.canary_interval", self.scan.canary_interval),
             ("scan.canary_retry", self.scan.canary_retry),
@@ -107,6 +125,7 @@ impl Config {
     fn check_policy(&self, complaints: &mut Complaints) {
         check_levels(complaints, "levels.kill", &self.levels);
         check_malware(complaints, "classes.malware", &self.classes);
+        check_kinds(complaints, "banned.kinds", &self.banned);
         for (name, own) in &self.domains {
             let key = format!("domains.{name:?}");
             complaints.unless(
@@ -118,6 +137,9 @@ impl Config {
             );
             check_levels(complaints, &key, &own.levels(&self.levels));
             check_malware(complaints, &key, &own.actions(&self.classes));
+            if let Some(lists) = &own.lists {
+                check_kinds(complaints, &format!("{key}.lists.kinds"), lists);
+            }
         }
     }
 
@@ -177,6 +199,19 @@ fn check_malware(complaints: &mut Complaints, key: &str, actions: &Actions) {
     );
 }
 
+fn check_kinds(complaints: &mut Complaints, key: &str, lists: &Banned) {
+    let known = Kind::ALL.map(Kind::as_str);
+    for kind in lists.kinds.iter().filter(|kind| !known.contains(&&***kind)) {
+        complaints.unless(
+            false,
+            key,
+            format!("{kind:?} is no kind that is known"),
+            "it would ban nothing",
+            &format!("give some of {}", known.join(", ")),
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -225,6 +260,10 @@ mod tests {
         assert_eq!(
             keys(|c| c.domains.extend([("A.example".into(), plain())])),
             ["domains.\"A.example\""]
+        );
+        assert_eq!(
+            keys(|c| c.banned.kinds.push("word".into())),
+            ["banned.kinds"]
         );
         assert_eq!(keys(|c| c.relay.hosts.clear()), ["relay.hosts"]);
         assert_eq!(

@@ -1,7 +1,11 @@
 //! Tables of what is done with what was found.
 
+use std::sync::LazyLock;
+
 use super::*;
 use crate::policy::{Actions, Word};
+use crate::structure::File;
+use crate::structure::banned::Banned;
 use crate::trouble::{Cause, Kind};
 use clamd::Finding::{Clean, Infected, Oversized, Unscanned};
 
@@ -22,21 +26,29 @@ fn asked(virus: Option<clamd::Finding>, score: Option<i32>) -> Findings {
         tests: vec!["A".into()],
     };
     Findings::Asked {
+        inspection: Inspection::default(),
         virus: virus.map_or(missing(Kind::Clamd), Ok),
         spam: score.map_or(missing(Kind::Spamd), |score| Ok(spam(score))),
     }
 }
 
-/// Recipients: `.` an ordinary one, `p` a postmaster, `l` one whose domain lets spam of up to 20 points and all that cannot be
-/// scanned through, `k` one whose domain keeps malware in quarantine and wants spam again.
-fn policy(recipient: u8) -> Policy {
+/// Recipients: `.` an ordinary one, `p` a postmaster, `l` one whose domain lets spam of up to 20 points, all extensions and all
+/// that cannot be scanned through, `k` one whose domain keeps malware in quarantine and wants spam again.
+fn policy(recipient: u8) -> Policy<'static> {
+    static LISTS: LazyLock<Banned> = LazyLock::new(Banned::default);
+    static NONE: LazyLock<Banned> = LazyLock::new(|| Banned {
+        extensions: Vec::new(),
+        ..Banned::default()
+    });
     let mut policy = Policy {
+        banned: &LISTS,
         levels: LEVELS,
         actions: Actions::default(),
         no_kill_level: recipient == b'p',
     };
     match recipient {
         b'l' => {
+            policy.banned = &NONE;
             policy.levels.kill = 2000;
             policy.actions.unscanned = Word(Action::Tag);
         }
@@ -129,6 +141,40 @@ fn a_missing_answer_defers_where_it_could_matter() {
     // One domain lets it through unscanned, so that its score matters.
     let unscanned = Some(Unscanned("Encrypted".into()));
     check(&asked(unscanned, None), ".l", "spamd", "spamd");
+}
+
+#[test]
+fn structure_has_its_classes() {
+    let with = |change: fn(&mut Inspection), score| {
+        let mut inspection = Inspection::default();
+        change(&mut inspection);
+        let spam = spamd::Finding {
+            score_hundredths: score,
+            tests: Vec::new(),
+        };
+        Findings::Asked {
+            inspection,
+            virus: Ok(Clean),
+            spam: Ok(spam),
+        }
+    };
+    let banned = |found: &mut Inspection| {
+        let header = b"Content-Disposition: attachment; filename=a.exe\r\n";
+        let names = mail::structure::names::Names::read(header);
+        found.files.push(File {
+            names,
+            ..File::default()
+        });
+    };
+    check(&with(banned, 0), ".pl", "banned xx+", "banned qq+");
+    check(&with(banned, 1500), ".pl", "banned xxt", "banned qqt");
+    let ambiguous = |found: &mut Inspection| found.ambiguous = Some("two names".into());
+    check(&with(ambiguous, 0), ".l", "ambiguous xx", "ambiguous qq");
+    let encrypted = |found: &mut Inspection| found.unscanned = Some("encrypted".into());
+    check(&with(encrypted, 0), ".l", "unscanned xt", "unscanned qt");
+    let header = |found: &mut Inspection| found.bad_header = Some("no Date".into());
+    check(&with(header, 0), ".", "bad_header t", "bad_header t");
+    check(&with(header, 600), ".", "spammy t", "spammy t");
 }
 
 #[test]

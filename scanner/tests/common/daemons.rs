@@ -12,6 +12,8 @@ pub struct Daemons {
     dir: TempDir,
     pub spamd: Option<Child>,
     pub clamd: Option<Child>,
+    /// Lines of clamd's configuration.
+    limits: String,
 }
 
 /// Half of what an anti-malware signature looks for, so that no scanner takes this file for malware.
@@ -27,8 +29,22 @@ impl Daemons {
             dir,
             spamd: None,
             clamd: None,
+            limits: "StreamMaxLength 25M\n".into(),
         };
         daemons.start_spamd();
+        daemons.start_clamd();
+        daemons
+    }
+
+    /// clamd alone, with limits of its own.
+    pub fn with_clamd(limits: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("scan").tempdir().unwrap();
+        let mut daemons = Self {
+            dir,
+            spamd: None,
+            clamd: None,
+            limits: limits.into(),
+        };
         daemons.start_clamd();
         daemons
     }
@@ -92,11 +108,12 @@ impl Daemons {
         std::fs::write(db.join("test.ndb"), ndb).unwrap();
         let config = format!(
             "Foreground yes\nLogFile {}\nTemporaryDirectory {}\nDatabaseDirectory {}\nLocalSocket {}\n\
-             LocalSocketMode 666\nMaxThreads 2\nStreamMaxLength 25M\nSelfCheck 0\nFixStaleSocket yes\n",
+             LocalSocketMode 666\nMaxThreads 2\nSelfCheck 0\nFixStaleSocket yes\n{}",
             self.path("clamd-own.log"),
             tmp.display(),
             db.display(),
             self.clamd_address(),
+            self.limits,
         );
         let file = self.path("clamd.conf");
         std::fs::write(&file, config).unwrap();

@@ -5,6 +5,7 @@
 pub mod daemons;
 pub mod edge;
 pub mod list_host;
+pub mod real;
 pub mod stubs;
 
 use std::net::SocketAddr;
@@ -78,7 +79,7 @@ impl Scanner {
         std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
         let config = format!(
-            "hostname = 'scan.example'\nreceive.listen = '127.0.0.1:0'\n\
+            "hostname = 'scan.example'\nreceive.listen = '127.0.0.1:0'\nreceive.message_bytes_max = '8MiB'\n\
              spamd.address = '{}'\nclamd.address = '{}'\nrelay.hosts = ['{}']\n\
              relay.retry = '50ms'\nscan.canary_retry = '50ms'\nannounce.retry = '50ms'\n\
              announce.agent_listen = '127.0.0.1:0'\nannounce.drain_notice = '100ms'\n\

@@ -43,7 +43,10 @@ impl Shared {
 }
 
 pub fn has(message: &[u8], word: &[u8]) -> bool {
-    message.windows(word.len()).any(|window| window == word)
+    // Not window by window: messages of some megabytes come, too.
+    let starts = message.iter().enumerate().filter(|(_, b)| **b == word[0]);
+    let mut found = starts.map(|(at, _)| message[at..].starts_with(word));
+    found.any(|found| found)
 }
 
 impl Stub {
@@ -63,8 +66,22 @@ impl Stub {
     }
 
     pub async fn clamd() -> Self {
-        Self::start("127.0.0.1:0", |stream, shared| async move {
-            let _ = clamd(stream, shared).await;
+        Self::clamd_limited(usize::MAX, usize::MAX).await
+    }
+
+    /// One with a StreamMaxLength.
+    pub async fn clamd_refusing(bytes: usize) -> Self {
+        Self::clamd_limited(bytes, usize::MAX).await
+    }
+
+    /// One with a MaxFileSize: what is larger it calls clean.
+    pub async fn clamd_blind(bytes: usize) -> Self {
+        Self::clamd_limited(usize::MAX, bytes).await
+    }
+
+    async fn clamd_limited(stream_max: usize, file_max: usize) -> Self {
+        Self::start("127.0.0.1:0", move |stream, shared| async move {
+            let _ = clamd(stream, shared, stream_max, file_max).await;
         })
         .await
     }
@@ -161,7 +178,12 @@ async fn spamd(stream: TcpStream, mut shared: Shared, has_rules: bool) -> std::i
     stream.write_all(answer.as_bytes()).await
 }
 
-async fn clamd(mut stream: TcpStream, mut shared: Shared) -> std::io::Result<()> {
+async fn clamd(
+    mut stream: TcpStream,
+    mut shared: Shared,
+    stream_max: usize,
+    file_max: usize,
+) -> std::io::Result<()> {
     let mut command = Vec::new();
     while command.last() != Some(&0) {
         command.push(stream.read_u8().await?);
@@ -177,13 +199,20 @@ async fn clamd(mut stream: TcpStream, mut shared: Shared) -> std::io::Result<()>
             break;
         }
         let start = message.len();
+        if start + length > stream_max {
+            let refusal = b"INSTREAM size limit exceeded. ERROR\0";
+            stream.write_all(refusal).await?;
+            // Closed with bytes unread the refusal itself might be lost.
+            tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
+            return Ok(());
+        }
         message.resize(start + length, 0);
         stream.read_exact(&mut message[start..]).await?;
     }
     if !has(&message, b"SPAMD-ONLY") {
         shared.seen(&message).await;
     }
-    match has(&message, b"EICAR") {
+    match message.len() <= file_max && has(&message, b"EICAR") {
         true => stream.write_all(b"stream: Eicar-Test FOUND\0").await,
         false => stream.write_all(b"stream: OK\0").await,
     }

@@ -27,7 +27,7 @@ pub(super) fn read(value: &[u8]) -> Result<Kind, Objection> {
     let value: Vec<u8> = (value.iter().copied())
         .filter(|b| !matches!(b, b'\r' | b'\n'))
         .collect();
-    let without_comments = strip_comments(&value);
+    let without_comments = strip_comments(&value, Some(b' '));
     let kind = media_kind(&without_comments);
     if media_kind(&value) != kind {
         return Err(Objection::Ambiguous("comment in a Content-Type"));
@@ -47,7 +47,7 @@ pub(super) fn read(value: &[u8]) -> Result<Kind, Objection> {
 
 /// `type/subtype` in lower case, for telling two fields apart.
 pub(super) fn media_type(value: &[u8]) -> Vec<u8> {
-    let plain = strip_comments(value);
+    let plain = strip_comments(value, Some(b' '));
     (plain.iter())
         .take_while(|b| **b != b';')
         .filter(|b| !b.is_ascii_whitespace())
@@ -99,8 +99,8 @@ fn media_kind(text: &[u8]) -> Media {
     }
 }
 
-/// Text without its comments (each becomes a space); quoted strings are left as they are. Linear, whatever the nesting.
-fn strip_comments(text: &[u8]) -> Vec<u8> {
+/// Text without its comments (`space` in place of each); quoted strings are left as they are. Linear, whatever the nesting.
+pub(super) fn strip_comments(text: &[u8], space: Option<u8>) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut depth = 0usize;
     let mut quoted = false;
@@ -119,7 +119,7 @@ fn strip_comments(text: &[u8]) -> Vec<u8> {
             b'(' if !quoted => {
                 depth += 1;
                 if depth == 1 {
-                    out.push(b' ');
+                    out.extend(space);
                 }
                 continue;
             }

@@ -9,7 +9,7 @@ use super::{Limits, Objection};
 
 /// How a part's bytes are encoded, as far as structure is concerned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Encoding {
+pub enum Encoding {
     /// 7bit, 8bit, binary, or nothing known.
     #[default]
     Plain,
@@ -22,6 +22,8 @@ pub(super) enum Encoding {
 /// A header while its lines come in.
 #[derive(Debug, Default)]
 pub(super) struct Head {
+    /// Where its first line stands.
+    pub(super) start: usize,
     pub(super) bytes: usize,
     pub(super) fields: usize,
     pub(super) received: usize,
@@ -69,6 +71,9 @@ impl Head {
             return Ok(Line::Blank);
         }
         let top = self.bytes == 0;
+        if top {
+            self.start = span.start;
+        }
         self.bytes += line.len();
         if self.bytes > limits.header_bytes {
             return Err(Objection::HeaderTooLong(limits.header_bytes));
@@ -106,6 +111,14 @@ impl Head {
             Last::Other
         };
         Ok(Line::Taken)
+    }
+
+    /// Its lines, when what follows it begins at `end`.
+    pub(super) fn span(&self, end: usize) -> Range<usize> {
+        if self.bytes == 0 {
+            return end..end;
+        }
+        self.start..end
     }
 
     /// Whether white space at the start of a line would continue a field.

@@ -1,7 +1,7 @@
 //! What is counted over a message and everything decoded out of it, each count held against its limit.
 
 use super::head::Head;
-use super::{Limits, Objection, Structure};
+use super::{Limits, Objection, Part, Structure};
 
 /// Multiparts whose boundary never comes. Parsers read to the end of the message for each of them.
 const UNFOUND_MAX: usize = 10;
@@ -16,6 +16,8 @@ const FIELDS_FACTOR: usize = 64;
 pub(super) struct Tally<'a> {
     pub(super) structure: Structure,
     pub(super) limits: &'a Limits,
+    /// Sees every part.
+    pub(super) visit: &'a mut dyn FnMut(Part<'_>),
     header_bytes: usize,
     fields: usize,
     unfound: usize,
@@ -23,10 +25,11 @@ pub(super) struct Tally<'a> {
 }
 
 impl<'a> Tally<'a> {
-    pub(super) fn new(limits: &'a Limits) -> Self {
+    pub(super) fn new(limits: &'a Limits, visit: &'a mut dyn FnMut(Part<'_>)) -> Self {
         Self {
             structure: Structure::default(),
             limits,
+            visit,
             header_bytes: 0,
             fields: 0,
             unfound: 0,

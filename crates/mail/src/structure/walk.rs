@@ -1,11 +1,13 @@
 //! The walk itself: line after line, with a stack of what is open.
 
+use std::ops::Range;
+
 use super::content::Kind;
 use super::delimiter::{self, Boundary, Budget, Delimiter};
 use super::frame::{Frame, Progress, sought};
 use super::head::{Encoding, Head, Line};
 use super::tally::Tally;
-use super::{Objection, transfer};
+use super::{Objection, Part, transfer};
 
 /// Encoded messages inside encoded messages. RFC 2046 5.2.1 allows no encoding of a message at all; mailers do it once.
 const ENCODED_MAX: usize = 3;
@@ -35,6 +37,13 @@ struct Encoded {
     frames: usize,
 }
 
+/// A part whose body has begun.
+struct Leaf {
+    header: Range<usize>,
+    body: usize,
+    encoding: Encoding,
+}
+
 struct Walk<'a, 'b> {
     message: &'a [u8],
     tally: &'a mut Tally<'b>,
@@ -44,6 +53,7 @@ struct Walk<'a, 'b> {
     abandoned: Vec<Boundary>,
     budget: Budget,
     encoded: Option<Encoded>,
+    leaf: Option<Leaf>,
 }
 
 /// Walks a message, or what was decoded out of one.
@@ -57,6 +67,7 @@ pub(super) fn walk(message: &[u8], tally: &mut Tally<'_>, place: Place) -> Resul
         abandoned: Vec::new(),
         budget: Budget::new(message.len()),
         encoded: None,
+        leaf: None,
     };
     let mut mode = Mode::Header(Head::default());
     let mut at = 0;
@@ -109,7 +120,7 @@ impl Walk<'_, '_> {
     }
 
     /// A line behind a broken header, as those see it who read on.
-    fn doubt(&self, mut head: Head, start: usize, end: usize) -> Result<Mode, Objection> {
+    fn doubt(&mut self, mut head: Head, start: usize, end: usize) -> Result<Mode, Objection> {
         // Lax readers step over white space where no field could go on.
         let line = &self.message[start..end];
         let indent = match line.trim_ascii_start() {
@@ -117,13 +128,14 @@ impl Walk<'_, '_> {
             field => line.len() - field.len(),
         };
         match head.line(self.message, start + indent..end, self.tally.limits)? {
-            Line::Blank => self.resolve(&head).map(|()| Mode::Body),
+            Line::Blank => self.resolve(&head, end).map(|()| Mode::Body),
             Line::Taken | Line::Junk => Ok(Mode::Doubt(head)),
         }
     }
 
     /// Objects when the lines behind a broken header hold structure to those who read on.
-    fn resolve(&self, head: &Head) -> Result<(), Objection> {
+    fn resolve(&mut self, head: &Head, end: usize) -> Result<(), Objection> {
+        self.show(head.span(end), end..end, Encoding::Plain);
         match head.kind(self.message)? {
             Kind::Untyped | Kind::Leaf => Ok(()),
             Kind::Multipart { .. } | Kind::Message => {
@@ -140,9 +152,18 @@ impl Walk<'_, '_> {
             kind => kind,
         };
         let encoding = head.encoding(self.message)?;
+        let header = head.span(body);
         match kind {
-            Kind::Untyped | Kind::Leaf => Ok(Mode::Body),
+            Kind::Untyped | Kind::Leaf => {
+                self.leaf = Some(Leaf {
+                    header,
+                    body,
+                    encoding,
+                });
+                Ok(Mode::Body)
+            }
             Kind::Multipart { boundary, digest } => {
+                self.show(header, body..body, Encoding::Plain);
                 let boundary = Boundary::new(&boundary);
                 if sought(&self.frames, &self.abandoned).any(|other| *other.boundary == boundary) {
                     return Err(Objection::Ambiguous("boundary that is still in use"));
@@ -155,6 +176,7 @@ impl Walk<'_, '_> {
                 Ok(Mode::Body)
             }
             Kind::Message => {
+                self.show(header, body..body, Encoding::Plain);
                 self.push(Frame::Message)?;
                 self.tally.part()?;
                 if encoding != Encoding::Plain && self.encoded.is_none() {
@@ -166,6 +188,23 @@ impl Walk<'_, '_> {
                 }
                 Ok(Mode::Header(Head::default()))
             }
+        }
+    }
+
+    fn show(&mut self, header: Range<usize>, body: Range<usize>, encoding: Encoding) {
+        if let (Some(header), Some(body)) = (self.message.get(header), self.message.get(body)) {
+            (self.tally.visit)(Part {
+                header,
+                body,
+                encoding,
+            });
+        }
+    }
+
+    /// The part under way is over.
+    fn close_leaf(&mut self, end: usize) {
+        if let Some(leaf) = self.leaf.take() {
+            self.show(leaf.header, leaf.body..end.max(leaf.body), leaf.encoding);
         }
     }
 
@@ -191,6 +230,7 @@ impl Walk<'_, '_> {
         let in_body = matches!(mode, Mode::Body);
         self.cut_header(&mode)?;
         self.finish(mode, start)?;
+        self.close_leaf(start);
         self.truncate(at + 1, start)?;
         let Some(Frame::Multipart { progress, .. }) = self.frames.last_mut() else {
             return Ok(Mode::Body);
@@ -263,7 +303,7 @@ impl Walk<'_, '_> {
                 }
                 Ok(())
             }
-            Mode::Doubt(head) => self.resolve(&head),
+            Mode::Doubt(head) => self.resolve(&head, end),
             Mode::Body => Ok(()),
         }
     }
@@ -312,6 +352,7 @@ impl Walk<'_, '_> {
     fn end(mut self, mode: Mode) -> Result<(), Objection> {
         let end = self.message.len();
         self.finish(mode, end)?;
+        self.close_leaf(end);
         self.truncate(0, end)
     }
 }
