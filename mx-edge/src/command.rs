@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 use service::control::Request;
 use service::program::Invocation;
 
+use crate::access;
 use crate::config::Config;
+use crate::drain;
 use crate::explain;
 use crate::forward::copies;
 use crate::records;
@@ -23,8 +25,18 @@ pub enum Command {
     /// Who is known
     #[command(subcommand)]
     Recipients(Recipients),
-    /// Take no new mail; what is spooled goes on
-    Drain,
+    /// What operators add to the access list while the edge runs
+    #[command(subcommand)]
+    Access(access::Command),
+    /// Take no new mail, pass on what is spooled, and say when this host is empty and may go; a restart changes nothing
+    Drain {
+        /// Hand the spool over to a sibling edge: its `handover.listen`
+        #[arg(long, value_name = "HOST:PORT")]
+        to: Option<String>,
+        /// Begin, and do not wait until it is empty
+        #[arg(long)]
+        no_wait: bool,
+    },
     /// Take mail again
     Undrain,
     /// What to publish so that others encrypt to this host: TLSA, MTA-STS, TLS reports
@@ -90,6 +102,7 @@ pub fn invocation(command: Command, config: &Config) -> Invocation {
             return queue::invocation(command);
         }
         Command::Reconcile => return queue::reconcile(),
+        Command::Access(command) => access::request(command),
         Command::Recipients(recipients) => match recipients {
             Recipients::Show => (Request::get("/recipients"), print_sources),
             Recipients::Accept { force } => (
@@ -101,8 +114,19 @@ pub fn invocation(command: Command, config: &Config) -> Invocation {
                 print_plain,
             ),
         },
-        Command::Drain => (Request::post("/drain", None), print_plain),
-        Command::Undrain => (Request::post("/undrain", None), print_plain),
+        Command::Drain { to, no_wait } => {
+            let begin = Request::post("/drain", json!({ "to": to }));
+            if !no_wait {
+                return Invocation::Follow {
+                    begin,
+                    look: Request::get("/drain"),
+                    print: drain::text,
+                    over: drain::is_empty,
+                };
+            }
+            (begin, drain::text)
+        }
+        Command::Undrain => (Request::post("/undrain", json!({})), drain::text),
         Command::Dns(arguments) => {
             let config = config.clone();
             return Invocation::Here(Box::new(move || records::print(&arguments, &config)));

@@ -9,6 +9,7 @@ mod evidence;
 mod inside;
 mod policy;
 mod recipients;
+mod siblings;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +32,7 @@ pub use evidence::{Action, Dns, DnsList, Dnsbl, Screen, Spf};
 pub use inside::{Forward, NextHop, Protocol, Through};
 pub use policy::{About, DomainList, Greylist, HeaderRule, Policy, Report, Shadow};
 pub use recipients::{Directory, RecipientSources};
+pub use siblings::Handover;
 
 /// The whole configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +66,8 @@ pub struct Config {
     pub forward: Forward,
     /// `[spool]`.
     pub spool: Spool,
+    /// `[handover]`.
+    pub handover: Handover,
     /// `[dns]`.
     pub dns: Dns,
     /// `[spf]`.

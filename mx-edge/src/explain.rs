@@ -8,11 +8,15 @@ use mail::{Address, Domain, ReversePath};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::admission::Standing;
 use crate::config::Action;
 use crate::inquiry::{Inquiry, Ruling};
+use crate::network::contains;
 use crate::policy::decide::{self, Judged};
 use crate::policy::{self, Transaction};
+use crate::reason::Reason;
 use crate::receive::Edge;
+use crate::rules::Rules;
 
 /// What is asked.
 #[derive(Debug, Deserialize)]
@@ -38,13 +42,26 @@ pub async fn explain(edge: &Arc<Edge>, asked: &Asked) -> Result<Value, String> {
         ..Transaction::default()
     };
     let recipient = policy::recipient(known, &transaction, rules.null_sender_recipients_max);
-    let said = |refusal: Option<(crate::reason::Reason, &str)>| match refusal {
+    let said = |refusal: Option<(Reason, &str)>| match refusal {
         Some((reason, evidence)) => rules.refusal(reason, evidence, "TOKEN").to_string(),
         None => "250 accepted".into(),
     };
-    if let Err(reason) = recipient {
+    let access = access(edge, &rules, asked.client);
+    let standing = edge.admission.standing(&rules.door, asked.client);
+    let refused = match (&standing, recipient) {
+        // Whoever is written to: it is not even greeted.
+        (Err(refused), _) => Some((refused.reason, refused.evidence.as_str())),
+        (_, Err(reason)) => Some((reason, "")),
+        (Ok(Standing::Rejected(note)), Ok(policy::Scanning::Ordinary)) => {
+            Some((Reason::Access, &**note))
+        }
+        _ => None,
+    };
+    let exempt = matches!(&standing, Ok(standing) if standing.is_exempt());
+    if refused.is_some() || exempt {
+        let reply = said(refused);
         return Ok(
-            json!({ "recipient": format!("{known:?}"), "reply": said(Some((reason, ""))), "rules": [] }),
+            json!({ "recipient": format!("{known:?}"), "reply": reply, "rules": [], "access": access }),
         );
     }
     let ours = Domain::parse(&asked.helo).is_ok_and(|helo| helo == rules.hostname);
@@ -60,12 +77,34 @@ pub async fn explain(edge: &Arc<Edge>, asked: &Asked) -> Result<Value, String> {
         json!({ "reply": reply, "rules": judgements(&inquiry) })
     };
     let mut answer = run(&rules.ruling).await;
+    answer["access"] = access;
     answer["recipient"] = json!(format!("{known:?}"));
     answer["exempt"] = json!(!ordinary);
     if let Some(shadow) = &rules.shadow {
         answer["shadow"] = run(shadow.ruling()).await;
     }
     Ok(answer)
+}
+
+/// The line of the access list that decides about the client, if one does.
+fn access(edge: &Edge, rules: &Rules, client: IpAddr) -> Value {
+    if contains(&rules.door.own_networks, client) {
+        return json!({ "word": "permit", "from": "mail.own_networks" });
+    }
+    let Some(found) = rules.door.line(&edge.admission.added, client) else {
+        return Value::Null;
+    };
+    let from = if found.at_run_time {
+        "`access add`"
+    } else {
+        "access.files"
+    };
+    json!({
+        "word": found.line.word,
+        "until": found.line.until.map(|until| until.rfc3339()),
+        "note": found.line.note,
+        "from": from,
+    })
 }
 
 /// Each rule with its action and what it says.
@@ -92,6 +131,19 @@ pub fn text(answer: &Value) -> String {
         format!("recipient: {}", word(&answer["recipient"])),
         format!("reply: {}", word(&answer["reply"])),
     ];
+    let access = &answer["access"];
+    if access.is_object() {
+        lines.push(format!(
+            "access list: {} {} ({}{})",
+            word(&access["word"]),
+            word(&access["note"]),
+            word(&access["from"]),
+            access["until"]
+                .as_str()
+                .map(|end| format!(", until {end}"))
+                .unwrap_or_default()
+        ));
+    }
     if answer["exempt"] == true {
         lines.push("the recipient is a role: no rule below refuses it".into());
     }

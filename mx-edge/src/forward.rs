@@ -14,6 +14,7 @@ use mail::trace::Custody;
 use mail::{Envelope, Recipient, Reply, Timestamp};
 use service::shutdown::Shutdown;
 use spool::{Batch, Class, Destination, Head, Lease, NewBatch, NewMessage, Spool};
+use tokio::sync::watch;
 use tracing::{error, warn};
 
 use crate::ended::{Ended, Kind, Line};
@@ -67,6 +68,31 @@ pub async fn wake(edge: Arc<Edge>, engine: Engine, shutdown: Shutdown) {
             () = edge.through.reopened() => engine.nudge(),
             () = shutdown.wait() => return,
         }
+    }
+}
+
+/// Runs the engine while mail goes inside. While it is handed over to a sibling (`target`) the engine rests, having given back what it
+/// had in hand: else it would keep a message to try the inside with.
+pub async fn deliver(
+    engine: Engine,
+    mut target: watch::Receiver<Option<String>>,
+    shutdown: Shutdown,
+) {
+    loop {
+        tokio::select! {
+            inside = target.wait_for(Option::is_none) => if inside.is_err() { return },
+            () = shutdown.wait() => return,
+        }
+        let stop = Shutdown::new();
+        let run = engine.clone().run(stop.clone());
+        tokio::pin!(run);
+        tokio::select! {
+            () = &mut run => return,
+            _ = target.wait_for(Option::is_some) => {}
+            () = shutdown.wait() => {}
+        }
+        stop.begin();
+        run.await;
     }
 }
 

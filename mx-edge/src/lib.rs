@@ -5,6 +5,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod access;
 pub mod admission;
 pub mod authres;
 pub mod breaker;
@@ -14,11 +15,13 @@ pub mod config;
 pub mod dns;
 pub mod dnsbl;
 pub mod doors;
+pub mod drain;
 pub mod ended;
 pub mod explain;
 pub mod facts;
 pub mod forward;
 pub mod greylist;
+pub mod handover;
 pub mod heard;
 pub mod held;
 pub mod ident;
@@ -55,16 +58,22 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use delivery::queue::Queue;
+use service::control::Control;
 use service::listener::Listener;
 use service::program::{Daemon, Invocation, Program, StartError};
 use service::shutdown::Shutdown;
+use service::tls::Identity;
 use spool::Spool;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::command::Command;
 use crate::config::Config;
 use crate::doors::Doors;
+use crate::drain::Drain;
 use crate::forward::Forward;
+use crate::handover::give::Giver;
+use crate::handover::take::Taker;
 use crate::held::Refused;
 use crate::keep::Keeper;
 use crate::metrics::Metrics;
@@ -151,7 +160,7 @@ pub async fn start(
         idents: wiring::open_idents(&config)?,
         through: next_hop.through(&config, &metrics),
         keeper: Keeper::new(&spool, config.spool.deadline, &metrics),
-        admission: wiring::admission(&config),
+        admission: wiring::admission(&config)?,
         passes,
         greylist,
         ended: wiring::open_ended(&config)?,
@@ -170,8 +179,22 @@ pub async fn start(
         spool: Arc::clone(&spool),
     });
     let queue = Queue::new(Arc::clone(&spool), engine.clone(), pause, kept, names);
+    let giver = Arc::new(Giver::new(
+        Arc::clone(&spool),
+        Arc::clone(&edge.metrics),
+        certificates.inside.clone(),
+        &config.hostname,
+    ));
+    let drain = Drain::open(
+        &config.state,
+        Arc::clone(&edge),
+        Arc::clone(&spool),
+        daemon.readiness.clone(),
+        giver,
+    );
     let controls = Controls {
         days: wiring::open_days(&config, &daemon.metrics)?,
+        drain: drain.map_err(|error| wiring::io_error(&config.state, &error))?,
         edge,
         spool,
         engine,
@@ -179,6 +202,41 @@ pub async fn start(
         readiness: daemon.readiness.clone(),
     };
     serve(config, daemon, controls, sources, certificates).await
+}
+
+/// Takes what siblings hand over, and hands over what a drain says.
+async fn handovers(
+    tasks: &mut JoinSet<()>,
+    config: &Config,
+    controls: &Controls,
+    identity: Option<Identity>,
+    (control, shutdown): (&Control, &Shutdown),
+) -> Result<(), StartError> {
+    let taker = Taker {
+        edge: Arc::clone(&controls.edge),
+        spool: Arc::clone(&controls.spool),
+        identity,
+    };
+    let taker = Arc::new(taker);
+    let settings = Arc::new(taker.settings(config.host()));
+    let sessions = Arc::new(Semaphore::new(handover::take::SESSIONS_MAX));
+    for (address, name) in config.handover.listen.iter().zip(wiring::HANDOVERS) {
+        let listener = control.bind(name, *address).await?;
+        let (taker, settings) = (Arc::clone(&taker), Arc::clone(&settings));
+        let stop = shutdown.watch();
+        let serve = move |stream, peer| {
+            let (settings, stop) = (Arc::clone(&settings), stop.clone());
+            let mut session = handover::take::Session(Arc::clone(&taker));
+            async move {
+                smtp::server::serve(stream, peer, settings, &mut session, stop).await;
+            }
+        };
+        let sessions = Arc::clone(&sessions);
+        tasks.spawn(listener.run("handover", sessions, shutdown.clone(), serve));
+    }
+    let giver = Arc::clone(&controls.drain.giver);
+    tasks.spawn(giver.run(shutdown.clone()));
+    Ok(())
 }
 
 /// Publishes the edge and spawns all that runs.
@@ -211,7 +269,13 @@ async fn serve(
     // Whoever finds it ready, by the commands that it knows, can connect.
     let files = delivery::safekeeping::routes(controls.spool.clone());
     let queue = delivery::queue::routes(controls.queue.clone());
-    control.routes(routes::router(controls.clone()).merge(files).merge(queue));
+    let access = access::router(controls.clone());
+    control.routes(
+        routes::router(controls.clone())
+            .merge(files)
+            .merge(queue)
+            .merge(access),
+    );
     let addresses = listeners.iter().map(Listener::address).collect();
     let doors = Doors {
         listeners,
@@ -219,8 +283,18 @@ async fn serve(
         sessions_max: config.limits.sessions_max,
     };
     doors.open(&mut tasks, edge, &shutdown);
+    handovers(
+        &mut tasks,
+        &config,
+        &controls,
+        certificates.inside.clone(),
+        (&control, &shutdown),
+    )
+    .await?;
+    control.all_bound();
     tasks.spawn(forward::wake(Arc::clone(edge), engine.clone(), stop()));
-    tasks.spawn(engine.clone().run(stop()));
+    let target = controls.drain.giver.watch();
+    tasks.spawn(forward::deliver(engine.clone(), target, stop()));
     tasks.spawn(controls.queue.clone().watch(registry, stop()));
     tasks.spawn(Arc::clone(&edge.passes).keep(stop()));
     tasks.spawn(Arc::clone(&edge.greylist).keep(stop()));

@@ -1,6 +1,6 @@
 //! What mx-edge counts. A metric's help text is its documentation; labels come from the enums that make the decisions.
 //!
-//! Forward-paths are accounted for: taken + spooled at start = passed + exempt + ended + spooled now (waiting and held).
+//! Forward-paths are accounted for: taken + spooled at start = passed + exempt + ended + handed over + spooled now (waiting and held).
 
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -158,12 +158,12 @@ impl Metrics {
             )?,
             taken: maker.counters(
                 "taken_recipients_total",
-                "Forward-paths of messages answered 250, by whether they went through or to the spool",
+                "Forward-paths of messages answered 250, by whether they went through or to the spool; those that a sibling handed over",
                 "way",
             )?,
             done: maker.counters(
                 "done_recipients_total",
-                "Forward-paths that are no longer this edge's: passed, exempt (passed unscanned by rule), ended",
+                "Forward-paths that are no longer this edge's: passed, exempt (passed unscanned by rule), ended, handed_over (to a sibling)",
                 "outcome",
             )?,
             spooled: maker.gauges(
@@ -282,8 +282,8 @@ impl Metrics {
                 &["passed", "spooled", "refused", "deferred"],
             ),
             (&self.through, &["answered", "busy", "shut", "trouble"]),
-            (&self.taken, &["through", "spool"]),
-            (&self.done, &["passed", "exempt", "ended"]),
+            (&self.taken, &["through", "spool", "handed_over"]),
+            (&self.done, &["passed", "exempt", "ended", "handed_over"]),
             (&self.held, &["refused", "unreadable"]),
             (&self.lists.clients, &["listed", "allowed", "neutral"]),
             (

@@ -49,6 +49,13 @@ impl Network {
         Self { address, prefix }
     }
 
+    /// Whether an address lies in both.
+    pub fn overlaps(self, other: Self) -> bool {
+        let ((v6, own, _), (other_v6, others, _)) = (self.bits(), other.bits());
+        let both = own.min(others);
+        v6 == other_v6 && self.widened(both) == other.widened(both)
+    }
+
     /// Whether it is IPv6, how many bits count, and these bits; for tables.
     pub fn bits(self) -> (bool, u8, u128) {
         let same = self.widened(self.prefix);
@@ -140,6 +147,24 @@ mod tests {
                 parsed.contains(address.parse().unwrap()),
                 expected,
                 "{address} in {network}"
+            );
+        }
+    }
+
+    #[test]
+    fn networks_overlap_when_one_has_the_other() {
+        for (one, other, expected) in [
+            ("192.0.2.0/24", "192.0.2.7", true),
+            ("192.0.2.9/24", "192.0.2.7/25", true),
+            ("192.0.2.0/25", "192.0.2.128/25", false),
+            ("0.0.0.0/0", "192.0.2.7", true),
+            ("::/0", "192.0.2.7", false),
+            ("2001:db8::/32", "2001:db8:1::/48", true),
+        ] {
+            let (one, other): (Network, Network) = (one.parse().unwrap(), other.parse().unwrap());
+            assert_eq!(
+                (one.overlaps(other), other.overlaps(one)),
+                (expected, expected)
             );
         }
     }

@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
@@ -16,6 +15,7 @@ use serde_json::{Value, json};
 use service::control::Readiness;
 use spool::Spool;
 
+use crate::drain::Drain;
 use crate::explain;
 use crate::receive::Edge;
 use crate::recipients::Known;
@@ -34,11 +34,14 @@ pub struct Controls {
     pub queue: Queue,
     /// What was counted by day.
     pub days: Arc<Days>,
-    /// Where draining is told.
+    /// Being taken out of service.
+    pub drain: Drain,
+    /// What is told of it.
     pub readiness: Readiness,
 }
 
-type Answer = Result<Json<Value>, (StatusCode, Json<Value>)>;
+/// JSON, or a status and JSON that says why not.
+pub type Answer = Result<Json<Value>, (StatusCode, Json<Value>)>;
 
 /// The routes.
 pub fn router(controls: Controls) -> Router {
@@ -46,21 +49,16 @@ pub fn router(controls: Controls) -> Router {
         .route("/recipients", get(sources))
         .route("/recipients/accept", post(accept))
         .route("/recipients/lookup", post(lookup))
-        .route(
-            "/drain",
-            post(|controls: State<Controls>| drain(controls, true)),
-        )
-        .route(
-            "/undrain",
-            post(|controls: State<Controls>| drain(controls, false)),
-        )
+        .route("/drain", get(progress).post(drain))
+        .route("/undrain", post(undrain))
         .route("/ended", get(ended))
         .route("/report", get(report))
         .route("/explain", post(explain))
         .with_state(controls)
 }
 
-fn failed(code: StatusCode, error: impl ToString) -> (StatusCode, Json<Value>) {
+/// An answer that says why not.
+pub fn failed(code: StatusCode, error: impl ToString) -> (StatusCode, Json<Value>) {
     (code, Json(json!({ "error": error.to_string() })))
 }
 
@@ -113,16 +111,28 @@ async fn lookup(State(controls): State<Controls>, Json(asked): Json<Lookup>) -> 
     ))
 }
 
-async fn drain(State(controls): State<Controls>, draining: bool) -> Answer {
-    controls.edge.draining.store(draining, Ordering::Relaxed);
-    let state = if draining {
-        Err("drained by an operator, `mx-edge undrain` ends it".into())
-    } else {
-        Ok(())
-    };
-    controls.readiness.set("taking mail", state);
-    let open = controls.edge.metrics.sessions_open.get();
-    Ok(Json(json!({ "draining": draining, "sessions": open })))
+#[derive(Default, Deserialize)]
+struct Begin {
+    #[serde(default)]
+    to: Option<String>,
+}
+
+async fn drain(State(controls): State<Controls>, Json(asked): Json<Begin>) -> Answer {
+    let begun = controls.drain.begin(asked.to);
+    begun.map_err(|why| failed(StatusCode::BAD_REQUEST, why))?;
+    progress(State(controls)).await
+}
+
+async fn undrain(State(controls): State<Controls>) -> Answer {
+    let ended = controls.drain.end();
+    ended.map_err(|why| failed(StatusCode::INTERNAL_SERVER_ERROR, why))?;
+    progress(State(controls)).await
+}
+
+async fn progress(State(controls): State<Controls>) -> Answer {
+    let progress = controls.drain.progress().await;
+    let progress = progress.map_err(|error| failed(StatusCode::SERVICE_UNAVAILABLE, error))?;
+    Ok(Json(progress))
 }
 
 #[derive(Deserialize)]

@@ -13,6 +13,7 @@ use spool::{Spool, Tally};
 use crate::admission::pressure;
 use crate::config::Config;
 use crate::forward::held;
+use crate::handover::give::Giver;
 use crate::receive::Edge;
 use crate::routes::Controls;
 
@@ -53,6 +54,7 @@ pub struct Status {
     engine: Engine,
     spool: Arc<dyn Spool>,
     queue: Queue,
+    giver: Arc<Giver>,
     tally: Arc<Mutex<Value>>,
 }
 
@@ -64,6 +66,7 @@ impl Status {
             engine: controls.engine.clone(),
             spool: Arc::clone(&controls.spool),
             queue: controls.queue.clone(),
+            giver: Arc::clone(&controls.drain.giver),
             tally: Arc::default(),
         }
     }
@@ -76,6 +79,7 @@ impl Status {
             "sessions": self.edge.metrics.sessions_open.get(),
             "stressed": self.edge.admission.pressure.is_stressed(),
             "draining": self.edge.is_draining(),
+            "handover": self.giver.status(),
             "through_shut": self.edge.metrics.through_shut.get() == 1,
             "sources": sources,
             "queue": self.queue.state(),
@@ -101,6 +105,7 @@ pub async fn run(controls: Controls, status: Status, waters: Waters, shutdown: S
         readiness.set("spool", spool.unhealthy().map_or(Ok(()), Err));
         engine.tell(&readiness);
         readiness.set("recipients", edge.recipients.loaded());
+        edge.admission.added.sweep(Timestamp::now());
         count_sources(&edge);
         waters.look(&edge);
         if let Ok(tally) = spool.tally().await {

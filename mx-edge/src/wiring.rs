@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::admission::Admission;
+use crate::admission::added::Added;
 use crate::admission::rates::Rates;
 use crate::config::{Config, Protocol, SPOOL_MESSAGE_BYTES_MAX};
 use crate::ended::Ended;
@@ -158,16 +159,25 @@ pub async fn open_spool(config: &Config) -> Result<Arc<dyn Spool>, StartError> {
 }
 
 /// Nobody has come yet.
-pub fn admission(config: &Config) -> Admission {
-    Admission {
+pub fn admission(config: &Config) -> Result<Admission, StartError> {
+    let added = Added::open(&config.state).map_err(|why| StartError {
+        what: "what was added by `access add`".into(),
+        why,
+        remedy: "look at the file".into(),
+    })?;
+    Ok(Admission {
         clients: Arc::default(),
+        added: Arc::new(added),
         rates: Rates::new(config.rates.entries_max),
         pressure: Arc::default(),
-    }
+    })
 }
 
 /// The names of the listeners, in the order of `mail.listen`; so many there may be.
 pub const LISTENERS: [&str; 4] = ["mail", "mail-2", "mail-3", "mail-4"];
+
+/// The same of `handover.listen`.
+pub const HANDOVERS: [&str; 2] = ["handover", "handover-2"];
 
 /// Binds all listeners, or takes those that systemd passed on.
 pub async fn bind(config: &Config, control: &Control) -> Result<Vec<Listener>, StartError> {
@@ -175,7 +185,6 @@ pub async fn bind(config: &Config, control: &Control) -> Result<Vec<Listener>, S
     for (address, name) in config.mail.listen.iter().zip(LISTENERS) {
         listeners.push(control.bind(name, *address).await?);
     }
-    control.all_bound();
     Ok(listeners)
 }
 

@@ -34,6 +34,22 @@ pub struct Settings {
     pub listen: SocketAddr,
 }
 
+/// Who gives a command over the control socket, as an axum extension (`Extension<Caller>`): told by the kernel, for audits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The user; none when the kernel does not tell.
+    pub uid: Option<u32>,
+}
+
+impl std::fmt::Display for Caller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.uid {
+            Some(uid) => write!(f, "uid {uid}"),
+            None => f.write_str("unknown"),
+        }
+    }
+}
+
 /// A command's request to a daemon.
 #[derive(Clone, Debug)]
 pub struct Request {

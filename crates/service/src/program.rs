@@ -54,6 +54,18 @@ pub enum Invocation {
         /// Whether all is as it should be; otherwise it exits 1.
         good: fn(&serde_json::Value) -> bool,
     },
+    /// Ask the running daemon to begin something, then look how far it is until it is over (exit 0): what has changed is printed, as
+    /// JSON with `--json`. To stop looking ends nothing.
+    Follow {
+        /// What begins it.
+        begin: Request,
+        /// How far it is.
+        look: Request,
+        /// How to show that to a person.
+        print: fn(&serde_json::Value) -> String,
+        /// Whether there is nothing more to wait for.
+        over: fn(&serde_json::Value) -> bool,
+    },
     /// Do it here; the string is printed, an error goes to stderr and exits 1.
     Here(Box<dyn FnOnce() -> Result<String, String> + Send>),
     /// Look at something here; the finding is printed as JSON with `--json`, otherwise through `print`.

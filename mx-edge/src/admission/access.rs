@@ -10,8 +10,10 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use mail::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::network::Network;
 
@@ -21,7 +23,8 @@ const ENTRIES_MAX: usize = 200_000;
 const FILE_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// What is done with a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Word {
     /// It skips every test of clients and every limit on them.
     Permit,
@@ -31,6 +34,32 @@ pub enum Word {
     Drop,
     /// Nothing; what stands below does not count for it.
     Dunno,
+}
+
+impl Word {
+    /// As lists have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Permit => "permit",
+            Self::Reject => "reject",
+            Self::Drop => "drop",
+            Self::Dunno => "dunno",
+        }
+    }
+}
+
+impl FromStr for Word {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        match word.to_ascii_lowercase().as_str() {
+            "permit" | "ok" | "allow" => Ok(Self::Permit),
+            "reject" | "deny" => Ok(Self::Reject),
+            "drop" => Ok(Self::Drop),
+            "dunno" => Ok(Self::Dunno),
+            other => Err(format!("{other:?} is none of permit, reject, drop, dunno")),
+        }
+    }
 }
 
 /// A line.
@@ -81,17 +110,23 @@ impl Access {
             if line.is_empty() {
                 continue;
             }
-            if self.entries.len() >= ENTRIES_MAX {
-                return Err(format!("more than {ENTRIES_MAX} lines in all"));
-            }
             let (network, entry) =
                 read(line).map_err(|error| format!("line {}: {error}", number + 1))?;
-            let index = u32::try_from(self.entries.len()).expect("fewer than ENTRIES_MAX");
-            self.entries.push(entry);
-            let (v6, prefix, bits) = network.bits();
-            let of_length = self.networks.entry((v6, prefix)).or_default();
-            of_length.entry(bits).or_default().push(index);
+            self.push(network, entry)?;
         }
+        Ok(())
+    }
+
+    /// Adds a line below the others.
+    pub fn push(&mut self, network: Network, entry: Entry) -> Result<(), String> {
+        if self.entries.len() >= ENTRIES_MAX {
+            return Err(format!("more than {ENTRIES_MAX} lines in all"));
+        }
+        let index = u32::try_from(self.entries.len()).expect("fewer than ENTRIES_MAX");
+        self.entries.push(entry);
+        let (v6, prefix, bits) = network.bits();
+        let of_length = self.networks.entry((v6, prefix)).or_default();
+        of_length.entry(bits).or_default().push(index);
         Ok(())
     }
 
@@ -127,13 +162,7 @@ fn read(line: &str) -> Result<(Network, Entry), String> {
     let network: Network = rest.next().unwrap_or_default().parse()?;
     let rest = rest.next().unwrap_or_default().trim();
     let (word, rest) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
-    let word = match word.to_ascii_lowercase().as_str() {
-        "permit" | "ok" | "allow" => Word::Permit,
-        "reject" | "deny" => Word::Reject,
-        "drop" => Word::Drop,
-        "dunno" => Word::Dunno,
-        other => return Err(format!("{other:?} is none of permit, reject, drop, dunno")),
-    };
+    let word: Word = word.parse()?;
     let rest = rest.trim();
     let (until, note) = match rest.strip_prefix("until=") {
         None => (None, rest),
@@ -144,12 +173,17 @@ fn read(line: &str) -> Result<(Network, Entry), String> {
             (Some(time), note.trim())
         }
     };
-    // It goes into a reply.
-    if !note.chars().all(|c| c.is_ascii_graphic() || c == ' ') || note.len() > 200 {
-        return Err("a note is at most 200 characters of ASCII".into());
-    }
+    check_note(note)?;
     let note = note.into();
     Ok((network, Entry { word, until, note }))
+}
+
+/// A note goes into a reply.
+pub fn check_note(note: &str) -> Result<(), String> {
+    match note.chars().all(|c| c.is_ascii_graphic() || c == ' ') && note.len() <= 200 {
+        true => Ok(()),
+        false => Err("a note is at most 200 characters of ASCII".into()),
+    }
 }
 
 #[cfg(test)]

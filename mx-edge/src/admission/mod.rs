@@ -2,6 +2,7 @@
 //! disk. What is decided here never hits our own hosts, and a proxy is never taken for the clients behind it.
 
 pub mod access;
+pub mod added;
 pub mod clients;
 pub mod pressure;
 pub mod rates;
@@ -13,7 +14,8 @@ use tokio::time::Instant;
 
 use crate::network::{Network, contains};
 use crate::reason::Reason;
-use access::{Access, Word};
+use access::{Access, Entry as Line, Word};
+use added::Added;
 use clients::{Admitted, Clients};
 use pressure::Pressure;
 use rates::{Limit, Of, Rates};
@@ -22,6 +24,8 @@ use rates::{Limit, Of, Rates};
 pub struct Admission {
     /// Sessions open, by client.
     pub clients: Arc<Clients>,
+    /// What operators have added to the access list.
+    pub added: Arc<Added>,
     /// What clients have done lately.
     pub rates: Rates,
     /// Whether there is too much of anything.
@@ -92,22 +96,46 @@ impl From<Reason> for Refused {
     }
 }
 
+/// The line of the access list that decides about a client.
+pub struct Found {
+    /// It.
+    pub line: Line,
+    /// An operator added it at run time; else it stands in a file.
+    pub at_run_time: bool,
+}
+
 impl Door {
+    /// The line that decides about a client; none for one of ours and for a proxy, whom no list can hit.
+    pub fn line(&self, added: &Added, client: IpAddr) -> Option<Found> {
+        if contains(&self.own_networks, client) || contains(&self.proxies, client) {
+            return None;
+        }
+        let now = mail::Timestamp::now();
+        let at_run_time = added.lookup(client, now).map(|line| Found {
+            line,
+            at_run_time: true,
+        });
+        at_run_time.or_else(|| {
+            let line = self.access.lookup(client, now)?.clone();
+            Some(Found {
+                line,
+                at_run_time: false,
+            })
+        })
+    }
+
     /// How the access list has a client; before it, whether it is one of ours or a proxy, which no list can hit.
-    fn standing(&self, client: IpAddr) -> Result<Standing, Refused> {
+    fn standing(&self, added: &Added, client: IpAddr) -> Result<Standing, Refused> {
         if contains(&self.own_networks, client) {
             return Ok(Standing::Exempt);
         }
-        if contains(&self.proxies, client) {
-            return Ok(Standing::Ordinary);
-        }
-        let Some(entry) = self.access.lookup(client, mail::Timestamp::now()) else {
+        let Some(Found { line: entry, .. }) = self.line(added, client) else {
             return Ok(Standing::Ordinary);
         };
         match entry.word {
             Word::Permit => Ok(Standing::Exempt),
             Word::Dunno => Ok(Standing::Ordinary),
-            Word::Reject => Ok(Standing::Rejected(entry.note.clone())),
+            Word::Reject => Ok(Standing::Rejected(entry.note)),
             Word::Drop => Err(Refused {
                 reason: Reason::AccessDropped,
                 evidence: entry.note.to_string(),
@@ -117,9 +145,14 @@ impl Door {
 }
 
 impl Admission {
+    /// How the access list has a client.
+    pub fn standing(&self, door: &Door, client: IpAddr) -> Result<Standing, Refused> {
+        door.standing(&self.added, client)
+    }
+
     /// A client has connected.
     pub fn admit(&self, door: &Door, client: IpAddr) -> Result<Entry, Refused> {
-        let standing = door.standing(client)?;
+        let standing = self.standing(door, client)?;
         if standing.is_exempt() {
             return Ok(Entry {
                 standing,
@@ -172,6 +205,7 @@ mod tests {
     fn admission() -> Admission {
         Admission {
             clients: Arc::default(),
+            added: Arc::default(),
             rates: Rates::new(100),
             pressure: Arc::default(),
         }

@@ -66,6 +66,7 @@ pub const CHANGES: Changes = Changes {
         "through",
         "forward",
         "spool",
+        "handover",
         "screen.passes_max",
         "greylist.entries_max",
         "report",

@@ -9,7 +9,7 @@ use service::log::LogSettings;
 use service::program::{Complaint, Configuration};
 
 use super::{Config, Forward, Protocol, SPOOL_MESSAGE_BYTES_MAX, seconds};
-use crate::wiring::{CERTIFICATES, LISTENERS};
+use crate::wiring::{CERTIFICATES, HANDOVERS, LISTENERS};
 
 impl Configuration for Config {
     const CHANGES: Changes = super::changes::CHANGES;
@@ -270,6 +270,22 @@ impl Config {
         }
         for server in &self.directory.servers {
             complaints.guarded(inside, "directory.servers", *server);
+        }
+        complaints.unless(
+            self.handover.listen.len() <= HANDOVERS.len(),
+            "handover.listen",
+            format!("{} addresses", self.handover.listen.len()),
+            "each listener has a name of its own, up to two",
+            "give at most two addresses",
+        );
+        for listen in &self.handover.listen {
+            complaints.unless(
+                self.inside.is_some() || listen.ip().is_loopback(),
+                "handover.listen",
+                format!("{listen} without [inside]"),
+                "mail is handed over between hosts with mutual TLS",
+                "make a certificate with `mx-edge ca node` and name it in [inside]",
+            );
         }
         let somebody = !self.directory.servers.is_empty()
             || !self.recipients.files.is_empty()

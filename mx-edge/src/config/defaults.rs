@@ -23,6 +23,7 @@ impl Default for Config {
             through: Through::default(),
             forward: Forward::default(),
             spool: Spool::default(),
+            handover: Handover::default(),
             dns: Dns::default(),
             spf: Spf::default(),
             screen: Screen::default(),

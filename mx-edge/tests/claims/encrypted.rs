@@ -13,7 +13,7 @@ use crate::client::{MESSAGE, codes, envelope, send};
 use crate::edge::Site;
 use crate::inside::{Inside, Mode};
 
-fn files(folder: &Path, name: &str, role: Role) -> Files {
+pub fn files(folder: &Path, name: &str, role: Role) -> Files {
     authority::node(folder, name, &[role], &[]).unwrap();
     Files {
         certificate: folder.join(format!("{name}.pem")),

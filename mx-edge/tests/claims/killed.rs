@@ -47,6 +47,18 @@ impl Program {
 
     /// Starts it; where it takes mail, once it is ready.
     pub async fn start(&mut self, log: &Path) -> SocketAddr {
+        self.start_until(log, |ready| ready.is_empty()).await
+    }
+
+    /// The same for one that is being drained, which is not ready for anything else.
+    pub async fn start_drained(&mut self, log: &Path) -> SocketAddr {
+        let drained = |ready: &str| ready.lines().all(|line| line.contains("drained"));
+        self.start_until(log, |ready| !ready.is_empty() && drained(ready))
+            .await
+    }
+
+    /// `enough` looks at the reasons why it is not ready.
+    async fn start_until(&mut self, log: &Path, enough: impl Fn(&str) -> bool) -> SocketAddr {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
@@ -57,7 +69,12 @@ impl Program {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             let ready = self.ask(&["ready"]).await;
-            if ready.status.success() {
+            let said = String::from_utf8_lossy(&ready.stderr);
+            let reasons = match ready.status.success() {
+                true => "",
+                false => said.trim_start_matches("not ready\n"),
+            };
+            if enough(reasons) {
                 let status = self.ask(&["--json", "status"]).await;
                 let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
                 return status["listeners"]["mail"]
@@ -66,7 +83,6 @@ impl Program {
                     .parse()
                     .unwrap();
             }
-            let said = String::from_utf8_lossy(&ready.stderr);
             assert!(tokio::time::Instant::now() < deadline, "not ready: {said}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod access;
 mod client;
 mod directory;
 mod dns;
 mod door;
+mod drained;
 mod edge;
 mod encrypted;
 mod faulty;

@@ -18,7 +18,7 @@ use tower_service::Service;
 
 use super::http::{connection, limited};
 use super::socket::Socket;
-use super::{Control, Readiness, Settings, lock};
+use super::{Caller, Control, Readiness, Settings, lock};
 use crate::listener::Listener;
 use crate::metrics::ServiceMetrics;
 use crate::shutdown::Shutdown;
@@ -164,7 +164,9 @@ async fn accept_unix(socket: Socket, router: Router, end: Shutdown) {
             let permit = sessions.clone().acquire_owned().await;
             match socket.listener.accept().await {
                 Ok((stream, _)) => {
-                    let session = connection(stream, router.clone(), end.clone());
+                    let uid = stream.peer_cred().map(|peer| peer.uid()).ok();
+                    let router = router.clone().layer(axum::Extension(Caller { uid }));
+                    let session = connection(stream, router, end.clone());
                     let activity = end.activity("control session");
                     tokio::spawn(async move {
                         let _held = (permit, activity);

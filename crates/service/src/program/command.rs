@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -68,6 +69,12 @@ pub(super) fn dispatch<P: Program>(arguments: Arguments<P::Command>) -> Result<E
             let found = serde_json::from_slice(&answer).map_err(End::failed)?;
             return Ok(report(&found, options.json, print, good));
         }
+        Invocation::Follow {
+            begin,
+            look,
+            print,
+            over,
+        } => follow(&config, options.json, [begin, look], print, over)?,
         Invocation::Control { request, print } => {
             let answer = answer(&config, &request)?;
             match serde_json::from_slice::<Value>(&answer) {
@@ -78,6 +85,36 @@ pub(super) fn dispatch<P: Program>(arguments: Arguments<P::Command>) -> Result<E
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Between two looks at what goes on.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Begins something and shows how far it is until it is over.
+fn follow<C: Configuration>(
+    config: &C,
+    as_json: bool,
+    [begin, look]: [Request; 2],
+    print: fn(&Value) -> String,
+    over: fn(&Value) -> bool,
+) -> Result<(), End> {
+    answer(config, &begin)?;
+    let mut shown = String::new();
+    loop {
+        let found: Value = serde_json::from_slice(&answer(config, &look)?).map_err(End::failed)?;
+        let text = match as_json {
+            true => found.to_string(),
+            false => print(&found),
+        };
+        if text != shown {
+            say(&text);
+            shown = text;
+        }
+        if over(&found) {
+            return Ok(());
+        }
+        std::thread::sleep(LOOK_INTERVAL);
+    }
 }
 
 /// Prints a finding; 0 when all is as it should be.
