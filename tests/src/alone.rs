@@ -2,7 +2,6 @@
 //! own spool.
 
 use std::fs;
-use std::path::PathBuf;
 
 use crate::client;
 use crate::site::{Harness, hurried, settings};
@@ -45,30 +44,4 @@ fn send_bytes(harness: &Harness, message: &[u8]) -> String {
     let door = harness.site.address("mx-edge");
     client::submit(door, "author@sender.example", &[RECIPIENT], message)
         .unwrap_or_else(|error| panic!("{error}\n{}", harness.logs()))
-}
-
-/// Waits until the edge is ready (`""`), or not ready for a reason with this word in it.
-pub fn wait_readiness(harness: &Harness, word: &str) {
-    let address = harness.site.address("mx-edge.control");
-    harness.wait(&format!("readiness {word:?}"), || {
-        let (code, body) = local::http::get(address, "/readyz")?;
-        let is = match word {
-            "" => code == 200,
-            word => code != 200 && body.contains(word),
-        };
-        is.then_some(())
-    });
-}
-
-/// Its journal's segment in use; there is one after the first message.
-pub fn segment(harness: &Harness) -> PathBuf {
-    let journal = harness.site.root().join("state/mx-edge/spool/journal");
-    let mut found: Vec<PathBuf> = fs::read_dir(&journal)
-        .expect("a journal")
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|is| is == "segment"))
-        .collect();
-    found.sort();
-    found.pop().expect("a segment in use")
 }

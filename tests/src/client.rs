@@ -82,23 +82,42 @@ impl Client {
 
     /// A transaction; returns the reply that decided it. Each line of the message gets CRLF and dots are stuffed.
     pub fn submit(&mut self, from: &str, to: &[&str], message: &[u8]) -> std::io::Result<String> {
+        if let Some(reply) = self.begin(from, to)? {
+            return Ok(reply);
+        }
+        self.send(&stuffed(message))?;
+        self.reply()
+    }
+
+    /// The same over LMTP (RFC 2033 4.2): a reply a recipient, or the one that ended it before.
+    pub fn deliver(
+        &mut self,
+        from: &str,
+        to: &[&str],
+        message: &[u8],
+    ) -> std::io::Result<Vec<String>> {
+        if let Some(reply) = self.begin(from, to)? {
+            return Ok(vec![reply]);
+        }
+        self.send(&stuffed(message))?;
+        to.iter().map(|_| self.reply()).collect()
+    }
+
+    /// Up to DATA's 354; another reply ends the transaction.
+    fn begin(&mut self, from: &str, to: &[&str]) -> std::io::Result<Option<String>> {
         let reply = self.say(&format!("MAIL FROM:<{from}>"))?;
         if !reply.starts_with("250") {
-            return Ok(reply);
+            return Ok(Some(reply));
         }
         for to in to {
             let reply = self.say(&format!("RCPT TO:<{to}>"))?;
             if !reply.starts_with("25") {
                 self.say("RSET")?;
-                return Ok(reply);
+                return Ok(Some(reply));
             }
         }
         let reply = self.say("DATA")?;
-        if !reply.starts_with("354") {
-            return Ok(reply);
-        }
-        self.send(&stuffed(message))?;
-        self.reply()
+        Ok((!reply.starts_with("354")).then_some(reply))
     }
 }
 

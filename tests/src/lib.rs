@@ -4,6 +4,7 @@
 pub mod alone;
 pub mod client;
 pub mod corpus;
+pub mod list_host;
 pub mod site;
 pub mod small_disk;
 pub mod stub;

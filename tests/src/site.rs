@@ -149,6 +149,39 @@ impl Harness {
             .unwrap_or_else(|| panic!("{what} did not happen\n{}", self.logs()))
     }
 
+    /// Waits until a program is ready (`""`), or not ready for a reason with this word in it.
+    pub fn wait_readiness(&self, program: &str, word: &str) {
+        let address = self.site.address(&format!("{program}.control"));
+        self.wait(&format!("readiness {word:?} of {program}"), || {
+            let (code, body) = local::http::get(address, "/readyz")?;
+            let is = match word {
+                "" => code == 200,
+                word => code != 200 && body.contains(word),
+            };
+            is.then_some(())
+        });
+    }
+
+    /// What a running program says of itself.
+    pub fn status(&self, program: &str) -> serde_json::Value {
+        let address = self.site.address(&format!("{program}.control"));
+        let (_, text) = local::http::get(address, "/status").expect("it answers");
+        serde_json::from_str(&text).expect("a status is JSON")
+    }
+
+    /// The segment in use of a program's journal; there is one after the first message.
+    pub fn segment(&self, program: &str) -> PathBuf {
+        let state = self.site.root().join("state").join(program);
+        let mut found: Vec<PathBuf> = fs::read_dir(state.join("spool/journal"))
+            .expect("a journal")
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|is| is == "segment"))
+            .collect();
+        found.sort();
+        found.pop().expect("a segment in use")
+    }
+
     /// The value of a metric of a program, all series of the name summed where their labels contain `labels`; NaN while the
     /// program does not answer. Panics when it answers and has no such metric.
     pub fn metric(&self, program: &str, name: &str, labels: &str) -> f64 {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::thread;
 
-use end_to_end::alone::{RECIPIENT, edge, segment, send, wait_readiness};
+use end_to_end::alone::{RECIPIENT, edge, send};
 use end_to_end::{Fault, Harness, Tracer};
 
 const TEST: &str = "a_failed_sync_loses_nothing";
@@ -60,7 +60,7 @@ fn a_failed_sync_loses_nothing() {
             calls,
             how: &format!("error={error}"),
             when,
-            file: &segment(&harness),
+            file: &harness.segment("mx-edge"),
         };
         let log = harness.site.root().join(format!("log/strace-{round}"));
         let pid = harness.site.process("mx-edge").pid();
@@ -69,7 +69,7 @@ fn a_failed_sync_loses_nothing() {
         };
         send_until_refused(&harness, round, &kept);
         assert!(tracer.has_struck(), "{what}: nothing failed");
-        wait_readiness(&harness, "poisoned");
+        harness.wait_readiness("mx-edge", "poisoned");
         assert_eq!(harness.metric("mx-edge", "spool_poisoned", ""), 1.0);
         drop(tracer);
         // The disk is well again, and nothing is acknowledged all the same.

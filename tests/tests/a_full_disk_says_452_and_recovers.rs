@@ -2,7 +2,7 @@
 //! so before anybody is refused, answers 452 (at MAIL already while the next hop is away), passes mail through meanwhile,
 //! and takes mail again by itself. All that was answered 250 arrives.
 
-use end_to_end::alone::{RECIPIENT, edge, send, send_large, wait_readiness};
+use end_to_end::alone::{RECIPIENT, edge, send, send_large};
 use end_to_end::{Client, Harness, SmallDisk};
 
 const DISK_BYTES: u64 = 48 << 20;
@@ -32,7 +32,7 @@ fn start(disk: &SmallDisk) -> Harness {
 
 /// Full already, with the next hop there and away, until `make_room` has been called.
 fn full(harness: &mut Harness, kept: &mut usize, make_room: &dyn Fn()) {
-    wait_readiness(harness, "full");
+    harness.wait_readiness("mx-edge", "full");
     assert_eq!(harness.metric("mx-edge", "spool_full", ""), 1.0);
     harness.site.start_sink().expect("a next hop");
     harness.wait("it goes through", || {
@@ -47,7 +47,7 @@ fn full(harness: &mut Harness, kept: &mut usize, make_room: &dyn Fn()) {
         mail(harness).starts_with("452 4.3.1").then_some(())
     });
     make_room();
-    wait_readiness(harness, "");
+    harness.wait_readiness("mx-edge", "");
     assert_eq!(harness.metric("mx-edge", "spool_full", ""), 0.0);
     let reply = send(harness, "kept");
     assert!(reply.starts_with("250"), "{reply}\n{}", harness.logs());
@@ -73,7 +73,7 @@ fn filled_by_mail(harness: &mut Harness, kept: &mut usize) {
     assert_eq!(harness.metric("mx-edge", "spool_poisoned", ""), 0.0);
     *kept += spooled;
     harness.site.start_sink().expect("the next hop is back");
-    wait_readiness(harness, "");
+    harness.wait_readiness("mx-edge", "");
     harness.wait("all arrives", || {
         (harness.count(RECIPIENT) >= *kept).then_some(())
     });

@@ -1,7 +1,7 @@
 //! A copy that was put in place sends nothing of what waits in it, over a kill -9 too, while mail is taken: listserv and mx-edge say so in
 //! readiness, status, metrics and log, no command of the queue changes it, and after `spool adopt` all of it leaves once.
 
-use end_to_end::alone::{RECIPIENT, edge, send, wait_readiness};
+use end_to_end::alone::{RECIPIENT, edge, send};
 use end_to_end::{Harness, client, hurried, settings};
 use local::configs::{LIST, MEMBERS};
 use serde_json::Value;
@@ -122,6 +122,6 @@ fn an_edge_keeps_a_copys_mail_until_it_is_adopted() {
     harness.wait("the spooled mail arrives", || {
         harness.subjects(RECIPIENT).get("spooled").map(|_| ())
     });
-    wait_readiness(&harness, "");
+    harness.wait_readiness("mx-edge", "");
     assert_eq!(harness.subjects(RECIPIENT)["spooled"], 1);
 }

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use end_to_end::alone::{RECIPIENT, edge, segment, send, wait_readiness};
+use end_to_end::alone::{RECIPIENT, edge, send};
 use end_to_end::{Fault, Tracer};
 
 const TEST: &str = "a_slow_disk_sheds_load";
@@ -26,7 +26,7 @@ fn a_slow_disk_sheds_load() {
         calls: "fdatasync,fsync",
         how: &format!("delay_enter={}", SYNC.as_micros()),
         when: "1+",
-        file: &segment(&harness),
+        file: &harness.segment("mx-edge"),
     };
     let log = harness.site.root().join("log/strace");
     let pid = harness.site.process("mx-edge").pid();
@@ -46,7 +46,7 @@ fn a_slow_disk_sheds_load() {
                 replies.lock().expect("no client panics").push(reply);
             });
         }
-        wait_readiness(&harness, "slow");
+        harness.wait_readiness("mx-edge", "slow");
         assert_eq!(harness.metric("mx-edge", "spool_slow", ""), 1.0);
         let sync = harness.metric("mx-edge", "spool_sync_worst_seconds", "");
         assert!(sync >= 1.0, "{sync}");

@@ -345,10 +345,7 @@ impl Receiver {
             }
             Err(error) => {
                 warn!(event = "quarantined", outcome = "deferred", ident = %ident, reason = %error);
-                let reply = match error {
-                    quarantine::Error::Full(_) => Reply::new(452, (4, 3, 1), "quarantine full"),
-                    _ => Reply::new(451, (4, 3, 0), "quarantine unavailable"),
-                };
+                let reply = not_kept(&error);
                 count(&self.metrics.refused, &reply.code.to_string());
                 reply
             }
@@ -376,6 +373,13 @@ fn refusal(error: &spool::Error) -> Reply {
         }
         spool::Error::TooLarge(_) => Reply::new(552, (5, 3, 4), "message too large"),
         _ => Reply::new(451, (4, 3, 0), "the message could not be stored"),
+    }
+}
+
+fn not_kept(error: &quarantine::Error) -> Reply {
+    match error {
+        quarantine::Error::Full(_) => Reply::new(452, (4, 3, 1), "quarantine full"),
+        _ => Reply::new(451, (4, 3, 0), "quarantine unavailable"),
     }
 }
 
@@ -427,5 +431,44 @@ impl Handler for Receiver {
         _presence: &Presence,
     ) -> Vec<Reply> {
         self.take(session, envelope, message).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(reply: &Reply) -> String {
+        let mail::EnhancedStatus(class, subject, detail) = reply.enhanced.unwrap();
+        format!("{} {class}.{subject}.{detail}", reply.code)
+    }
+
+    #[test]
+    fn the_door_says_what_spool_and_quarantine_say() {
+        use spool::Error;
+        let io = Error::Io {
+            path: "/spool".into(),
+            source: Arc::new(std::io::Error::other("EIO")),
+        };
+        let id = mail::MessageId(1);
+        for (error, expected) in [
+            (Error::Full("bytes".into()), "452 4.3.1"),
+            (Error::Slow("2 s a sync".into()), "451 4.3.2"),
+            (Error::Poisoned("sync failed".into()), "451 4.3.0"),
+            (io, "451 4.3.0"),
+            (Error::Closed, "451 4.3.0"),
+            (Error::Unknown(id), "451 4.3.0"),
+            (Error::Corrupt(id, "/corrupt".into()), "451 4.3.0"),
+            (Error::TooLarge("1 byte".into()), "552 5.3.4"),
+        ] {
+            assert_eq!(said(&refusal(&error)), expected, "{error}");
+        }
+        for (error, expected) in [
+            (quarantine::Error::Full(1), "452 4.3.1"),
+            (quarantine::Error::Unavailable("locked".into()), "451 4.3.0"),
+            (quarantine::Error::Missing(1), "451 4.3.0"),
+        ] {
+            assert_eq!(said(&not_kept(&error)), expected, "{error}");
+        }
     }
 }
