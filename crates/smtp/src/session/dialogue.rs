@@ -306,16 +306,17 @@ impl Session {
         self.state = State::Closed(ending);
     }
 
-    /// Says a reply; a permanent refusal counts as the client's error, and one too many ends the session in its place.
+    /// Says a reply; a permanent refusal counts as the client's error, and one too many ends the session behind it: what was refused for
+    /// good must not look as if it might be taken later (RFC 5321 3.8 lets 421 be said at any time).
     pub(super) fn refuse(&mut self, reply: Reply, out: &mut Vec<u8>) {
         if reply.severity() == mail::Severity::Permanent {
             self.errors += 1;
         }
-        if self.errors >= self.settings.errors_max_now() {
-            let reply = replies::too_many_errors(&self.settings.hostname);
-            return self.close(Ending::Errors, reply, out);
-        }
         reply.write(out);
+        if self.errors >= self.settings.errors_max_now() {
+            let ending = replies::too_many_errors(&self.settings.hostname);
+            self.close(Ending::Errors, ending, out);
+        }
     }
 }
 

@@ -378,6 +378,7 @@ fn limits() {
         S: 500
         C: RCPT TO:<550-b@example.org>
         C: NOOP
+        S: 550
         S: 421 4.7.0
         X: Errors
         ",
