@@ -7,6 +7,7 @@ mod server_time;
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -190,6 +191,7 @@ fn certificate(folder: &Path) -> Result<String, Failure> {
     let (certificate, key) = (folder.join("mx.pem"), folder.join("mx.key"));
     std::fs::write(&certificate, made.cert.pem())?;
     std::fs::write(&key, made.signing_key.serialize_pem())?;
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600))?;
     Ok(format!(
         "[tls]\ncertificate = '{}'\nkey = '{}'\n",
         certificate.display(),

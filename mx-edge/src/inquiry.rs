@@ -1,8 +1,10 @@
 //! Gathers the evidence that a policy asks for, as late as it can, and all that is needed at the same time; what is known is not asked
 //! twice. Owns what is under way; decides nothing itself.
 
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use mail::ReversePath;
@@ -176,12 +178,26 @@ impl Inquiry {
                 Step::Done(decision) => return decision,
                 Step::Ask(questions) => questions,
             };
+            let mut known = false;
             for question in questions {
-                if !asked.contains(&question) {
-                    asked.push(question);
-                    let asking = self.ask(question);
-                    under_way.spawn(async move { (question, asking.await) });
+                if asked.contains(&question) {
+                    continue;
                 }
+                asked.push(question);
+                let mut asking = Box::pin(self.ask(question));
+                // What is known already, as lists are that were asked while the client waited, needs no task of its own.
+                match poll_fn(|context| Poll::Ready(asking.as_mut().poll(context))).await {
+                    Poll::Ready(answer) => {
+                        self.learn(question, answer);
+                        known = true;
+                    }
+                    Poll::Pending => {
+                        under_way.spawn(async move { (question, asking.await) });
+                    }
+                }
+            }
+            if known {
+                continue;
             }
             match under_way.join_next().await {
                 Some(Ok((question, answer))) => self.learn(question, answer),

@@ -7,13 +7,15 @@ mod health;
 mod lookup;
 mod score;
 
+use std::future::poll_fn;
 use std::net::{IpAddr, Ipv4Addr};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use prometheus::{IntCounterVec, IntGaugeVec};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
@@ -221,36 +223,32 @@ impl Dnsbl {
     pub fn start(self: &Arc<Self>, client: IpAddr, good: bool) -> Check {
         let this = Arc::clone(self);
         let (told, result) = watch::channel(None);
-        let task = tokio::spawn(async move {
+        // Boxed, so that what it held goes when it is over: a client may wait much longer than its check takes.
+        let task = tokio::spawn(Box::pin(async move {
             told.send_replace(Some(this.check(client, good).await));
-        });
+        }));
         Check {
             result,
             _task: AbortOnDropHandle::new(task),
         }
     }
 
-    async fn check(self: Arc<Self>, client: IpAddr, good: bool) -> Listing {
+    async fn check(&self, client: IpAddr, good: bool) -> Listing {
         let now = Instant::now();
         let mut answers = vec![Answer::Void; self.zones.len()];
-        let mut asked = JoinSet::new();
+        let mut asked: Vec<Asking<'_>> = Vec::new();
         for (at, zone) in self.zones.iter().enumerate() {
             if zone.health().down(now).is_some() {
                 self.count(zone, "skipped");
                 continue;
             }
             answers[at] = Answer::Pending;
-            let this = Arc::clone(&self);
-            asked.spawn(async move {
-                let zone = &this.zones[at];
-                (at, this.lookup.ask(&zone.zone, client).await)
-            });
+            asked.push((at, Box::pin(self.lookup.ask(&zone.zone, client))));
         }
         let waiting = async {
             while self.scoring.outcome(&answers).is_none() {
-                match asked.join_next().await {
-                    Some(Ok((at, answer))) => answers[at] = self.answered(at, answer, good),
-                    Some(Err(_)) => {}
+                match next(&mut asked).await {
+                    Some((at, answer)) => answers[at] = self.answered(at, answer, good),
                     None => return,
                 }
             }
@@ -270,7 +268,7 @@ impl Dnsbl {
         }
     }
 
-    fn answered(&self, at: usize, answer: Result<Vec<Ipv4Addr>, Box<str>>, good: bool) -> Answer {
+    fn answered(&self, at: usize, answer: Answered, good: bool) -> Answer {
         let zone = &self.zones[at];
         let codes = match answer {
             Ok(codes) => codes,
@@ -353,6 +351,27 @@ impl Dnsbl {
             }
         }
     }
+}
+
+/// A zone's place, and its answer to come.
+type Asking<'a> = (usize, Pin<Box<dyn Future<Output = Answered> + Send + 'a>>);
+type Answered = Result<Vec<Ipv4Addr>, Box<str>>;
+
+/// The next answer to come; none when all have come. There are a few zones, so all are looked at; tasks of their own would cost more.
+async fn next(asked: &mut Vec<Asking<'_>>) -> Option<(usize, Answered)> {
+    poll_fn(|context| {
+        for nth in 0..asked.len() {
+            if let Poll::Ready(answer) = asked[nth].1.as_mut().poll(context) {
+                let (at, _) = asked.swap_remove(nth);
+                return Poll::Ready(Some((at, answer)));
+            }
+        }
+        match asked.is_empty() {
+            true => Poll::Ready(None),
+            false => Poll::Pending,
+        }
+    })
+    .await
 }
 
 /// Tests a list for as long as somebody uses it.

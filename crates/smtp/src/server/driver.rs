@@ -1,12 +1,17 @@
 //! Moves bytes between one stream and one session. Knows time, memory and TLS; knows nothing of SMTP.
 
+use std::future::poll_fn;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -199,10 +204,9 @@ impl Driver {
                 .await
                 .map_err(NoInput::ending)?;
         }
-        self.input.reserve(COMMAND_READ_BYTES);
         let read = tokio::select! {
             biased;
-            read = wire.read_buf(&mut self.input) => read,
+            read = read_some(wire, &mut self.input) => read,
             () = screening.over => return Ok(Ok(())),
             _ = timeout_at(self.deadline, std::future::pending::<()>()) => return Err(Ending::TimedOut),
         };
@@ -263,6 +267,10 @@ impl Driver {
         let mut hurried = deadline <= hurry;
         let idle = self.session.idle();
         let Self { input, stop, .. } = self;
+        if input.is_empty() {
+            // What a message has left behind is not held by a session that waits.
+            *input = BytesMut::new();
+        }
         let stopped = async {
             if !idle || stop.wait_for(|stop| *stop).await.is_err() {
                 std::future::pending::<()>().await;
@@ -271,9 +279,8 @@ impl Driver {
         tokio::pin!(stopped);
         loop {
             let seen = input.len();
-            input.reserve(COMMAND_READ_BYTES);
             let read = tokio::select! {
-                read = timeout_at(deadline, wire.read_buf(input)) => read,
+                read = timeout_at(deadline, read_some(wire, input)) => read,
                 () = &mut stopped => return Err(NoInput::Stop),
                 () = &mut stressed, if !hurried => {
                     hurried = true;
@@ -344,6 +351,21 @@ impl Driver {
     }
 }
 
+/// Reads what has come, by way of the stack: a session that waits holds no buffer, and most sessions wait.
+async fn read_some<S>(wire: &mut Wire<S>, input: &mut BytesMut) -> io::Result<usize>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    poll_fn(|context| {
+        let mut bytes = [MaybeUninit::uninit(); COMMAND_READ_BYTES];
+        let mut bytes = ReadBuf::uninit(&mut bytes);
+        ready!(Pin::new(&mut *wire).poll_read(context, &mut bytes))?;
+        input.extend_from_slice(bytes.filled());
+        Poll::Ready(Ok(bytes.filled().len()))
+    })
+    .await
+}
+
 async fn flush<S>(wire: &mut Wire<S>, out: &mut Vec<u8>, patience: Duration) -> Result<(), NoInput>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -376,7 +398,31 @@ where
             let unread = &mut (&mut wire).take(LINGER_BYTES_MAX);
             tokio::io::copy(unread, &mut tokio::io::sink()).await?;
         }
-        std::io::Result::Ok(())
+        io::Result::Ok(())
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_session_that_waits_holds_no_buffer() {
+        let (mut client, server) = tokio::io::duplex(2 * COMMAND_READ_BYTES);
+        let (mut wire, mut input) = (Wire::Plain(server), BytesMut::new());
+        let waiting = timeout(Duration::from_millis(1), read_some(&mut wire, &mut input));
+        assert!(waiting.await.is_err());
+        assert_eq!(input.capacity(), 0);
+
+        let said = vec![b'x'; COMMAND_READ_BYTES + 5];
+        client.write_all(&said).await.unwrap();
+        for expected in [COMMAND_READ_BYTES, 5] {
+            let read = read_some(&mut wire, &mut input).await.unwrap();
+            assert_eq!(read, expected);
+        }
+        assert_eq!(input, said);
+        drop(client);
+        assert_eq!(read_some(&mut wire, &mut input).await.unwrap(), 0);
+    }
 }
