@@ -88,7 +88,7 @@ impl Metrics {
             ),
             corrupt: counter(
                 "delivery_corrupt_total",
-                "Messages whose body did not match its checksum; set aside by the spool, needs an operator",
+                "Batches whose message's body did not match its checksum, or is not in the spool any more; not delivered, each needs an operator",
             ),
             faults: counters(
                 "delivery_faults_total",

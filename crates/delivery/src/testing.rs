@@ -85,6 +85,7 @@ struct State {
     heads: HashMap<MessageId, (Arc<Head>, Bytes)>,
     batches: HashMap<BatchId, (MessageId, Batch, Option<u64>)>,
     corrupt: HashSet<MessageId>,
+    lost: HashSet<MessageId>,
     news: u64,
 }
 
@@ -173,6 +174,11 @@ impl Memory {
 
     pub(crate) fn corrupt(&self, id: MessageId) {
         self.state.lock().unwrap().corrupt.insert(id);
+    }
+
+    /// Its body is not there any more.
+    pub(crate) fn lose(&self, id: MessageId) {
+        self.state.lock().unwrap().lost.insert(id);
     }
 
     /// All batches that are not finished, in order.
@@ -350,6 +356,9 @@ impl Spool for Memory {
         let state = self.state.lock().unwrap();
         if state.corrupt.contains(&message) {
             return Err(Error::Corrupt(message, "aside".into()));
+        }
+        if state.lost.contains(&message) {
+            return Err(Error::Unknown(message));
         }
         let (_, body) = state.heads.get(&message).ok_or(Error::Unknown(message))?;
         Ok(body.clone())

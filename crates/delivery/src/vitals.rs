@@ -88,7 +88,7 @@ impl Figures {
             ),
             set_aside: IntCounter::new(
                 "spool_set_aside_total",
-                "Bodies and batches that did not match their checksum, set aside in the spool's folder corrupt/; each needs an operator.",
+                "Messages whose body did not match its checksum, set aside in the spool's folder corrupt/; each needs an operator.",
             )
             .expect("a constant description is valid"),
             poisoned: gauge(

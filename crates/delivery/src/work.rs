@@ -355,9 +355,22 @@ impl Worker {
                     ..Ends::default()
                 })
             }
+            // Where somebody else has settled it meanwhile, this settlement has no effect. Otherwise it is lost, and that is told.
             spool::Error::Unknown(_) => {
-                tracing::warn!(event = "gone", %message, "settled by somebody else meanwhile");
-                End::Finished(Ends::default())
+                for recipient in &lease.batch.recipients {
+                    tracing::error!(
+                        event = "lost",
+                        %message,
+                        from = %lease.head.reverse_path,
+                        to = %recipient.address,
+                        "the message is not in the spool any more; not delivered, an operator must look"
+                    );
+                }
+                self.metrics.corrupt.inc();
+                End::Finished(Ends {
+                    set_aside: lease.batch.recipients.len() as u64,
+                    ..Ends::default()
+                })
             }
             error => {
                 tracing::warn!(event = "fault", %message, %error, "the body cannot be read; tried again later");

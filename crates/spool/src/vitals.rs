@@ -19,7 +19,7 @@ pub struct Vitals {
     pub waiting_bytes: u64,
     /// Changes that the index has not read yet.
     pub index_behind: u64,
-    /// Bodies and batches set aside as corrupt since the start.
+    /// Messages whose body was set aside as corrupt since the start; each counts once, however many batches it has.
     pub set_aside: u64,
     /// A write or a sync failed: nothing is accepted until a restart.
     pub poisoned: bool,

@@ -5,7 +5,10 @@
 
 mod shared;
 
+use std::sync::Arc;
+
 use mail::Timestamp;
+use shared::faults::{Fault, FaultyDisk};
 use shared::*;
 use spool::{Error, Spool};
 
@@ -60,7 +63,8 @@ async fn in_a_body() {
                         panic!("{body:?}");
                     };
                     assert_eq!(id, lease.head.id);
-                    assert_eq!(spool.vitals().set_aside, 1);
+                    assert!(spool.body(lease.head.id).await.is_err());
+                    assert_eq!(spool.vitals().set_aside, 1, "once, however often");
                     assert_eq!(
                         std::fs::read(&path).unwrap().len(),
                         lease.head.body_bytes as usize
@@ -123,4 +127,33 @@ async fn a_later_version_is_refused() {
     let opened = spool::embedded::Embedded::open(options(folder.path()));
     let error = opened.err().map(|error| error.to_string()).unwrap();
     assert!(error.contains("use the newer program"), "{error}");
+}
+
+/// What cannot be saved for an operator is not given up: the batch goes on holding what there is.
+#[tokio::test]
+async fn in_a_body_on_a_disk_that_takes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (segment, mut bytes) = three(folder.path()).await;
+    let body = b"Subject: test\r\n\r\nb@x.org";
+    let mut windows = bytes.windows(body.len());
+    let at = windows.position(|window| window == body).unwrap();
+    bytes[at + 20] ^= 4;
+    std::fs::write(&segment, &bytes).unwrap();
+    let disk = FaultyDisk::new(Fault::Dies, 0);
+    let spool =
+        spool::embedded::Embedded::open_on(options(folder.path()), Arc::new(disk.clone())).unwrap();
+    let leases = claim_all(&spool).await;
+    let bad = leases.iter().find(|lease| {
+        let first = &lease.batch.recipients[0];
+        first.address.local() == "b"
+    });
+    let bad = bad.unwrap().head.id;
+    disk.set_failing("write");
+    let error = spool.body(bad).await.unwrap_err();
+    assert!(matches!(error, Error::Io { .. }), "{error}");
+    assert_eq!(spool.vitals().set_aside, 0);
+    disk.set_failing("");
+    let error = spool.body(bad).await.unwrap_err();
+    assert!(matches!(error, Error::Corrupt(..)), "{error}");
+    assert_eq!(spool.vitals().set_aside, 1);
 }

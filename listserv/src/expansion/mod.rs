@@ -196,8 +196,9 @@ impl Expander {
         let mut ends = Ends::default();
         let message = match self.spool.body(lease.head.id).await {
             Ok(message) => message,
-            Err(error @ spool::Error::Corrupt(..)) => {
-                // The spool has set it aside with its envelope. It is not bounced: an operator may still mend it.
+            Err(error @ (spool::Error::Corrupt(..) | spool::Error::Unknown(_))) => {
+                // The spool has set it aside with its envelope, if there is anything of it. It is not bounced: an operator may still
+                // mend it.
                 tracing::error!(event = "expansion", message = %lease.head.id, outcome = "corrupt", reason = %error);
                 ends.set_aside = lease.batch.recipients.len() as u64;
                 self.metrics

@@ -168,3 +168,79 @@ async fn everybody_is_accounted_for() {
     }
     spool.close().await;
 }
+
+/// A post whose body the disk has changed: it is set aside with its envelope, counted, and holds up no other.
+#[tokio::test]
+async fn a_corrupt_post_is_set_aside_and_the_next_one_expands() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let list = address("dev@lists.example");
+    let spool = open(folder);
+    for text in ["this one is spoilt", "this one is whole"] {
+        let new = NewMessage {
+            arrival: Timestamp::now(),
+            reverse_path: ReversePath::parse("ann@four.example").unwrap(),
+            parameters: MailParameters::default(),
+            facts: Bytes::new(),
+            body: vec![format!("Subject: s\r\n\r\n{text}\r\n").into()],
+            batches: vec![arrival(
+                list.clone().into(),
+                Class::Ordinary,
+                Timestamp::now(),
+            )],
+        };
+        spool.accept(new, None).await.unwrap();
+    }
+    spool.close().await;
+    drop(spool);
+    spoil(&folder.join("spool/journal"), b"this one is spoilt");
+
+    let spool = open(folder);
+    let expander = expander(folder, spool.clone()).await;
+    let made = list.clone();
+    expander
+        .directory
+        .rename(move |store| {
+            store.create_list(&made, &[])?;
+            store.add_members(&made, &[address("a@one.example"), address("b@two.example")])
+        })
+        .await
+        .unwrap();
+    let leases = claim(&spool, Destinations::Only(vec![Destination::Expand])).await;
+    assert_eq!(leases.len(), 2);
+    for lease in leases {
+        expander.work(lease).await;
+    }
+    let ledger = spool.ledger().await.unwrap();
+    assert_eq!((ledger.accepted, ledger.ends.set_aside), (2, 1));
+    assert_eq!((ledger.expanded, ledger.made, ledger.waiting), (1, 2, 2));
+    assert_eq!((ledger.unaccounted, ledger.difference()), (0, 0));
+    let ended = |outcome| expander.metrics.ended.with_label_values(&[outcome]).get();
+    assert_eq!((ended("corrupt"), ended("expanded")), (1, 1));
+    assert_eq!(spool.vitals().set_aside, 1);
+    let kept = std::fs::read_dir(folder.join("spool/corrupt")).unwrap();
+    let envelope = kept.map(|entry| entry.unwrap().path());
+    let envelope = envelope.filter(|path| path.extension().is_some_and(|is| is == "envelope"));
+    let envelope = std::fs::read_to_string(envelope.last().unwrap()).unwrap();
+    for line in [
+        "reverse-path <ann@four.example>",
+        "forward-path <dev@lists.example>",
+    ] {
+        assert!(envelope.contains(line), "{envelope}");
+    }
+    spool.close().await;
+}
+
+/// Flips a bit of the bytes that stand once in a journal.
+fn spoil(journal: &Path, what: &[u8]) {
+    for entry in std::fs::read_dir(journal).unwrap() {
+        let path = entry.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let mut windows = bytes.windows(what.len());
+        if let Some(at) = windows.position(|window| window == what) {
+            bytes[at] ^= 4;
+            return std::fs::write(path, bytes).unwrap();
+        }
+    }
+    panic!("it is not there");
+}

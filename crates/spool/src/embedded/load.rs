@@ -4,7 +4,6 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use mail::MessageId;
@@ -107,9 +106,13 @@ pub fn body(shared: &Shared, message: MessageId) -> Result<Bytes, Error> {
     Err(Error::Unknown(message))
 }
 
-/// Keeps what there is of a corrupt body, with its envelope, for whoever has to sort it out.
+/// Keeps what there is of a corrupt body, with its envelope, for whoever has to sort it out. Every batch of the message asks for it: it
+/// is saved, counted and told once. What could not be saved is not set aside: its batch is tried again, and holds what there is.
 fn set_aside(shared: &Shared, place: &MessagePlace, bytes: &[u8]) -> Error {
     let path = shared.corrupt.join(format!("{}.eml", place.id));
+    if shared.set_aside().contains(&place.id) {
+        return Error::Corrupt(place.id, path);
+    }
     let saved = disk::write_file(shared.disk.as_ref(), &path, bytes).and_then(|()| {
         let envelope = shared.corrupt.join(format!("{}.envelope", place.id));
         disk::write_file(
@@ -118,15 +121,23 @@ fn set_aside(shared: &Shared, place: &MessagePlace, bytes: &[u8]) -> Error {
             describe(shared, place).as_bytes(),
         )
     });
-    shared.set_aside.fetch_add(1, Ordering::Relaxed);
-    tracing::error!(
-        event = "body_corrupt",
-        message = %place.id,
-        generation = place.generation(),
-        offset = place.body_offset,
-        set_aside = %path.display(),
-        saved = saved.is_ok()
-    );
+    if let Err(error) = saved {
+        tracing::error!(event = "body_corrupt", message = %place.id, saved = false, %error);
+        return Error::Io {
+            path,
+            source: Arc::new(error),
+        };
+    }
+    if shared.set_aside().insert(place.id) {
+        tracing::error!(
+            event = "body_corrupt",
+            message = %place.id,
+            generation = place.generation(),
+            offset = place.body_offset,
+            set_aside = %path.display(),
+            saved = true
+        );
+    }
     Error::Corrupt(place.id, path)
 }
 

@@ -1,11 +1,11 @@
 //! What the engine's threads share: the state under its lock, the queues between them, and the reasons to refuse.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use mail::Timestamp;
+use mail::{MessageId, Timestamp};
 use rusqlite::Connection;
 use tokio::sync::{Notify, watch};
 
@@ -65,10 +65,10 @@ pub struct Shared {
     pub syncs: Arc<Syncs>,
     /// The room on the disk.
     pub room: Room,
-    /// How many bodies and batches were set aside since the start.
-    pub set_aside: AtomicU64,
     /// Whether it is a copy that nobody has adopted.
     pub copy: watch::Sender<bool>,
+    /// The messages whose bodies were set aside since the start.
+    set_aside: Mutex<HashSet<MessageId>>,
     state: Mutex<State>,
     poisoned: OnceLock<Arc<str>>,
     index_trouble: Mutex<Option<String>>,
@@ -126,7 +126,7 @@ impl Shared {
             news: Notify::new(),
             syncs: Arc::new(Syncs::new(limits)),
             room: Room::default(),
-            set_aside: AtomicU64::new(0),
+            set_aside: Mutex::default(),
             copy: watch::Sender::new(parts.copy),
             state: Mutex::new(parts.state),
             poisoned: OnceLock::new(),
@@ -141,6 +141,11 @@ impl Shared {
     /// restart would find, since only durable changes are made.
     pub fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
+    }
+
+    /// The messages whose bodies were set aside since the start: as many as are corrupt, at most.
+    pub fn set_aside(&self) -> MutexGuard<'_, HashSet<MessageId>> {
+        lock(&self.set_aside)
     }
 
     /// The present moment.
@@ -183,7 +188,7 @@ impl Shared {
             sync_worst: syncs.worst,
             waiting_bytes: syncs.waiting_bytes,
             index_behind: self.state().unindexed() as u64,
-            set_aside: self.set_aside.load(Ordering::Relaxed),
+            set_aside: self.set_aside().len() as u64,
             poisoned: self.poisoned.get().is_some(),
             full: self.room.full().is_some(),
             slow: syncs.slow,

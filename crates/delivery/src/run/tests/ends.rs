@@ -159,6 +159,9 @@ async fn a_corrupt_body_is_set_aside_and_blocks_nobody() {
     let bench = Bench::new(World::kind(), Clerk::default(), 1);
     let bad = bench.spool.add(domain("a.example"), &["bad@a.example"]);
     bench.spool.corrupt(bad);
+    // Nor does one that is not there at all, whose recipients are accounted for too.
+    let lost = bench.spool.add(domain("a.example"), &["lost@a.example"]);
+    bench.spool.lose(lost);
     bench.spool.add(domain("a.example"), &["good@a.example"]);
     let bench = bench.start();
     bench.drained().await;
@@ -168,8 +171,8 @@ async fn a_corrupt_body_is_set_aside_and_blocks_nobody() {
         ["good@a.example delivered"],
         "no silent bounce"
     );
-    assert_eq!(bench.metric("delivery_corrupt_total"), 1.0);
-    assert_eq!(bench.ends(), [1, 0, 0, 1]);
+    assert_eq!(bench.metric("delivery_corrupt_total"), 2.0);
+    assert_eq!(bench.ends(), [1, 0, 0, 2]);
 }
 
 #[tokio::test(start_paused = true)]
