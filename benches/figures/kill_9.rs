@@ -1,30 +1,31 @@
 //! `kill9_rounds`, `kill9_lost`, `kill9_duplicates`: a process under load (accepts with idents, claims, settlements of every kind,
-//! bodies that need a segment of their own) is killed at a random moment, round after round on the same spool. After each round all is
-//! looked at: what was told is there, whole and once, what was told to be done does not come back, idents are remembered, the
-//! ledger balances.
+//! bodies that need a segment of their own; an operator who holds, releases and drops) is killed at a random moment, round after round on
+//! the same spool. After each round all is looked at: what was told is there, whole and once, what was told to be done does not come back,
+//! idents are remembered, the ledger balances, read offline and by the next start.
 //!
 //! A duplicate is a batch that is attempted again although an attempt began whose settlement was not answered: its recipients
 //! may get the mail twice. The window is what two workers have in hand: so many batches a round at most.
 
 #![allow(missing_docs)]
 
+mod killed;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use mail::{Address, MailParameters, ReversePath, Timestamp};
-use mailload::figures::{Figure, Goal, is_full, is_wanted, report};
-use spool::embedded::{Embedded, Options};
-use spool::{
-    Class, Destination, Destinations, Ends, Lease, NewBatch, NewMessage, Outcome, Seen, Settlement,
-    Spool, Wanted,
+use killed::{
+    DROPPED, HAND, HELD, Random, WORKERS, child, is_of, load, name, new_message, options,
+    settlement, wanted,
 };
+use mailload::figures::{Figure, Goal, is_full, is_wanted, report};
+use spool::embedded::Embedded;
+use spool::embedded::offline::Offline;
+use spool::{Action, Outcome, Predicate, Spool};
 
 type Failure = Box<dyn Error>;
 
@@ -35,189 +36,10 @@ const ROUNDS: u64 = 200;
 const ROUNDS_FULL: u64 = 600;
 /// A round lasts at most so long after its first message, milliseconds.
 const ROUND_MS: u64 = 400;
-const PRODUCERS: u64 = 6;
-const WORKERS: usize = 2;
-/// Batches that a worker has in hand.
-const HAND: usize = 16;
 /// What waits is worked off between rounds down to this.
 const BACKLOG_MAX: usize = 1500;
 const FOLDER: &str = "KILL_9_FOLDER";
 const ROUND: &str = "KILL_9_ROUND";
-
-fn options(folder: &Path) -> Options {
-    Options {
-        segment_bytes: 256 * 1024,
-        free_bytes_min: 0,
-        free_inodes_min: 0,
-        ..Options::new(folder.join("spool"))
-    }
-}
-
-/// The same for the same seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        // xorshift64*, which is random enough to be anywhere.
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
-    }
-}
-
-fn new_batch(destination: Destination, name: &str) -> Result<NewBatch, Failure> {
-    Ok(NewBatch {
-        destination,
-        class: Class::Ordinary,
-        due: Timestamp::now(),
-        recipients: vec![Address::parse(name)?.into()],
-        template: Bytes::from_static(b"template"),
-    })
-}
-
-fn new_message(name: &str, body_bytes: usize) -> Result<NewMessage, Failure> {
-    let destination = match name.starts_with('e') {
-        true => Destination::Expand,
-        false => Destination::Inside,
-    };
-    Ok(NewMessage {
-        arrival: Timestamp::now(),
-        reverse_path: ReversePath::Null,
-        parameters: MailParameters::default(),
-        facts: Bytes::new(),
-        body: vec![
-            Bytes::from(format!("{name} {body_bytes}\r\n")),
-            Bytes::from(vec![b'x'; body_bytes]),
-        ],
-        batches: vec![new_batch(destination, name)?],
-    })
-}
-
-fn name(lease: &Lease) -> String {
-    let first = lease.batch.recipients.first();
-    first.map_or_else(String::new, |first| first.address.to_string())
-}
-
-/// A name of an expansion's child.
-fn child(name: &str) -> String {
-    format!("c-{name}")
-}
-
-// === The process that is killed ===
-
-/// One line in one write: either the parent has it or not.
-fn tell(word: &str, name: &str) -> std::io::Result<()> {
-    let line = format!("{word} {name}\n");
-    std::io::stdout().lock().write_all(line.as_bytes())
-}
-
-async fn produce(spool: Arc<Embedded>, round: u64, producer: u64) -> Result<(), Failure> {
-    let mut random = Random((round + 1) * 1000 + producer);
-    for number in 0_u64.. {
-        let kind = if random.below(3) == 0 { 'e' } else { 'm' };
-        let name = format!("{kind}{round}-{producer}-{number}@x.org");
-        let body_bytes = match random.below(40) {
-            0 => 300_000,
-            _ => random.below(12_000) as usize,
-        };
-        let message = new_message(&name, body_bytes)?;
-        spool.accept(message, Some(&name)).await?;
-        tell("accepted", &name)?;
-    }
-    Ok(())
-}
-
-fn outcome(lease: &Lease, random: &mut Random) -> Result<(&'static str, Outcome), Failure> {
-    if lease.batch.destination == Destination::Expand {
-        let children = vec![new_batch(Destination::Inside, &child(&name(lease)))?];
-        return Ok(("replaced", Outcome::Replaced(children)));
-    }
-    Ok(match random.below(4) {
-        0 => {
-            let deferred = Outcome::Deferred {
-                until: Timestamp::now(),
-                reply: "450 4.2.1 later".into(),
-                note: Bytes::new(),
-                recipients: lease.batch.recipients.clone(),
-                attempted: true,
-            };
-            ("deferred", deferred)
-        }
-        _ => ("finished", Outcome::Finished),
-    })
-}
-
-fn wanted(limit: usize) -> Wanted {
-    Wanted {
-        destinations: Destinations::Except(Vec::new().into()),
-        lanes: [limit / 4; 4],
-    }
-}
-
-fn settlement(lease: &Lease, outcome: Outcome) -> Settlement {
-    let delivered = u64::from(matches!(outcome, Outcome::Finished));
-    Settlement {
-        batch: lease.batch.id,
-        token: lease.token,
-        outcome,
-        ends: Ends {
-            delivered,
-            ..Ends::default()
-        },
-    }
-}
-
-async fn work(spool: Arc<Embedded>, seed: u64) -> Result<(), Failure> {
-    let mut random = Random(seed);
-    let mut seen = Seen::default();
-    loop {
-        spool.ready(&mut seen).await;
-        let leases = spool.claim("here", &wanted(HAND)).await?;
-        let (mut settlements, mut words) = (Vec::new(), Vec::new());
-        for lease in &leases {
-            // As a delivery: from here on the next hop may have it.
-            let what = format!("{} {}", name(lease), lease.batch.attempts);
-            tell("attempts", &what)?;
-            let (word, outcome) = outcome(lease, &mut random)?;
-            words.push((word, what));
-            settlements.push(settlement(lease, outcome));
-        }
-        let count = settlements.len();
-        if spool.settle(settlements).await? != count {
-            return Err("a settlement had no effect".into());
-        }
-        for (word, what) in words {
-            tell(word, &what)?;
-        }
-    }
-}
-
-async fn load(folder: &Path, round: u64) -> Result<(), Failure> {
-    let spool = Arc::new(Embedded::open(options(folder))?);
-    tell("open", "spool")?;
-    let mut tasks = tokio::task::JoinSet::new();
-    for producer in 0..PRODUCERS {
-        let spool = Arc::clone(&spool);
-        tasks.spawn(async move {
-            let made = produce(spool, round, producer).await;
-            made.map_err(|error| error.to_string())
-        });
-    }
-    for worker in 0..WORKERS as u64 {
-        let spool = Arc::clone(&spool);
-        tasks.spawn(async move {
-            let worked = work(spool, 77 + 2 * round + worker).await;
-            worked.map_err(|error| error.to_string())
-        });
-    }
-    while let Some(ended) = tasks.join_next().await {
-        ended??;
-    }
-    Ok(())
-}
-
-// === The process that looks ===
 
 /// Starts it and kills it some time after it has opened the spool; what it had told.
 fn kill(folder: &Path, round: u64, after: Duration) -> Result<Vec<String>, Failure> {
@@ -267,6 +89,9 @@ struct Known {
     last: BTreeMap<String, u32>,
     /// Names of accepted messages, for their idents.
     accepted: Vec<String>,
+    /// What was there, and may be dropped, when the last selection began.
+    dropping: Vec<String>,
+    selections: u64,
     lost: u64,
     duplicates: u64,
     duplicates_most: u64,
@@ -288,7 +113,7 @@ impl Known {
                     // It may have been claimed before its acceptance was told.
                     let settled = self.there.contains_key(&name) || self.gone.contains(&name);
                     if !settled {
-                        self.there.insert(name.clone(), true);
+                        self.there.insert(name.clone(), !is_of(&name, DROPPED));
                     }
                     self.accepted.push(name);
                 }
@@ -297,6 +122,19 @@ impl Known {
                     duplicates += u64::from(open == Some(number));
                     self.last.insert(name.clone(), number);
                     self.there.insert(name, false);
+                }
+                "begins" => {
+                    let these = self.there.keys().filter(|name| is_of(name, DROPPED));
+                    self.dropping = these.cloned().collect();
+                }
+                "did" => {
+                    self.selections += 1;
+                    let dropped = std::mem::take(&mut self.dropping);
+                    for name in dropped.into_iter().filter(|_| *name == *"drop") {
+                        // Also what was being attempted: the next start has treated what that left.
+                        self.there.remove(&name);
+                        self.gone.insert(name);
+                    }
                 }
                 _ => {
                     // What was deferred may be attempted by the other worker before this one has told.
@@ -312,22 +150,24 @@ impl Known {
     }
 
     fn settled(&mut self, word: &str, name: String) {
+        let must = !is_of(&name, DROPPED);
         if word == "deferred" {
-            self.there.insert(name, true);
+            self.there.insert(name, must);
             return;
         }
         if word == "replaced" {
             let child = child(&name);
             if !self.there.contains_key(&child) && !self.gone.contains(&child) {
-                self.there.insert(child, true);
+                self.there.insert(child, must);
             }
         }
         self.there.remove(&name);
         self.gone.insert(name);
     }
 
-    /// Compares with what a claim of everything finds; settles what is more than the next round needs.
+    /// Lets go what is held, compares with what a claim of everything finds; settles what is more than the next round needs.
     async fn compare(&mut self, spool: &Embedded, round: u64) -> Result<(), Failure> {
+        release(spool, round).await?;
         let leases = spool.claim("here", &wanted(4_000_000)).await?;
         let mut found = BTreeSet::new();
         for lease in &leases {
@@ -342,7 +182,8 @@ impl Known {
             }
         }
         let ledger = spool.ledger().await?;
-        if ledger.difference() != 0 || ledger.waiting != leases.len() as u64 {
+        let ended = ledger.difference() == 0 && ledger.unaccounted == 0;
+        if !ended || ledger.waiting != leases.len() as u64 || ledger.held > 0 {
             return Err(format!("round {round}: the account does not balance: {ledger:?}").into());
         }
         for (name, must) in &self.there {
@@ -365,7 +206,8 @@ impl Known {
         if spool.settle(settlements).await? != surplus {
             return Err("a settlement had no effect".into());
         }
-        self.there = found.into_iter().map(|name| (name, true)).collect();
+        let must = |name: String| (name.clone(), !is_of(&name, DROPPED));
+        self.there = found.into_iter().map(must).collect();
         Ok(())
     }
 
@@ -385,6 +227,40 @@ impl Known {
     }
 }
 
+/// Lets go what is held, and no other than should be.
+async fn release(spool: &Embedded, round: u64) -> Result<(), Failure> {
+    let held = Predicate {
+        held: Some(true),
+        ..Predicate::default()
+    };
+    let found = spool.find(&held, None, usize::MAX).await?;
+    let wrong = |batch: &spool::Batch| {
+        let first = batch.recipients.first();
+        !first.is_some_and(|first| is_of(&first.address.to_string(), HELD))
+    };
+    let ledger = spool.ledger().await?;
+    if ledger.held != found.len() as u64 || found.iter().any(|found| wrong(&found.batch)) {
+        return Err(format!("round {round}: something else is held: {ledger:?}").into());
+    }
+    let released = spool.select(&held, Action::Release).await?;
+    match released.recipients == ledger.held {
+        true => Ok(()),
+        false => Err(format!("round {round}: not all that is held was released").into()),
+    }
+}
+
+/// The account as it is read without opening the spool; whether all is whole.
+fn check_offline(folder: &Path, round: u64) -> Result<(), Failure> {
+    let work = tempfile::tempdir()?;
+    let report = Offline::open(&folder.join("spool"), work.path())?.check()?;
+    let ledger = report.ledger;
+    let balances = ledger.difference() == 0 && ledger.unaccounted == 0;
+    match report.is_whole() && balances && ledger.waiting == report.recipients {
+        true => Ok(()),
+        false => Err(format!("round {round}: offline: {report:?}").into()),
+    }
+}
+
 async fn look(folder: &Path, rounds: u64) -> Result<Known, Failure> {
     let mut known = Known::default();
     let mut random = Random(20_261_125);
@@ -396,6 +272,7 @@ async fn look(folder: &Path, rounds: u64) -> Result<Known, Failure> {
                 let _ = std::fs::remove_file(folder.join(format!("spool/index.sqlite{suffix}")));
             }
         }
+        check_offline(folder, round)?;
         let spool = Embedded::open(options(folder))?;
         known.compare(&spool, round).await?;
         known.repeat(&spool, &mut random).await?;
@@ -413,9 +290,10 @@ async fn look(folder: &Path, rounds: u64) -> Result<Known, Failure> {
 
 fn state(known: &Known, rounds: u64, took: Duration) -> std::io::Result<()> {
     let detail = format!(
-        "{} messages accepted, {} batches done, {:.0} s, seed 20261125",
+        "{} messages accepted, {} batches done, {} selections, the account whole each time, {:.0} s, seed 20261125",
         known.accepted.len(),
         known.gone.len(),
+        known.selections,
         took.as_secs_f64()
     );
     let window = (WORKERS * HAND) as f64;

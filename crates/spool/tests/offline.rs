@@ -10,8 +10,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use shared::*;
-use spool::Spool;
 use spool::embedded::offline::{Offline, Report};
+use spool::{Action, HoldId, Pattern, Predicate, Spool};
 
 const MESSAGES: usize = 200;
 
@@ -96,6 +96,46 @@ async fn a_whole_spool_is_read_and_left_as_it_was() {
     assert_eq!((report.messages, whole), (MESSAGES as u64, MESSAGES));
     assert_eq!((report.batches, report.recipients), (200, 200));
     assert_eq!(contents(&path), before);
+}
+
+#[tokio::test]
+async fn the_account_is_shown_and_misses_what_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = filled(folder.path()).await;
+    let spool = open(folder.path());
+    let some = |pattern| Predicate {
+        recipient: Some(Pattern::new(pattern)),
+        ..Predicate::default()
+    };
+    // to1, to10..to19, to100..to199; to2, to20..to29.
+    let dropped = spool.select(&some("to1*"), Action::Drop).await.unwrap();
+    let to2 = some("to2*");
+    let held = spool.select(&to2, Action::Hold(HoldId(1)));
+    assert_eq!(
+        (dropped.recipients, held.await.unwrap().recipients),
+        (111, 11)
+    );
+    let leases = claim_all(&spool).await;
+    let done: Vec<_> = leases.iter().take(5).map(delivered).collect();
+    assert_eq!(spool.settle(done).await.unwrap(), 5);
+    let online = spool.ledger().await.unwrap();
+    spool.close().await;
+    let (report, _) = check(&path);
+    assert_eq!(report.ledger, online);
+    let (ledger, ends) = (report.ledger, report.ledger.ends);
+    assert_eq!(
+        (ledger.accepted, ends.dropped, ends.delivered),
+        (200, 111, 5)
+    );
+    assert_eq!((ledger.waiting, ledger.held), (84, 11));
+    assert_eq!((ledger.unaccounted, ledger.difference()), (0, 0));
+
+    // The start of a group in which one of those stands that wait.
+    let (segment, at) = find(&segments(&path), "yyyyto50@x.org");
+    overwrite(&segment, at / 4096 * 4096 - 4096, &[0xff; 4096]);
+    let (report, _) = check(&path);
+    assert!(!report.is_whole());
+    assert!(report.ledger.difference() >= 1, "{report:?}");
 }
 
 #[tokio::test]

@@ -29,6 +29,7 @@ use crate::engine::Engine;
 
 pub use command::{Command, invocation, reconcile, why};
 pub use kept::Kept;
+pub(crate) use ledger::account;
 pub use routes::routes;
 pub use show::tally as show_tally;
 pub use survey::Survey;

@@ -19,6 +19,8 @@ use spool::Spool;
 use spool::embedded::backup;
 use spool::embedded::offline::{Offline, Report};
 
+use crate::queue::account;
+
 pub use export::{Render, Target};
 
 /// Where the control socket takes [`BackupTo`].
@@ -46,7 +48,8 @@ pub enum Command {
     },
     /// Say that a restored copy is the spool now: what waits in it may leave. The program must run
     Adopt,
-    /// Read a spool whose program does not run, and say what is in it and what is wrong; changes nothing; exits 1 when it is damaged
+    /// Read a spool whose program does not run, and say what is in it, how all it ever accepted ended, and what is wrong; changes nothing;
+    /// exits 1 when it is damaged or the account does not balance
     Check {
         /// The spool's folder, or a copy of it; that of the configuration when not given
         path: Option<PathBuf>,
@@ -115,7 +118,7 @@ pub fn invocation(command: Command, spool: PathBuf, helo: &str, render: Render) 
                 Ok(described(&path, &report, work.keep_if(&report)))
             }),
             print: show,
-            good: |found| found["whole"] == true,
+            good: |found| found["whole"] == true && found["account"]["balances"] == true,
         },
         Command::Export {
             path,
@@ -237,17 +240,24 @@ fn described(path: &Path, report: &Report, kept: Option<PathBuf>) -> Value {
         "unreadable_batches": report.unreadable_batches,
         "unreadable_envelopes": ids(&report.unreadable_heads),
         "corrupt_bodies": ids(&report.corrupt_bodies),
+        "account": account(&report.ledger),
         "damage": damage,
         "damaged_stretches_in": kept,
     })
 }
 
-/// `name: value`, a line each; a list's entries below its name.
+/// `name: value`, a line each; what a list or an account is made of below its name.
 fn show(found: &Value) -> String {
     let plain = |value: &Value| match value {
         Value::String(text) => text.clone(),
         Value::Null => "none".into(),
         Value::Array(entries) if entries.is_empty() => "none".into(),
+        Value::Object(fields) => {
+            let lines = fields
+                .iter()
+                .map(|(name, value)| format!("\n  {}: {value}", name.replace('_', " ")));
+            lines.collect()
+        }
         Value::Array(entries) => {
             let lines = entries.iter().map(|entry| match entry {
                 Value::String(text) => format!("\n  {text}"),

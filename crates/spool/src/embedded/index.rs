@@ -159,9 +159,23 @@ impl Index {
         lookup::position(&self.connection)
     }
 
-    /// The account as of its position; none in a spool from before there was one.
-    pub fn ledger(&self) -> rusqlite::Result<Option<Ledger>> {
-        lookup::ledger(&self.connection)
+    /// The account as of its position, with what waits. Of a spool from before there was one it is opened with that.
+    pub fn ledger(&self) -> rusqlite::Result<Ledger> {
+        let (mut waiting, mut held) = (0, 0);
+        for (_, row, line) in self.lines()? {
+            let recipients = line.recipients as u64;
+            waiting += recipients;
+            held += if row.is_held() { recipients } else { 0 };
+        }
+        let opened = Ledger {
+            accepted: waiting,
+            ..Ledger::default()
+        };
+        Ok(Ledger {
+            waiting,
+            held,
+            ..lookup::ledger(&self.connection)?.unwrap_or(opened)
+        })
     }
 
     /// The destinations that it knows.

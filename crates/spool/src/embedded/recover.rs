@@ -26,7 +26,7 @@ use super::segment::Segments;
 use super::shared::{Parts, Shared};
 use super::state::State;
 use super::writer::Writer;
-use crate::{Error, Ledger};
+use crate::Error;
 
 /// The first words of the file `format`, with the version of the whole.
 const FORMAT: &str = "mailflow spool 1";
@@ -137,12 +137,7 @@ pub fn recover(mut options: Options, disk: Arc<dyn Disk>) -> Result<Recovered, E
     );
     state.end = end;
     state.indexed = end.sequence;
-    // Of a spool from before there was one the account is opened with what waits.
-    let opened = Ledger {
-        accepted: state.counts.waiting,
-        ..Ledger::default()
-    };
-    state.ledger = index.ledger().map_err(sql)?.unwrap_or(opened);
+    state.ledger = index.ledger().map_err(sql)?;
     let journal = Journal::new(segments.clone(), options.segment_bytes, secret, end)
         .map_err(failed(&journal_folder))?;
     let usage = (end.generation, index.segments.clone());

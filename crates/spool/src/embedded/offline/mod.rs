@@ -22,7 +22,7 @@ use super::lookup;
 use super::recover::{self, failed};
 use super::replay::{Damage, Replay};
 use super::segment::Segments;
-use crate::{Batch, Error, Head};
+use crate::{Batch, Error, Head, Ledger};
 use readonly::ReadOnly;
 
 /// Messages that are looked up at once.
@@ -45,6 +45,9 @@ pub struct Report {
     pub recipients: u64,
     /// Of the batches, those held.
     pub held: u64,
+    /// How every accepted recipient ended, or that it waits. Each group tells the whole of it, so that what a damaged journal has lost
+    /// is missing in it: [`Ledger::difference`].
+    pub ledger: Ledger,
     /// The file `format` could not be read; the segments told the secret.
     pub format_lost: bool,
     /// Stretches of the journal in which acknowledged groups are missing.
@@ -142,6 +145,7 @@ impl Offline {
             damage: replay.damage.take(),
             ..Report::default()
         };
+        report.ledger = index.ledger().map_err(sql)?;
         let connection = index::connect(&index_path).map_err(sql)?;
         drop(index);
         (report.messages, report.batches, report.recipients) =
