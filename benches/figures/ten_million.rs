@@ -1,5 +1,6 @@
 //! Ten million recipients in one spool (`--full`; 300,000 otherwise): what an expansion takes, what settling takes beside the
-//! same with ten thousand, what waits in memory and on the disk, and how soon a killed process is at work again.
+//! same with ten thousand, what waits in memory and on the disk, how soon a killed process is at work again, and what an operator's
+//! selections take.
 //!
 //! The spool is filled by a process of its own that is killed (SIGKILL) while it accepts; another one starts with cold caches and claims;
 //! then both spools are drained in turns.
@@ -9,6 +10,7 @@
 mod backlog;
 mod footprint;
 mod processor;
+mod selecting;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -321,6 +323,11 @@ async fn measure(folder: &Path, posts: usize) -> Result<(), Failure> {
     })?;
     if is_wanted("drain_10m_vs_10k") {
         draining(folder, waiting).await?;
+    }
+    if is_wanted("select_count_seconds") || is_wanted("select_recipients_per_second") {
+        let spool = open(&large)?;
+        selecting::measure(spool.clone(), at_full_size(Goal::AtMost(1.0))).await?;
+        spool.close().await;
     }
     Ok(())
 }

@@ -60,6 +60,9 @@ pub trait Spool: Send + Sync + 'static {
     /// What waits, by destination and class; costs the same however much waits.
     async fn tally(&self) -> Result<Vec<Tally>, Error>;
 
+    /// A count by destination and whether it is held costs the same however much waits; any other looks at each batch on the shortest
+    /// way to what may be meant.
+    ///
     /// Does something to all that is meant, durably and in steps, while the spool works on: a crash leaves some of it done, and
     /// doing it again does the rest. Recipients of a batch that are not meant go on in a batch of their own. What is being
     /// attempted is left to its attempt; what that leaves is treated like the others.

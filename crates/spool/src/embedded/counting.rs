@@ -1,7 +1,7 @@
-//! The tally: counts kept as they change; only an oldest arrival that went away and a window's unknown front are looked up, so
-//! it costs the same however much waits.
+//! The tally, and how much of it a selection means that asks for nothing else: counts kept as they change; only an oldest arrival that
+//! went away and a window's unknown front are looked up, so it costs the same however much waits.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use mail::Timestamp;
@@ -9,9 +9,10 @@ use mail::Timestamp;
 use super::claiming::refill;
 use super::entry::{Row, Track};
 use super::heads::Window;
+use super::leases::Stage;
 use super::lookup;
 use super::shared::Shared;
-use crate::{Class, Error, Tally};
+use crate::{Class, Error, Predicate, Selected, Tally};
 
 /// A line of the tally.
 type Line = (u32, Class);
@@ -80,6 +81,68 @@ fn count(shared: &Shared, line: Line, found: &HashMap<Line, u64>) -> Result<Opti
         };
         refill(shared, gap)?;
     }
+}
+
+/// How much is meant, where the counts tell it: by destination and whether it is held. All else is told by looking at each batch, and
+/// so is what will be left of attempts with orders.
+pub fn known(shared: &Shared, predicate: &Predicate) -> Option<Selected> {
+    let Predicate {
+        message: None,
+        destinations,
+        lanes: None,
+        arrived_before: None,
+        arrived_from: None,
+        sender: None,
+        recipient: None,
+        reply: None,
+        held,
+        hold: None,
+        owner: None,
+    } = predicate
+    else {
+        return None;
+    };
+    let state = shared.state();
+    let these: Option<BTreeSet<u32>> = destinations.as_ref().map(|these| {
+        let known = these.iter().filter_map(|these| state.numbers.known(these));
+        known.collect()
+    });
+    let is_meant = |number: &u32| these.as_ref().is_none_or(|these| these.contains(number));
+    let mut selected = Selected::default();
+    for ((number, _), count) in &state.counts.lines {
+        if !is_meant(number) {
+            continue;
+        }
+        let (batches, recipients) = match held {
+            None => (count.batches, count.recipients),
+            Some(true) => (count.held, count.recipients_held),
+            Some(false) => (
+                count.batches - count.held,
+                count.recipients - count.recipients_held,
+            ),
+        };
+        selected.batches += batches;
+        selected.recipients += recipients;
+    }
+    for leased in state.leases.all() {
+        if !leased.selections.is_empty() {
+            return None;
+        }
+        let entry = &leased.entry;
+        if !is_meant(&entry.destination) || held.is_some_and(|held| held != entry.is_held()) {
+            continue;
+        }
+        match leased.stage {
+            // Damaged: it counts as waiting, and nobody can do anything about it.
+            Stage::Unreadable => {
+                selected.batches -= 1;
+                selected.recipients -= u64::from(entry.recipients);
+            }
+            Stage::Reserved => {}
+            Stage::Taken | Stage::HandedOn | Stage::Settling => selected.in_flight += 1,
+        }
+    }
+    Some(selected)
 }
 
 /// Looks up the oldest arrivals of lines where they are not known, and keeps those of lines that did not change meanwhile.

@@ -17,6 +17,8 @@ pub struct Count {
     pub leased: u64,
     /// Of the batches, those held.
     pub held: u64,
+    /// Of the recipients, those held.
+    pub recipients_held: u64,
     /// The oldest arrival, when it is known.
     pub oldest: Option<u64>,
     /// How often it changed.
@@ -44,6 +46,7 @@ impl Counts {
         self.waiting += recipients;
         if held {
             count.held += batches;
+            count.recipients_held += recipients;
             self.held += recipients;
         }
     }
@@ -59,8 +62,10 @@ impl Counts {
     pub fn add(&mut self, entry: &Entry) {
         let recipients = u64::from(entry.recipients);
         self.waiting += recipients;
-        self.held += if entry.is_held() { recipients } else { 0 };
+        let held = if entry.is_held() { recipients } else { 0 };
+        self.held += held;
         let count = self.of(entry);
+        count.recipients_held += held;
         let first = count.batches == 0;
         count.changes += 1;
         count.batches += 1;
@@ -77,8 +82,10 @@ impl Counts {
     pub fn subtract(&mut self, entry: &Entry) {
         let recipients = u64::from(entry.recipients);
         self.waiting -= recipients;
-        self.held -= if entry.is_held() { recipients } else { 0 };
+        let held = if entry.is_held() { recipients } else { 0 };
+        self.held -= held;
         let count = self.of(entry);
+        count.recipients_held -= held;
         count.changes += 1;
         count.batches -= 1;
         count.recipients -= recipients;

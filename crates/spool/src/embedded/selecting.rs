@@ -7,6 +7,7 @@ use std::sync::Arc;
 use mail::Timestamp;
 
 use super::candidates::{self, Candidates, PAGE};
+use super::counting;
 use super::entry::{Entry, Hold};
 use super::job::{Attempted, Job};
 use super::leases::{Leased, Stage};
@@ -23,6 +24,9 @@ const GROUP_BYTES: u64 = 512 * 1024;
 /// Does what an operator asked for.
 pub fn select(shared: &Arc<Shared>, selection: &Arc<Selection>) -> Result<Selected, Error> {
     if selection.action == Action::Count {
+        if let Some(known) = counting::known(shared, &selection.predicate) {
+            return Ok(known);
+        }
         candidates::catch_up(shared)?;
         return count(shared, selection);
     }

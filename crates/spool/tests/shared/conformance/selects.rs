@@ -15,6 +15,13 @@ pub(super) async fn all(make: &impl Fn(&HandClock) -> Made) {
 
 pub(super) async fn select(spool: &dyn Spool, predicate: &Predicate, action: Action) -> (u64, u64) {
     let counted = spool.select(predicate, Action::Count).await.unwrap();
+    // The same by a condition that is always true, so that each batch is looked at.
+    let looked = Predicate {
+        arrived_from: predicate.arrived_from.or(Some(mail::Timestamp(0))),
+        ..predicate.clone()
+    };
+    let looked = spool.select(&looked, Action::Count).await.unwrap();
+    assert_eq!(counted, looked, "{predicate:?}");
     let selected = spool.select(predicate, action).await.unwrap();
     assert_eq!(counted, selected, "the count goes first: {predicate:?}");
     assert_eq!(selected.in_flight, 0);
