@@ -23,7 +23,7 @@ pub fn find(
     };
     let page = limit.clamp(PAGE_MIN, PAGE);
     let mut candidates = Candidates::new(shared, predicate, after, page);
-    let mut looker = Looker::new(shared, &selection);
+    let mut looker = Looker::new(shared, &selection).with_content();
     let mut found = Vec::new();
     while found.len() < limit {
         shared.check_open()?;
@@ -44,11 +44,7 @@ pub fn find(
 }
 
 fn describe(looker: &mut Looker<'_>, meant: Meant) -> Result<Option<Found>, Error> {
-    let batch = match meant.batch {
-        Some(batch) => Some(batch),
-        None => looker.batch(&meant.now)?,
-    };
-    let (Some(batch), Some(head)) = (batch, looker.head(&meant.now)?) else {
+    let (Some(batch), Some(head)) = (meant.batch, looker.head(&meant.now)?) else {
         return Ok(None);
     };
     let batch = match &meant.now {

@@ -57,6 +57,8 @@ pub struct Looker<'a> {
     selection: &'a Selection,
     /// The numbers of the destinations that are meant.
     destinations: Option<Vec<u32>>,
+    /// Whether the content of all that is meant is wanted.
+    content: bool,
     /// Heads of this step.
     heads: HashMap<MessageId, Arc<Head>>,
     pub(super) at: Timestamp,
@@ -108,8 +110,17 @@ impl<'a> Looker<'a> {
             shared,
             selection,
             destinations,
+            content: needs_content(&selection.predicate),
             heads: HashMap::new(),
             at: shared.now(),
+        }
+    }
+
+    /// The same, and what is meant comes with its content: one that is being written elsewhere is looked at again, not left out.
+    pub fn with_content(self) -> Self {
+        Self {
+            content: true,
+            ..self
         }
     }
 
@@ -129,7 +140,7 @@ impl<'a> Looker<'a> {
             return Ok(Look::Not);
         }
         let predicate = &self.selection.predicate;
-        if !ordered && !needs_content(predicate) {
+        if !ordered && !self.content {
             let recipients = u64::from(now.entry().recipients);
             return Ok(Look::Meant(Box::new(Meant {
                 now,
@@ -140,8 +151,9 @@ impl<'a> Looker<'a> {
         let Some(batch) = self.batch(&now)? else {
             return Ok(Look::Moved);
         };
+        // Of a message that is done no batch is left to be looked at again.
         let Some(head) = self.head(&now)? else {
-            return Ok(Look::Not);
+            return Ok(Look::Moved);
         };
         let recipients = match &now {
             Now::Waits(..) => predicate.meant(&head, &batch, self.at),
