@@ -43,7 +43,7 @@ pub fn settings() -> Options {
 pub fn hurried(mut options: Options) -> Options {
     let edge = "[through]\nbudget = '5s'\nprobe_interval = '200ms'\n[next_hop]\nconnect_timeout = '1s'\nreply_timeout = '3s'\n\
                 [forward]\nreply_timeout = '6s'\nretry_first = '200ms'\nretry_longest = '1s'\n";
-    let scanner = "[receive]\nbudget = '4s'\n[scan]\ndeadline = '2s'\ncanary_interval = '1s'\ncanary_retry = '200ms'\n\
+    let scanner = "[receive]\nbudget = '4s'\n[archives]\ntime_max = '1s'\n[scan]\ndeadline = '2s'\ncanary_interval = '1s'\ncanary_retry = '200ms'\n\
                    [relay]\nbudget = '2s'\nconnect = '1s'\nretry = '200ms'\n[announce]\nretry = '200ms'\ndrain_notice = '500ms'\n";
     let balancer = "[registration]\nlease = '2s'\n[pick]\nwait = '500ms'\ngreeting = '500ms'\n[probe]\nbackoff_min = '100ms'\nbackoff_max = '500ms'\n";
     let listserv = "[dsn]\nmerge = '0s'\n[delivery]\nretry_first = '200ms'\nretry_longest = '1s'\n";
