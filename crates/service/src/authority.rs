@@ -26,12 +26,14 @@ const CLOCK_SKEW: Duration = Duration::hours(1);
 const SECRET_BYTES: usize = 32;
 /// What `init` makes beside the CA: one key each for verdict tokens, confirmation cookies and the directory.
 const SECRETS: [&str; 3] = ["verdict.key", "cookie.key", "directory.key"];
+/// By which edges know what was signed with `directory.key`.
+const PUBLIC: &str = "directory.pub";
 
-/// Makes `ca.pem`, `ca.key` (0600) and the shared secrets `verdict.key`, `cookie.key` and `directory.key` (0600) in `dir`.
-/// Refuses to replace any.
+/// Makes `ca.pem`, `ca.key` (0600), the secrets `verdict.key`, `cookie.key` and `directory.key` (0600), and the last one's public key
+/// `directory.pub` in `dir`. Refuses to replace any.
 pub fn init(dir: &Path) -> Result<(), String> {
     fs::create_dir_all(dir).map_err(|error| format!("cannot make {}: {error}", dir.display()))?;
-    let names = ["ca.pem", "ca.key"].into_iter().chain(SECRETS);
+    let names = ["ca.pem", "ca.key", PUBLIC].into_iter().chain(SECRETS);
     refuse_existing(names.map(|name| dir.join(name)))?;
 
     let key = generate_key()?;
@@ -52,6 +54,9 @@ pub fn init(dir: &Path) -> Result<(), String> {
     for name in SECRETS {
         write_new(&dir.join(name), 0o600, &format!("{}\n", random_hex()?))?;
     }
+    let signing = crate::config::secret(&dir.join("directory.key"))?;
+    let public = crate::signing::public_of(&signing)?;
+    write_new(&dir.join(PUBLIC), 0o644, &format!("{public}\n"))?;
     write_new(&dir.join("ca.pem"), 0o644, &certificate.pem())?;
     sync_dir(dir)
 }
@@ -278,6 +283,7 @@ mod tests {
             ("verdict.key", 0o600),
             ("cookie.key", 0o600),
             ("directory.key", 0o600),
+            ("directory.pub", 0o644),
         ] {
             let found = fs::metadata(dir.join(name)).unwrap().permissions().mode();
             assert_eq!(found & 0o777, mode, "{name}");

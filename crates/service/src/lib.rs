@@ -10,6 +10,7 @@ pub mod log;
 pub mod metrics;
 pub mod program;
 pub mod shutdown;
+pub mod signing;
 pub mod state;
 pub mod tls;
 pub mod trouble;

@@ -85,6 +85,11 @@ pub(super) enum CaCommand {
         #[arg(long = "address", value_name = "ADDRESS")]
         addresses: Vec<String>,
     },
+    /// Print the public key of a signing secret, as it stands in directory.pub
+    Public {
+        /// The secret's file: directory.key
+        secret: PathBuf,
+    },
 }
 
 fn role(name: &str) -> Result<Role, String> {

@@ -153,7 +153,7 @@ fn make(command: &CaCommand) -> Result<String, String> {
             Ok(format!(
                 "made {dir}/ca.pem (goes to every node), {dir}/ca.key (stays here, off the network),\n\
                  {dir}/verdict.key (edges and scanners), {dir}/cookie.key (list hosts and edges),\n\
-                 {dir}/directory.key (list hosts and edges)"
+                 {dir}/directory.key (list hosts), {dir}/directory.pub (edges)"
             ))
         }
         CaCommand::Node {
@@ -168,6 +168,11 @@ fn make(command: &CaCommand) -> Result<String, String> {
                 "made {dir}/{name}.pem and {dir}/{name}.key for the roles {}; they go to {name} with {dir}/ca.pem",
                 roles.collect::<Vec<_>>().join(", ")
             ))
+        }
+        CaCommand::Public { secret } => {
+            let shown = secret.display();
+            let public = crate::signing::public_of(&config::secret(secret)?);
+            public.map_err(|why| format!("{shown}: {why}"))
         }
     }
 }
