@@ -30,9 +30,8 @@ pub struct Config {
     pub verdict_key_files: Vec<PathBuf>,
     /// The secrets of confirmations: the first makes them, all verify. None: one that is made in `state`.
     pub cookie_key_files: Vec<PathBuf>,
-    /// The secret by which the directory is signed for edges.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub directory_key_file: Option<PathBuf>,
+    /// The secrets by which the directory is signed for edges; all of them sign.
+    pub directory_key_files: Vec<PathBuf>,
     /// Mail in.
     pub lmtp: Lmtp,
     /// The directory for edges.
@@ -177,7 +176,7 @@ impl Default for Config {
             domains: Vec::new(),
             verdict_key_files: Vec::new(),
             cookie_key_files: Vec::new(),
-            directory_key_file: None,
+            directory_key_files: Vec::new(),
             lmtp: Lmtp::default(),
             publish: Publish::default(),
             lists: Lists::default(),

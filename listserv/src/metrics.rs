@@ -27,6 +27,8 @@ pub struct Metrics {
     pub put_off: IntCounterVec,
     /// Requests of edges for the directory, by reply.
     pub published: IntCounterVec,
+    /// Edges that hold a version of the directory which was never published here.
+    pub strange_versions: IntCounterVec,
 }
 
 impl Metrics {
@@ -89,6 +91,11 @@ impl Metrics {
                     "listserv_directory_requests_total",
                     "Requests of edges for the directory, by HTTP status.",
                     "status",
+                )?,
+                strange_versions: vector(
+                    "listserv_directory_strange_versions_total",
+                    "Times that an edge held a version of the directory never published here: of our epoch (parted), or another (foreign).",
+                    "kin",
                 )?,
             })
         };

@@ -1,47 +1,83 @@
-//! The directory for edges: `GET /directory?since=VERSION&wait=SECONDS` over mutual TLS. Answers when the version is another one,
-//! or says 304 after the wait. An empty or unread directory is never told: edges would refuse everybody.
+//! The directory for edges: `GET /directory?since=VERSION&digest=DIGEST&seen=VERSION&wait=SECONDS` over mutual TLS. `since` and its digest
+//! are what the edge has in force, `seen` what it holds back.
+//!
+//! 226: what changed since then. 200: the whole. 304: nothing newer after the wait. 409: nothing newer than what is held back. 503: an
+//! empty or unread directory, which is never told, since edges would refuse everybody.
 
-use std::sync::Arc;
+mod editor;
+mod recall;
+
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::{Query, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use mail::verdict::Keys;
-use serde::Deserialize;
-use serde_json::{Value, json};
-use tokio::sync::watch;
+use mail::directory::{Delta, Digest, Version, Whole};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Mutex, watch};
+use tracing::{error, warn};
 
-use crate::config::Config;
-use crate::directory::{Directory, Names, hex};
+pub use editor::{Edition, Editions, Editor};
+
+use crate::directory::{Directory, Kin};
 use crate::metrics::{Metrics, count};
-use crate::secrets::Secrets;
 
 /// Longest wait of one request; an edge asks again.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// What is told to edges.
-#[derive(Clone)]
 pub struct Publisher {
-    /// The names.
+    /// The versions.
+    pub editions: Editions,
+    /// Where it is kept which versions were published.
     pub directory: Directory,
-    /// Further domains.
-    pub config: watch::Receiver<Config>,
-    /// Signs, when there is a key.
-    pub secrets: watch::Receiver<Secrets>,
     /// Counters.
     pub metrics: Metrics,
     /// Ends waiting at shutdown.
     pub stop: watch::Receiver<bool>,
+    /// The whole of a version as it is sent, made once for all edges that ask at the same time.
+    pub whole: Mutex<Option<(Version, Weak<Text>)>>,
+}
+
+/// Text that is sent to several.
+pub struct Text(Vec<u8>);
+
+impl AsRef<[u8]> for Text {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+struct Shared(Arc<Text>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_ref().as_ref()
+    }
 }
 
 #[derive(Deserialize)]
-struct Since {
-    since: Option<String>,
+struct Asked {
+    #[serde(default)]
+    since: String,
+    #[serde(default)]
+    digest: String,
+    #[serde(default)]
+    seen: String,
     #[serde(default)]
     wait: u64,
+}
+
+impl Asked {
+    /// What the edge has in force.
+    fn held(&self) -> Option<(Version, Digest)> {
+        let digest = Digest::try_from(self.digest.clone()).ok()?;
+        Some((self.since.parse().ok()?, digest))
+    }
 }
 
 impl Publisher {
@@ -52,93 +88,116 @@ impl Publisher {
             .with_state(Arc::new(self))
     }
 
-    async fn wait(&self, since: Option<&str>, wait: Duration) -> Option<Arc<Names>> {
-        let mut watch = self.directory.watch();
-        let mut stop = self.stop.clone();
-        let news = watch.wait_for(|names| {
-            names
-                .as_ref()
-                .is_some_and(|names| !names.is_empty() && Some(names.version()) != since)
+    async fn wait(&self, asked: &Asked) -> Option<Arc<Edition>> {
+        let held = asked.held();
+        let seen = asked.seen.parse().ok();
+        let (mut newest, mut stop) = (self.editions.newest.clone(), self.stop.clone());
+        let news = newest.wait_for(|edition| {
+            edition.as_ref().is_some_and(|edition| {
+                let seal = &edition.seal;
+                held != Some((seal.version, seal.digest)) && seen != Some(seal.version)
+            })
         });
+        let wait = Duration::from_secs(asked.wait).min(WAIT_MAX);
         tokio::select! {
-            found = news => found.ok().and_then(|names| names.clone()),
-            () = tokio::time::sleep(wait.min(WAIT_MAX)) => None,
+            found = news => found.ok().and_then(|edition| edition.clone()),
+            () = tokio::time::sleep(wait) => None,
             _ = stop.wait_for(|stop| *stop) => None,
         }
     }
+
+    /// An edge that holds what this host never published tells that this host lags behind: it says so, and counts on in a new epoch.
+    async fn judge(&self, held: Version, digest: Digest) {
+        let newest = self.editions.newest.borrow().clone();
+        let ours = newest.map(|newest| newest.seal.version);
+        let judged = self.directory.write(move |store| store.judge(held, digest));
+        match judged.await {
+            Ok(Kin::Ours) => {}
+            Ok(Kin::Foreign) => count(&self.metrics.strange_versions, "foreign"),
+            Ok(Kin::Parted) => {
+                count(&self.metrics.strange_versions, "parted");
+                error!(
+                    event = "directory_parted",
+                    held = %held,
+                    ours = ours.map(|ours| ours.to_string()),
+                    "an edge holds a version of the directory that was never published here: this host was restored from a backup or runs \
+                     behind another one; edges hold its versions back until `mx-edge recipients accept --force`"
+                );
+            }
+            Err(error) => warn!(event = "directory_parted", reason = %error, "cannot be told"),
+        }
+    }
+
+    async fn tell(&self, edition: Arc<Edition>, held: Option<Version>) -> Response {
+        let change = held.and_then(|held| Some((held, self.editions.since(held)?)));
+        if let Some((from, change)) = change
+            && change.len() <= edition.content.entries() / 2
+        {
+            let seal = edition.seal.clone();
+            return json(StatusCode::IM_USED, &Delta { from, seal, change });
+        }
+        let mut kept = self.whole.lock().await;
+        let version = edition.seal.version;
+        let same = kept.as_ref().filter(|(of, _)| *of == version);
+        if let Some(text) = same.and_then(|(_, text)| text.upgrade()) {
+            return body(StatusCode::OK, Bytes::from_owner(Shared(text)));
+        }
+        let work = move || {
+            let whole = Whole::new(edition.seal.clone(), &edition.content);
+            serde_json::to_vec(&whole).unwrap_or_default()
+        };
+        let Ok(text) = tokio::task::spawn_blocking(work).await else {
+            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        };
+        let text = Arc::new(Text(text));
+        *kept = Some((version, Arc::downgrade(&text)));
+        body(StatusCode::OK, Bytes::from_owner(Shared(text)))
+    }
 }
 
-async fn answer(State(publisher): State<Arc<Publisher>>, Query(query): Query<Since>) -> Response {
-    let wait = Duration::from_secs(query.wait);
-    let news = publisher.wait(query.since.as_deref(), wait).await;
-    let response = match news {
-        Some(names) => {
-            let keys = publisher.secrets.borrow().directory.clone();
-            let domains = publisher.config.borrow().domains.clone();
-            let body = document(&names, &domains, keys.as_ref());
-            (StatusCode::OK, axum::Json(body)).into_response()
+fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(text) => body(status, text.into()),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+fn body(status: StatusCode, text: Bytes) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+async fn answer(State(publisher): State<Arc<Publisher>>, Query(asked): Query<Asked>) -> Response {
+    let held = asked.held();
+    let newest = publisher.editions.newest.borrow().clone();
+    let newest = newest.map(|newest| (newest.seal.version, newest.seal.digest));
+    if let Some((version, digest)) = held
+        && held != newest
+        // What was told before it held anything back need not be told again at every poll.
+        && asked.seen.is_empty()
+    {
+        publisher.judge(version, digest).await;
+    }
+    let response = match publisher.wait(&asked).await {
+        Some(edition) => {
+            publisher
+                .tell(edition, held.map(|(version, _)| version))
+                .await
         }
-        None if publisher
-            .directory
-            .names()
-            .is_some_and(|names| !names.is_empty()) =>
-        {
-            StatusCode::NOT_MODIFIED.into_response()
+        None => {
+            let newest = publisher.editions.newest.borrow().clone();
+            match newest.map(|newest| (newest.seal.version, newest.seal.digest)) {
+                None => {
+                    let why = "the directory is not loaded, or empty";
+                    (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
+                }
+                newest if newest == held => StatusCode::NOT_MODIFIED.into_response(),
+                Some(_) => StatusCode::CONFLICT.into_response(),
+            }
         }
-        None => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the directory is not loaded, or empty",
-        )
-            .into_response(),
     };
     count(&publisher.metrics.published, response.status().as_str());
     response
 }
 
-/// The directory as JSON. The signature is over the version and the rest with sorted keys and no white space.
-fn document(names: &Names, domains: &[String], keys: Option<&Keys>) -> Value {
-    let mut all = names.domains();
-    all.extend(
-        domains
-            .iter()
-            .filter_map(|text| mail::Domain::parse(text).ok())
-            .map(|domain| domain.to_string()),
-    );
-    all.sort_unstable();
-    all.dedup();
-    let rest = json!({
-        "addresses": names.addresses(),
-        "domains": all,
-        "lists": names.lists(),
-    });
-    let version = names.version();
-    let mut document = rest.clone();
-    document["version"] = version.into();
-    if let Some(keys) = keys {
-        let tag = keys.sign(&[version.as_bytes(), rest.to_string().as_bytes()]);
-        document["signature"] = hex(&tag).into();
-    }
-    document
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use mail::Address;
-
-    #[test]
-    fn signed_over_version_and_content() {
-        let names = Names::new(
-            vec![Address::parse("Dev@lists.example").unwrap()],
-            vec![Address::parse("joe@lists.example").unwrap()],
-        );
-        let keys = Keys::new(&[b"0123456789abcdef".to_vec()]).unwrap();
-        let document = document(&names, &["more.example".into()], Some(&keys));
-        let rest = r#"{"addresses":["joe@lists.example"],"domains":["lists.example","more.example"],"lists":["dev@lists.example"]}"#;
-        let tag = keys.sign(&[names.version().as_bytes(), rest.as_bytes()]);
-        let hex: String = tag.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(document["signature"], hex);
-        assert_eq!(document["version"], names.version());
-        assert_eq!(document["lists"], json!(["dev@lists.example"]));
-    }
-}
+mod tests;

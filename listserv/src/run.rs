@@ -28,7 +28,7 @@ use crate::deliver::{self, Deliverer, Leaving};
 use crate::directory::Directory;
 use crate::expansion::Expander;
 use crate::metrics::Metrics;
-use crate::publish::Publisher;
+use crate::publish::{Editions, Editor, Publisher};
 use crate::quarantine::Quarantine;
 use crate::receive::Receiver;
 use crate::secrets::Secrets;
@@ -98,6 +98,7 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
     delivery::vitals::register(&daemon.metrics, stores.spool.clone());
     look(&stores, &engine, &daemon.readiness).await;
     let lmtp = Listener::bind(config.lmtp.listen).await?;
+    let editions = rooms.publisher.editions.clone();
     let published = service::control::serve(
         config.publish.listen,
         identity.clone(),
@@ -106,7 +107,7 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
         daemon.shutdown.clone(),
     )
     .await?;
-    add_control(&daemon, desk, &queue, &engine, secrets_sender);
+    add_control(&daemon, desk, &queue, &engine, secrets_sender, editions);
     daemon.control.listener("lmtp", &lmtp);
     daemon.control.listener("directory", published);
     if let Some(identity) = &identity {
@@ -117,6 +118,7 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
     let delivering = tokio::spawn(engine.clone().run(daemon.shutdown.clone()));
     let reporting = tokio::spawn(rooms.notifier.run(daemon.shutdown.clone()));
     let expanding = tokio::spawn(rooms.expander.run(daemon.shutdown.clone()));
+    tokio::spawn(rooms.editor.run(daemon.shutdown.watch()));
     tokio::spawn(queue.watch(daemon.metrics.clone(), daemon.shutdown.clone()));
     let upkeep = tokio::spawn(upkeep(
         stores.clone(),
@@ -142,6 +144,7 @@ struct Rooms {
     expander: Expander,
     receiver: Receiver,
     publisher: Publisher,
+    editor: Editor,
 }
 
 impl Rooms {
@@ -158,6 +161,7 @@ impl Rooms {
             quarantine,
         } = stores.clone();
         let config = &daemon.config;
+        let (editor, editions) = Editor::new(directory.clone(), config.clone(), secrets.clone());
         let notifier = Notifier {
             spool: spool.clone(),
             directory: directory.clone(),
@@ -194,12 +198,13 @@ impl Rooms {
                 metrics: metrics.clone(),
             },
             publisher: Publisher {
+                editions,
                 directory,
-                config: config.clone(),
-                secrets: secrets.clone(),
                 metrics: metrics.clone(),
                 stop: daemon.shutdown.watch(),
+                whole: Default::default(),
             },
+            editor,
             notifier,
         }
     }
@@ -319,6 +324,7 @@ fn add_control(
     queue: &Queue,
     engine: &Engine,
     secrets: watch::Sender<Secrets>,
+    editions: Editions,
 ) {
     let (directory, spool) = (desk.directory.clone(), desk.spool.clone());
     let routes = control::routes(desk)
@@ -328,7 +334,14 @@ fn add_control(
     let (queue, engine) = (queue.clone(), engine.clone());
     daemon.control.status(move || {
         let names = directory.names();
+        let published = editions.newest.borrow().clone();
         json!({
+            "published": published.map(|published| json!({
+                "version": published.seal.version,
+                "digest": published.seal.digest,
+                "entries": published.content.entries(),
+                "signed": published.seal.signatures.len(),
+            })),
             "directory": names.as_ref().map(|names| json!({
                 "version": names.version(),
                 "lists": names.lists().len(),

@@ -1,8 +1,10 @@
 //! Secrets: read from files, made where it is safe to make one, read anew on SIGHUP.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use mail::verdict::Keys;
+use service::signing::Signer;
 
 use crate::config::Config;
 
@@ -14,7 +16,7 @@ pub struct Secrets {
     /// Makes and verifies confirmations.
     pub cookie: Keys,
     /// Signs the directory.
-    pub directory: Option<Keys>,
+    pub directory: Option<Arc<Signer>>,
 }
 
 impl Secrets {
@@ -28,11 +30,10 @@ impl Secrets {
             }
             files => files.to_vec(),
         };
-        let directory: Vec<PathBuf> = config.directory_key_file.iter().cloned().collect();
         Ok(Self {
             verdict: keys(&config.verdict_key_files)?,
             cookie: keys(&cookie)?.ok_or("no secret for confirmations")?,
-            directory: keys(&directory)?,
+            directory: Signer::read(&config.directory_key_files)?.map(Arc::new),
         })
     }
 }

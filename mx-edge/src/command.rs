@@ -191,7 +191,8 @@ fn print_sources(answer: &Value) -> String {
         }
         if let Some(blocked) = source["blocked"].as_object() {
             lines.push(format!(
-                "  held back: version {}, {} entries, lacks {} entries and the domains {}",
+                "  held back, {}: version {}, {} entries, lacks {} entries and the domains {}",
+                plain(&blocked["why"]),
                 plain(&blocked["version"]),
                 blocked["entries"],
                 blocked["lost_entries"],

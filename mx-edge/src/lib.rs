@@ -301,6 +301,7 @@ async fn serve(
     tasks.spawn(Arc::clone(&controls.days).keep(stop()));
     let waters = watch::Waters::new(&config);
     tasks.spawn(watch::run(controls.clone(), status, waters, stop()));
+    wiring::give_copies(&config, &certificates, &sources, &control, &shutdown).await?;
     let files = sources.spawn(&mut tasks, &config, &shutdown);
     let reload = Reload {
         edge: Arc::clone(edge),

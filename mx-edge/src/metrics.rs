@@ -9,6 +9,7 @@ use smtp::server::Objection;
 
 use crate::dnsbl::ListMetrics;
 use crate::reason::Reason;
+use crate::recipients::guard::Cause;
 
 /// All of them.
 pub struct Metrics {
@@ -98,6 +99,8 @@ pub struct SourceMetrics {
     pub failing: IntGaugeVec,
     /// Polls of the directory.
     pub polls: IntCounterVec,
+    /// Versions of the directory that the guard held back.
+    pub held_back: IntCounterVec,
 }
 
 impl Metrics {
@@ -292,8 +295,17 @@ impl Metrics {
             ),
             (
                 &self.sources.polls,
-                &["applied", "unchanged", "blocked", "failed"],
+                &[
+                    "applied",
+                    "delta",
+                    "unchanged",
+                    "blocked",
+                    "misfit",
+                    "failed",
+                    "sibling",
+                ],
             ),
+            (&self.sources.held_back, &Cause::ALL.map(Cause::as_str)),
         ] {
             for label in labels {
                 counters.with_label_values(&[label]);
@@ -320,7 +332,7 @@ impl SourceMetrics {
             )?,
             blocked: maker.gauges(
                 "source_blocked",
-                "1 while the newest version of a source is held back by the shrink guard",
+                "1 while the newest version of a source is held back by the guard",
                 "source",
             )?,
             failing: maker.gauges(
@@ -330,8 +342,14 @@ impl SourceMetrics {
             )?,
             polls: maker.counters(
                 "directory_polls_total",
-                "Polls of the directory: applied, unchanged, blocked, failed",
+                "Polls of the directory: applied (the whole), delta (what changed), unchanged, blocked, misfit (a change that did not \
+                 fit), failed, sibling (a sibling's copy taken)",
                 "outcome",
+            )?,
+            held_back: maker.counters(
+                "directory_versions_held_back_total",
+                "Versions of the directory not applied unasked: shrunken, older, forked, foreign",
+                "cause",
             )?,
         })
     }

@@ -2,23 +2,23 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
 
-use mail::Timestamp;
 use mail::verdict::Keys;
 use service::program::StartError;
 use service::shutdown::Shutdown;
+use service::signing::Verifier;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::recipients::Recipients;
-use crate::recipients::directory::{self, Puller};
+use crate::recipients::directory;
+use crate::recipients::guard::Guard;
 use crate::recipients::poll::{self, Format, Watched};
-use crate::recipients::source::{Guard, Source};
-use crate::state;
-use crate::wiring::{Certificates, io_error};
+use crate::recipients::pull::Puller;
+use crate::recipients::source::Source;
+use crate::wiring::Certificates;
 
 /// The sources, and what keeps them fresh.
 pub struct Sources {
@@ -26,6 +26,8 @@ pub struct Sources {
     pub recipients: Arc<Recipients>,
     files: Vec<Watched>,
     puller: Option<Puller>,
+    /// The directory, when there are list hosts: what siblings may have.
+    pub directory: Option<Arc<Source>>,
 }
 
 impl Sources {
@@ -36,15 +38,18 @@ impl Sources {
         metrics: &Arc<Metrics>,
     ) -> Result<Self, StartError> {
         let mut sources = Vec::new();
-        let mut puller = None;
+        let (mut puller, mut directory) = (None, None);
         if !config.directory.servers.is_empty() {
-            let (source, keys) = open_directory(config)?;
+            let (source, verifier, resign) = open_directory(config)?;
             sources.push(Arc::clone(&source));
+            directory = Some(Arc::clone(&source));
             puller = Some(Puller {
                 source,
                 servers: config.directory.servers.clone(),
                 identity: certificates.inside.clone(),
-                keys,
+                siblings: config.directory.siblings.clone(),
+                verifier,
+                resign,
                 wait: config.directory.wait,
                 pause_max: config.directory.pause_max,
                 bytes_max: usize::try_from(config.directory.bytes_max).unwrap_or(usize::MAX),
@@ -81,6 +86,7 @@ impl Sources {
             recipients: Arc::new(recipients),
             files,
             puller,
+            directory,
         })
     }
 
@@ -111,23 +117,19 @@ pub fn guard(config: &Config) -> Guard {
     }
 }
 
-fn open_directory(config: &Config) -> Result<(Arc<Source>, Option<Keys>), StartError> {
-    let keys = keys(
-        "directory.key_files",
-        &config.directory.key_files,
-        "copy directory.key from the list host",
-    )?;
+/// The directory with what its copy on disk says, its keys, and whether it should be fetched anew.
+fn open_directory(config: &Config) -> Result<(Arc<Source>, Option<Verifier>, bool), StartError> {
+    let verifier = Verifier::read(&config.directory.public_key_files);
+    let verifier = verifier.map_err(|why| StartError {
+        what: "directory.public_key_files".into(),
+        why,
+        remedy: "copy directory.pub from where `ca init` made it".into(),
+    })?;
     let path = config.state.join("directory.json");
-    let stored = state::read(&path).map_err(|error| io_error(&path, &error))?;
-    let confirmed = std::fs::metadata(&path).and_then(|facts| facts.modified());
     let source = Source::new("directory", guard(config), Some(path));
     let source = Arc::new(source.stale_after(config.directory.stale_after));
-    directory::restore(&source, stored, keys.as_ref());
-    if let Ok(time) = confirmed {
-        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        source.heard_at(Timestamp(since.as_millis() as u64));
-    }
-    Ok((source, keys))
+    let known = directory::restore(&source, verifier.as_ref());
+    Ok((source, verifier, !known))
 }
 
 /// The secrets in these files; none without any.

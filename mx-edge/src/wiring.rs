@@ -16,6 +16,7 @@ use prometheus::Registry;
 use service::control::Control;
 use service::listener::Listener;
 use service::program::StartError;
+use service::shutdown::Shutdown;
 use service::tls::{self, Identity, Role};
 use smtp::client::{Options, Timeouts, TlsPolicy};
 use spool::embedded::Embedded;
@@ -31,7 +32,9 @@ use crate::ended::Ended;
 use crate::forward::{self, Forward};
 use crate::ident::Idents;
 use crate::metrics::Metrics;
+use crate::recipients::sibling;
 use crate::report::Days;
+use crate::sources::Sources;
 use crate::through::{Limits, Through};
 
 /// How long the spool remembers idents: longer than any held batch takes to be settled twice.
@@ -186,6 +189,29 @@ pub async fn bind(config: &Config, control: &Control) -> Result<Vec<Listener>, S
         listeners.push(control.bind(name, *address).await?);
     }
     Ok(listeners)
+}
+
+/// Lets siblings have our copy of the directory, where that is configured.
+pub async fn give_copies(
+    config: &Config,
+    certificates: &Certificates,
+    sources: &Sources,
+    control: &Control,
+    shutdown: &Shutdown,
+) -> Result<(), StartError> {
+    let (Some(listen), Some(directory)) = (config.directory.listen, &sources.directory) else {
+        return Ok(());
+    };
+    let address = service::control::serve(
+        listen,
+        certificates.inside.clone(),
+        &[Role::MxEdge],
+        sibling::router(Arc::clone(directory)),
+        shutdown.clone(),
+    )
+    .await?;
+    control.listener("directory", address);
+    Ok(())
 }
 
 /// The next hop, for those who wait and for those who do not: two sets of connections, so that a backlog never takes the

@@ -86,7 +86,7 @@ fn edge(site: &Site) -> String {
     format!(
         "name = 'edge-1'\nhostname = 'mx.lists.example'\nstate = '{root}/state/mx-edge'\n\
          [tls]\ncertificate = '{root}/public/mx.lists.example.pem'\nkey = '{root}/public/mx.lists.example.key'\n\
-         [mail]\nlisten = ['{}']\n[directory]\nservers = ['{}']\nkey_files = ['{root}/ca/directory.key']\n\
+         [mail]\nlisten = ['{}']\n[directory]\nservers = ['{}']\npublic_key_files = ['{root}/ca/directory.pub']\n\
          [next_hop]\nhosts = ['{}']\n[spool]\nfree_bytes_min = '64MiB'\n\
          [forward]\nprobe_interval = '1s'\nretry_first = '1s'\nretry_longest = '5s'\n",
         site.address("mx-edge"),
@@ -135,7 +135,7 @@ fn listserv(site: &Site) -> String {
     format!(
         "hostname = 'lists.example'\nstate = '{root}/state/listserv'\npostmaster = ['postmaster@admin.example']\n\
          verdict_key_files = ['{root}/ca/verdict.key']\ncookie_key_files = ['{root}/ca/cookie.key']\n\
-         directory_key_file = '{root}/ca/directory.key'\n[lmtp]\nlisten = '{}'\n[publish]\nlisten = '{}'\n\
+         directory_key_files = ['{root}/ca/directory.key']\n[lmtp]\nlisten = '{}'\n[publish]\nlisten = '{}'\n\
          [spool]\nfree_bytes_min = '64MiB'\n{delivery}",
         site.address("listserv"),
         site.address("directory"),

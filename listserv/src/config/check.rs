@@ -28,7 +28,7 @@ impl Configuration for Config {
             "domains",
             "verdict_key_files",
             "cookie_key_files",
-            "directory_key_file",
+            "directory_key_files",
             "lmtp.unscanned",
             "lists",
             "dsn",
@@ -127,7 +127,7 @@ impl Config {
     fn check_secrets(&self, complaints: &mut Complaints) {
         complaints.secrets("verdict_key_files", &self.verdict_key_files);
         complaints.secrets("cookie_key_files", &self.cookie_key_files);
-        complaints.secrets("directory_key_file", &self.directory_key_file);
+        complaints.secrets("directory_key_files", &self.directory_key_files);
     }
 }
 
@@ -175,8 +175,8 @@ mod tests {
                 "cookie_key_files",
             ),
             (
-                "directory_key_file = \"/nonexistent/key\"",
-                "directory_key_file",
+                "directory_key_files = [\"/nonexistent/key\"]",
+                "directory_key_files",
             ),
         ];
         for (text, key) in table {

@@ -5,6 +5,7 @@
 
 mod aliases;
 mod bounces;
+mod editions;
 mod lists;
 mod members;
 mod names;
@@ -18,8 +19,9 @@ use std::time::Duration;
 use mail::Address;
 use tokio::sync::watch;
 
+pub use editions::Kin;
 pub use members::Joined;
-pub use names::{Names, Target, hex, is_role};
+pub use names::{Names, Target, is_role};
 pub use reports::{Due, Gathered};
 pub use schema::Store;
 

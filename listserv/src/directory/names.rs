@@ -91,6 +91,16 @@ impl Names {
         self.domains.iter().cloned().collect()
     }
 
+    /// The keys of all lists, in no order.
+    pub fn list_keys(&self) -> impl Iterator<Item = &str> {
+        self.lists.keys().map(String::as_str)
+    }
+
+    /// The keys of all aliases, in no order.
+    pub fn alias_keys(&self) -> impl Iterator<Item = &str> {
+        self.aliases.keys().map(String::as_str)
+    }
+
     /// The keys of all lists, sorted.
     pub fn lists(&self) -> Vec<String> {
         sorted(&self.lists)
@@ -147,7 +157,7 @@ fn sorted(names: &HashMap<String, Address>) -> Vec<String> {
 }
 
 /// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
+fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -102,6 +102,7 @@ impl Store {
             }
         }
         change.execute_batch(super::reports::TABLES)?;
+        change.execute_batch(super::editions::TABLES)?;
         Ok(change.commit()?)
     }
 

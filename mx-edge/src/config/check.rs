@@ -268,9 +268,7 @@ impl Config {
                 complaints.guarded(inside, "next_hop.hosts", address);
             }
         }
-        for server in &self.directory.servers {
-            complaints.guarded(inside, "directory.servers", *server);
-        }
+        self.directory.check(inside, complaints);
         complaints.unless(
             self.handover.listen.len() <= HANDOVERS.len(),
             "handover.listen",
@@ -312,6 +310,5 @@ impl Config {
         complaints.extend(public.iter().flat_map(|files| files.check("tls", false)));
         let keys = &self.recipients.cookie_key_files;
         complaints.secrets("recipients.cookie_key_files", keys);
-        complaints.secrets("directory.key_files", &self.directory.key_files);
     }
 }

@@ -103,7 +103,9 @@ impl Default for Directory {
             pause_max: seconds(30),
             bytes_max: 512 * MIB,
             stale_after: Duration::ZERO,
-            key_files: Vec::new(),
+            public_key_files: Vec::new(),
+            listen: None,
+            siblings: Vec::new(),
         }
     }
 }

@@ -129,8 +129,16 @@ fn what_cannot_work_is_complained_of() {
             key: "a.key".into(),
         });
     });
-    check("directory.key_files", |config| {
-        config.directory.key_files.push("/nonexistent/key".into())
+    check("directory.siblings", |config| {
+        let sibling = "127.0.0.1:1".parse().unwrap();
+        config.directory.siblings.push(sibling)
+    });
+    check("directory.listen", |config| {
+        config.directory.listen = Some("0.0.0.0:1".parse().unwrap())
+    });
+    check("directory.public_key_files", |config| {
+        let keys = &mut config.directory.public_key_files;
+        keys.push("/nonexistent/key".into())
     });
 }
 

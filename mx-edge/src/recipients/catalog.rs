@@ -3,24 +3,23 @@
 
 use std::collections::HashSet;
 
+use mail::directory::{Content, Seal};
 use mail::recipient::ListAddress;
 use mail::{Address, Domain};
 
-/// Everybody that one source knows.
+/// Everybody that one source knows. A copy shares what it does not change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Catalog {
     /// The source's own name for this version; changes with the content.
     pub version: Box<str>,
-    /// Domains that are ours.
-    pub domains: HashSet<Domain>,
+    /// Domains that are ours, exact addresses, and lists, each of which means all that `mail::recipient::parse` understands.
+    pub content: Content,
     /// Domains in which every address exists.
     pub open: HashSet<Domain>,
-    /// Exact addresses, by [`Address::key`].
-    pub addresses: HashSet<Box<str>>,
-    /// Lists, by [`Address::key`]; each means all that `mail::recipient::parse` understands.
-    pub lists: HashSet<Box<str>>,
     /// The character behind which a local part's extension starts, as `+` in `joe+news@`.
     pub delimiter: Option<char>,
+    /// The list host's word for it, when it is the directory.
+    pub seal: Option<Seal>,
 }
 
 /// Whether an address below a list is one that the list made.
@@ -38,27 +37,42 @@ pub struct Loss {
 }
 
 impl Catalog {
+    /// A version of the directory.
+    pub fn of_directory(seal: Seal, content: Content) -> Self {
+        Self {
+            version: seal.version.to_string().into(),
+            content,
+            seal: Some(seal),
+            ..Self::default()
+        }
+    }
+
     /// Adds an address, and its domain as ours.
     pub fn add_address(&mut self, address: &Address) {
-        self.domains.insert(address.domain().clone());
-        self.addresses.insert(address.key().into());
+        self.content.domains.insert(address.domain().clone());
+        self.content.addresses.insert(&address.key());
     }
 
     /// Adds a list, and its domain as ours.
     pub fn add_list(&mut self, address: &Address) {
-        self.domains.insert(address.domain().clone());
-        self.lists.insert(address.key().into());
+        self.content.domains.insert(address.domain().clone());
+        self.content.lists.insert(&address.key());
     }
 
     /// Adds a domain in which everybody exists.
     pub fn add_open(&mut self, domain: Domain) {
-        self.domains.insert(domain.clone());
+        self.content.domains.insert(domain.clone());
         self.open.insert(domain);
+    }
+
+    /// Domains that are ours.
+    pub fn domains(&self) -> &std::collections::BTreeSet<Domain> {
+        &self.content.domains
     }
 
     /// How many entries there are.
     pub fn entries(&self) -> usize {
-        self.addresses.len() + self.lists.len() + self.open.len()
+        self.content.entries() + self.open.len()
     }
 
     /// Whether the address is one of ours.
@@ -70,7 +84,7 @@ impl Catalog {
     /// local part.
     pub fn knows_if(&self, address: &Address, genuine: Genuine<'_>) -> bool {
         let key = address.key();
-        if self.addresses.contains(key.as_str()) || self.open.contains(address.domain()) {
+        if self.content.addresses.contains(&key) || self.open.contains(address.domain()) {
             return true;
         }
         self.knows_extended(address) || self.knows_list(&key, address, genuine)
@@ -89,13 +103,13 @@ impl Catalog {
             .find(|(_, character)| *character == delimiter)
             .map(|(at, _)| &local[..at]);
         let base = base.and_then(|base| Address::new(base, address.domain().clone()).ok());
-        base.is_some_and(|base| self.addresses.contains(base.key().as_str()))
+        base.is_some_and(|base| self.content.addresses.contains(&base.key()))
     }
 
     /// The list itself, or anything that its grammar knows below it. A list's own name may hold hyphens, so that every
     /// prefix that ends before one is tried.
     fn knows_list(&self, key: &str, address: &Address, genuine: Genuine<'_>) -> bool {
-        if self.lists.is_empty() {
+        if self.content.lists.is_empty() {
             return false;
         }
         let at = key.len() - address.domain().as_str().len() - 1;
@@ -104,7 +118,7 @@ impl Catalog {
         hyphens.chain([local.len()]).any(|end| {
             let list = &local[..end];
             let name = format!("{list}{domain}");
-            if !self.lists.contains(name.as_str()) {
+            if !self.content.lists.contains(&name) {
                 return false;
             }
             let means = mail::recipient::parse(list, address.local());
@@ -115,15 +129,13 @@ impl Catalog {
 
     /// What `newer` would take away.
     pub fn loss(&self, newer: &Self) -> Loss {
-        let gone = |old: &HashSet<Box<str>>, new: &HashSet<Box<str>>| old.difference(new).count();
-        let mut domains: Vec<Domain> = self.domains.difference(&newer.domains).cloned().collect();
-        domains.sort();
+        let (ours, theirs) = (&self.content, &newer.content);
         Loss {
-            entries: gone(&self.addresses, &newer.addresses)
-                + gone(&self.lists, &newer.lists)
+            entries: ours.addresses.without(&theirs.addresses).count()
+                + ours.lists.without(&theirs.lists).count()
                 + self.open.difference(&newer.open).count(),
             of: self.entries(),
-            domains,
+            domains: ours.domains.difference(&theirs.domains).cloned().collect(),
         }
     }
 }

@@ -1,353 +1,242 @@
-//! The directory that listserv publishes: pulled by long poll, checked, and handed to its [`Source`], which keeps it on disk.
-//! Owns the connection to the list hosts; while none of them answers, what was loaded stays in force.
+//! Reads the directory that listserv publishes: the whole of it or a change, checked before anybody is judged by it.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
-
-use mail::Address;
-use mail::verdict::Keys;
-use serde::{Deserialize, Serialize};
-use service::control::{Request, fetch};
-use service::shutdown::Shutdown;
-use service::tls::{Identity, Role};
+use mail::directory::{Delta, Seal, Whole};
+use service::signing::Verifier;
 use tracing::{info, warn};
 
 use super::catalog::Catalog;
-use super::source::{Offered, Source};
-use crate::metrics::Metrics;
-
-/// The directory as it goes over the wire, and as it is kept on disk.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Wire {
-    /// Changes with the content.
-    pub version: String,
-    /// Domains that are ours.
-    pub domains: Vec<String>,
-    /// Exact addresses.
-    #[serde(default)]
-    pub addresses: Vec<String>,
-    /// Lists.
-    #[serde(default)]
-    pub lists: Vec<String>,
-    /// HMAC-SHA256 in hexadecimal over version and the rest, when both sides share a key.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub signature: Option<String>,
-}
+use super::source::Source;
 
 /// Why an answer is no directory.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadDirectory {
-    /// Not the JSON that was agreed on.
+    /// Not the JSON that was agreed on, or an entry that is no address or domain. One bad entry refuses the whole.
     #[error("not a directory: {0}")]
     Form(String),
-    /// The key is configured here, and the answer is not signed with it.
+    /// A public key is configured here, and nothing is signed with its secret.
     #[error(
-        "the signature is missing or was made with another key; compare directory.key_file on both sides"
+        "the signature is missing or was made with another key; compare directory.public_key_files here with what \
+         `listserv ca public FILE` says of the list host's directory_key_files"
     )]
     Signature,
-    /// An entry that is no address or domain.
-    #[error("entry {0:?}: {1}")]
-    Entry(String, mail::address::AddressError),
+    /// The content is not what was sealed.
+    #[error(transparent)]
+    Misfit(#[from] mail::directory::Misfit),
 }
 
-/// Reads and checks an answer. One bad entry refuses the whole: a half-read directory must not make anybody unknown.
-pub fn parse(body: &[u8], keys: Option<&Keys>) -> Result<Catalog, BadDirectory> {
-    let wire: Wire =
-        serde_json::from_slice(body).map_err(|error| BadDirectory::Form(error.to_string()))?;
-    if let Some(keys) = keys {
-        let tag = wire.signature.as_deref().and_then(unhex);
-        let tag = tag.ok_or(BadDirectory::Signature)?;
-        let rest = canonical(&wire);
-        if !keys.verify(&[wire.version.as_bytes(), rest.as_bytes()], &tag) {
-            return Err(BadDirectory::Signature);
-        }
-    }
-    let mut catalog = Catalog {
-        version: wire.version.into(),
-        ..Catalog::default()
+/// Reads and checks a whole directory; and when its giver had it confirmed, in milliseconds since 1970.
+pub fn whole(
+    body: &[u8],
+    verifier: Option<&Verifier>,
+) -> Result<(Catalog, Option<u64>), BadDirectory> {
+    let form = |error: serde_json::Error| BadDirectory::Form(error.to_string());
+    let whole: Whole = serde_json::from_slice(body).map_err(form)?;
+    verify(&whole.seal, verifier)?;
+    let confirmed = whole.confirmed;
+    let (seal, content) = whole.content()?;
+    Ok((Catalog::of_directory(seal, content), confirmed))
+}
+
+/// Reads and checks a change, and makes it to what is in force.
+pub fn changed(
+    body: &[u8],
+    current: &Catalog,
+    verifier: Option<&Verifier>,
+) -> Result<(Catalog, Delta), BadDirectory> {
+    let form = |error: serde_json::Error| BadDirectory::Form(error.to_string());
+    let delta: Delta = serde_json::from_slice(body).map_err(form)?;
+    verify(&delta.seal, verifier)?;
+    let Some(seal) = &current.seal else {
+        let why = "nothing is in force that a change could be made to".into();
+        return Err(mail::directory::Misfit(why).into());
     };
-    for domain in wire.domains {
-        match mail::Domain::parse(&domain) {
-            Ok(domain) => catalog.domains.insert(domain),
-            Err(error) => return Err(BadDirectory::Entry(domain, error)),
-        };
-    }
-    let address =
-        |text: String| Address::parse(&text).map_err(|error| BadDirectory::Entry(text, error));
-    for text in wire.addresses {
-        catalog.add_address(&address(text)?);
-    }
-    for text in wire.lists {
-        catalog.add_list(&address(text)?);
-    }
-    Ok(catalog)
+    let (seal, content) = delta.apply(seal.version, &current.content)?;
+    Ok((Catalog::of_directory(seal, content), delta))
 }
 
-/// What is signed beside the version: the rest as compact JSON, keys in alphabetical order.
-pub fn canonical(wire: &Wire) -> String {
-    let rest = BTreeMap::from([
-        ("addresses", &wire.addresses),
-        ("domains", &wire.domains),
-        ("lists", &wire.lists),
-    ]);
-    serde_json::to_string(&rest).expect("a map of strings is JSON")
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes();
-    if !digits.len().is_multiple_of(2) {
-        return None;
-    }
-    let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    digits.chunks(2).map(pair).collect()
-}
-
-/// Pulls the directory until shutdown.
-pub struct Puller {
-    /// Where it goes.
-    pub source: Arc<Source>,
-    /// List hosts; one is asked until it fails, then the next.
-    pub servers: Vec<SocketAddr>,
-    /// Our certificate; plain on loopback without.
-    pub identity: Option<Identity>,
-    /// Checks signatures.
-    pub keys: Option<Keys>,
-    /// How long the list host may hold a poll open.
-    pub wait: Duration,
-    /// Longest pause after a failure.
-    pub pause_max: Duration,
-    /// Largest answer.
-    pub bytes_max: usize,
-    /// Counts polls.
-    pub metrics: Arc<Metrics>,
-}
-
-/// First pause after a failure; doubled each time.
-const PAUSE_FIRST: Duration = Duration::from_millis(500);
-/// What a poll may take beyond the time that the list host holds it open: connect, handshake, transfer.
-const TRANSFER_MAX: Duration = Duration::from_secs(30);
-
-impl Puller {
-    /// Polls until shutdown. A failure turns to the next list host at once; only when all have failed in a row is there a pause.
-    pub async fn run(self, shutdown: Shutdown) {
-        let mut server = 0;
-        let mut failures: u32 = 0;
-        loop {
-            let polled = tokio::select! {
-                polled = self.poll(self.servers[server], failures == 0) => polled,
-                () = shutdown.wait() => return,
-            };
-            match polled {
-                Ok(outcome) => {
-                    failures = 0;
-                    self.metrics
-                        .sources
-                        .polls
-                        .with_label_values(&[outcome])
-                        .inc();
-                }
-                Err(why) => {
-                    self.metrics
-                        .sources
-                        .polls
-                        .with_label_values(&["failed"])
-                        .inc();
-                    self.source
-                        .failed(format!("{}: {why}", self.servers[server]));
-                    failures = failures.saturating_add(1);
-                    server = (server + 1) % self.servers.len();
-                }
-            }
-            let rounds = failures / self.servers.len() as u32;
-            if rounds > 0 && (failures as usize).is_multiple_of(self.servers.len()) {
-                let pause = PAUSE_FIRST
-                    .saturating_mul(1 << rounds.min(16))
-                    .min(self.pause_max);
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
-                    () = shutdown.wait() => return,
-                }
-            }
+fn verify(seal: &Seal, verifier: Option<&Verifier>) -> Result<(), BadDirectory> {
+    match verifier {
+        Some(verifier) if !verifier.verify(&seal.signed(), &seal.signatures) => {
+            Err(BadDirectory::Signature)
         }
-    }
-
-    /// One poll. After a failure the list host is asked to answer at once, so that trouble ends when it does.
-    async fn poll(&self, server: SocketAddr, hold: bool) -> Result<&'static str, String> {
-        let wait = if hold { self.wait } else { Duration::ZERO };
-        let seen = self.source.seen().unwrap_or_default();
-        let request = Request::get(format!(
-            "/directory?since={}&wait={}",
-            escape(&seen),
-            wait.as_secs()
-        ));
-        let (code, body) = fetch(
-            server,
-            self.identity.as_ref(),
-            Role::Listserv,
-            &request,
-            self.bytes_max,
-            wait + TRANSFER_MAX,
-        )
-        .await?;
-        match code {
-            304 => {
-                self.source.confirmed();
-                Ok("unchanged")
-            }
-            200 => self.take(body).await,
-            other => Err(format!("HTTP status {other}")),
-        }
-    }
-
-    /// Parsing a million entries takes its time, so it is done off the runtime's threads.
-    async fn take(&self, body: Vec<u8>) -> Result<&'static str, String> {
-        let source = Arc::clone(&self.source);
-        let keys = self.keys.clone();
-        let work = move || {
-            let catalog = parse(&body, keys.as_ref()).map_err(|error| error.to_string())?;
-            Ok::<_, String>(source.offer(catalog, Some(body), false))
-        };
-        let offered = tokio::task::spawn_blocking(work)
-            .await
-            .map_err(|error| error.to_string())??;
-        Ok(match offered {
-            Offered::Applied => "applied",
-            Offered::Same => "unchanged",
-            Offered::Blocked => "blocked",
-        })
+        _ => Ok(()),
     }
 }
 
-/// Puts what an earlier life of this edge had in force back in force.
-pub fn restore(source: &Source, stored: Option<Vec<u8>>, keys: Option<&Keys>) {
-    let Some(stored) = stored else {
-        info!(
-            event = "directory_absent",
-            "no directory on disk yet; recipients are answered 451 until one is loaded"
-        );
-        return;
-    };
-    match parse(&stored, keys) {
-        Ok(catalog) => {
-            source.offer(catalog, None, true);
+/// Puts what an earlier life of this edge had in force back in force. False when its signature is of none of the keys that are known
+/// now: it was checked when it was taken and its digest is right, so it counts, but it should be fetched anew.
+pub fn restore(source: &Source, verifier: Option<&Verifier>) -> bool {
+    match source.restore() {
+        Ok(Some(catalog)) => {
+            let known = catalog
+                .seal
+                .as_ref()
+                .is_some_and(|seal| verify(seal, verifier).is_ok());
+            if !known {
+                warn!(
+                    event = "directory_signed_by_other_key",
+                    version = %catalog.version,
+                    "the copy on disk counts, and is fetched anew when a list host answers"
+                );
+            }
+            known
+        }
+        Ok(None) => {
+            info!(
+                event = "directory_absent",
+                "no directory on disk yet; recipients are answered 451 until one is loaded"
+            );
+            true
         }
         Err(error) => {
-            warn!(event = "directory_unreadable", reason = %error, "the copy on disk is not used")
+            warn!(event = "directory_unreadable", reason = %error, "the copy on disk is not used");
+            true
         }
     }
-}
-
-/// A query value.
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(byte as char);
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipients::source::Guard;
+    use crate::recipients::guard::Guard;
+    use mail::Address;
+    use mail::directory::{Content, Version};
+    use service::signing::Signer;
 
-    fn wire() -> Wire {
-        Wire {
-            version: "7".into(),
-            domains: vec!["lists.example".into()],
-            addresses: vec!["joe@lists.example".into()],
-            lists: vec!["dev@lists.example".into()],
-            signature: None,
+    fn signer(secret: u8) -> Signer {
+        Signer::new(&[vec![secret; 32]]).unwrap()
+    }
+
+    fn sealed(serial: u64, content: &Content, signer: Option<&Signer>) -> Seal {
+        let mut seal = Seal {
+            version: Version { epoch: 1, serial },
+            digest: content.digest(),
+            signatures: Vec::new(),
+        };
+        if let Some(signer) = signer {
+            seal.signatures = signer.sign(&seal.signed());
+        }
+        seal
+    }
+
+    fn content(addresses: &[&str]) -> Content {
+        Content {
+            domains: [mail::Domain::parse("lists.example").unwrap()].into(),
+            lists: ["dev@lists.example"].into_iter().collect(),
+            addresses: addresses.iter().copied().collect(),
         }
     }
 
-    fn keys(secret: u8) -> Keys {
-        Keys::new(&[vec![secret; 32]]).unwrap()
-    }
-
-    fn signed(mut wire: Wire, keys: &Keys) -> Vec<u8> {
-        let rest = canonical(&wire);
-        let tag = keys.sign(&[wire.version.as_bytes(), rest.as_bytes()]);
-        wire.signature = Some(tag.iter().map(|byte| format!("{byte:02x}")).collect());
-        serde_json::to_vec(&wire).unwrap()
+    fn body(serial: u64, content: &Content, signer: Option<&Signer>) -> Vec<u8> {
+        serde_json::to_vec(&Whole::new(sealed(serial, content, signer), content)).unwrap()
     }
 
     #[test]
     fn a_directory_is_read() {
-        let catalog = parse(&serde_json::to_vec(&wire()).unwrap(), None).unwrap();
-        assert_eq!(&*catalog.version, "7");
+        let (catalog, _) = whole(&body(7, &content(&["joe@lists.example"]), None), None).unwrap();
+        assert_eq!(&*catalog.version, "0000000000000001.7");
         assert!(catalog.knows(&Address::parse("joe@lists.example").unwrap()));
         assert!(catalog.knows(&Address::parse("dev-subscribe@lists.example").unwrap()));
         assert!(!catalog.knows(&Address::parse("jim@lists.example").unwrap()));
     }
 
     #[test]
-    fn signatures() {
-        assert_eq!(
-            canonical(&wire()),
-            r#"{"addresses":["joe@lists.example"],"domains":["lists.example"],"lists":["dev@lists.example"]}"#
+    fn only_what_our_list_host_signed_counts() {
+        let all = content(&["joe@lists.example"]);
+        let (ours, other) = (signer(1), signer(2));
+        let known = Verifier::from(&ours);
+        let read = |body: &[u8]| whole(body, Some(&known)).map(|_| ());
+        assert_eq!(read(&body(1, &all, Some(&ours))), Ok(()));
+        for signer in [None, Some(&other)] {
+            assert_eq!(read(&body(1, &all, signer)), Err(BadDirectory::Signature));
+        }
+        // Another content, version or digest under a genuine signature.
+        let genuine = sealed(1, &all, Some(&ours));
+        let less = content(&[]);
+        let swapped = serde_json::to_vec(&Whole::new(genuine.clone(), &less)).unwrap();
+        assert!(matches!(read(&swapped), Err(BadDirectory::Misfit(_))));
+        let mut newer = genuine.clone();
+        newer.version.serial = 9;
+        let newer = serde_json::to_vec(&Whole::new(newer, &all)).unwrap();
+        assert_eq!(read(&newer), Err(BadDirectory::Signature));
+        let mut resealed = genuine;
+        resealed.digest = less.digest();
+        let resealed = serde_json::to_vec(&Whole::new(resealed, &less)).unwrap();
+        assert_eq!(read(&resealed), Err(BadDirectory::Signature));
+        // Who knows no key believes the connection.
+        assert!(whole(&body(1, &all, Some(&ours)), None).is_ok());
+    }
+
+    #[test]
+    fn a_change_counts_only_when_it_leads_to_what_was_sealed() {
+        let ours = signer(1);
+        let known = Verifier::from(&ours);
+        let (old, new) = (
+            content(&["joe@lists.example"]),
+            content(&["jim@lists.example"]),
         );
-        let ours = keys(1);
-        assert!(parse(&signed(wire(), &ours), Some(&ours)).is_ok());
-        let unsigned = serde_json::to_vec(&wire()).unwrap();
-        assert_eq!(
-            parse(&unsigned, Some(&ours)).unwrap_err(),
-            BadDirectory::Signature
-        );
-        assert_eq!(
-            parse(&signed(wire(), &keys(2)), Some(&ours)).unwrap_err(),
-            BadDirectory::Signature
-        );
-        let mut changed: Wire = serde_json::from_slice(&signed(wire(), &ours)).unwrap();
-        changed.addresses.clear();
-        assert_eq!(
-            parse(&serde_json::to_vec(&changed).unwrap(), Some(&ours)).unwrap_err(),
-            BadDirectory::Signature
-        );
-        // Who has no key of his own believes the connection.
-        assert!(parse(&signed(wire(), &ours), None).is_ok());
+        let current = Catalog::of_directory(sealed(1, &old, Some(&ours)), old.clone());
+        let good = Delta {
+            from: current.seal.as_ref().unwrap().version,
+            seal: sealed(2, &new, Some(&ours)),
+            change: old.change_to(&new),
+        };
+        let read = |delta: &Delta| {
+            let body = serde_json::to_vec(delta).unwrap();
+            changed(&body, &current, Some(&known)).map(|(catalog, _)| catalog.content)
+        };
+        assert_eq!(read(&good), Ok(new.clone()));
+        let mut half = good.clone();
+        half.change.remove = Default::default();
+        assert!(matches!(read(&half), Err(BadDirectory::Misfit(_))));
+        let mut elsewhere = good.clone();
+        elsewhere.from.serial = 7;
+        assert!(matches!(read(&elsewhere), Err(BadDirectory::Misfit(_))));
+        let mut forged = good.clone();
+        forged.seal = sealed(2, &new, Some(&signer(2)));
+        assert_eq!(read(&forged), Err(BadDirectory::Signature));
     }
 
     #[test]
     fn half_an_answer_is_no_directory() {
-        let whole = serde_json::to_vec(&wire()).unwrap();
-        for end in 0..whole.len() {
+        let all = body(1, &content(&["joe@lists.example"]), None);
+        for end in 0..all.len() {
             assert!(
-                matches!(parse(&whole[..end], None), Err(BadDirectory::Form(_))),
+                matches!(whole(&all[..end], None), Err(BadDirectory::Form(_))),
                 "{end} bytes"
             );
         }
-        let mut bad = wire();
-        bad.addresses.push("joe".into());
+        let text = String::from_utf8(all)
+            .unwrap()
+            .replace("joe@lists.example", "joe");
         assert!(matches!(
-            parse(&serde_json::to_vec(&bad).unwrap(), None),
-            Err(BadDirectory::Entry(..))
+            whole(text.as_bytes(), None),
+            Err(BadDirectory::Form(_))
         ));
     }
 
     #[test]
-    fn a_stored_directory_is_restored_and_a_torn_one_is_not() {
-        let whole = serde_json::to_vec(&wire()).unwrap();
-        for (stored, loaded) in [
-            (None, false),
-            (Some(whole[..20].to_vec()), false),
-            (Some(whole), true),
-        ] {
-            let source = Source::new("directory", Guard::default(), None);
-            restore(&source, stored, None);
-            assert_eq!(source.current().is_some(), loaded);
-        }
-    }
+    fn a_stored_directory_is_restored_also_after_the_keys_have_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("directory.json");
+        let open = || Source::new("directory", Guard::default(), Some(path.clone()));
+        let all = content(&["joe@lists.example"]);
+        let ours = signer(1);
+        let known = Verifier::from(&ours);
+        let source = open();
+        assert!(restore(&source, Some(&known)));
+        assert!(source.current().is_none());
+        let (catalog, _) = whole(&body(1, &all, Some(&ours)), Some(&known)).unwrap();
+        source.offer(catalog, None, false);
 
-    #[test]
-    fn versions_survive_a_query() {
-        assert_eq!(escape("a-b_c.1~"), "a-b_c.1~");
-        assert_eq!(escape("1 &=%+é"), "1%20%26%3D%25%2B%C3%A9");
+        for (verifier, is_known) in [(&known, true), (&Verifier::from(&signer(2)), false)] {
+            let source = open();
+            assert_eq!(restore(&source, Some(verifier)), is_known);
+            assert_eq!(source.summary().entries, 2);
+        }
+        std::fs::write(&path, &body(1, &all, None)[..40]).unwrap();
+        let source = open();
+        restore(&source, None);
+        assert!(source.current().is_none());
     }
 }

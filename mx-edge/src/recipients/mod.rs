@@ -3,8 +3,13 @@
 
 pub mod catalog;
 pub mod directory;
+pub mod guard;
 pub mod poll;
+pub mod pull;
+pub mod sibling;
 pub mod source;
+pub mod stored;
+pub mod summary;
 pub mod text;
 
 use std::collections::HashSet;
@@ -90,8 +95,8 @@ impl Recipients {
             self.sources.iter().map(|source| source.current()).collect();
         let loaded = || catalogs.iter().flatten();
         let domain = address.domain();
-        let ours =
-            configured.contains(domain) || loaded().any(|catalog| catalog.domains.contains(domain));
+        let ours = configured.contains(domain)
+            || loaded().any(|catalog| catalog.domains().contains(domain));
         if is_role(address) && (ours || self.is_this_host(domain, local)) {
             return Known::Role;
         }
@@ -144,7 +149,7 @@ impl Recipients {
             self.sources
                 .iter()
                 .filter_map(|source| source.current())
-                .filter_map(|catalog| catalog.domains.iter().min().cloned())
+                .filter_map(|catalog| catalog.domains().first().cloned())
                 .min()
         })
     }
@@ -174,7 +179,7 @@ fn is_role(address: &Address) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::source::Guard;
+    use super::guard::Guard;
     use super::*;
 
     fn domains(names: &[&str]) -> HashSet<Domain> {

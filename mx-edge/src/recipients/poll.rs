@@ -93,7 +93,7 @@ pub async fn run(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipients::source::Guard;
+    use crate::recipients::guard::Guard;
 
     #[test]
     fn a_file_that_goes_away_or_breaks_empties_nothing() {

@@ -1,44 +1,20 @@
-//! One source of recipients: what it said last that is in force, and the shrink guard in front of it. Owns the copy on disk.
+//! One source of recipients: what it said last that is in force, and the guard in front of it. Owns the copy on disk.
 
-use std::path::PathBuf;
-use std::sync::{Arc, RwLock};
-use std::time::{Duration, SystemTime};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mail::Timestamp;
-use serde::Serialize;
+use mail::directory::Delta;
 use tracing::{error, info, warn};
 
 use super::catalog::{Catalog, Loss};
-use crate::state;
+use super::guard::{Cause, Guard, Objection};
+use super::stored::Stored;
+use super::summary::Summary;
 
 /// How often it is noted on disk that a source was confirmed.
 const NOTE_INTERVAL: Duration = Duration::from_secs(600);
-
-/// How much a new version may take away without being asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Guard {
-    /// Per cent of the entries in force.
-    pub shrink_percent_max: u64,
-    /// So many entries may always go: two members of a list of ten are 20 %.
-    pub shrink_entries_floor: usize,
-}
-
-impl Default for Guard {
-    fn default() -> Self {
-        Self {
-            shrink_percent_max: 2,
-            shrink_entries_floor: 10,
-        }
-    }
-}
-
-impl Guard {
-    /// Whether so much may go unasked. A whole domain never may.
-    pub fn allows(&self, loss: &Loss) -> bool {
-        let share = loss.entries as u64 * 100 <= loss.of as u64 * self.shrink_percent_max;
-        loss.domains.is_empty() && (share || loss.entries <= self.shrink_entries_floor)
-    }
-}
 
 /// What came of an offered version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,14 +23,15 @@ pub enum Offered {
     Applied,
     /// It is what was in force.
     Same,
-    /// It would take too much away; it waits for an operator.
-    Blocked,
+    /// The guard objects to it; it waits for an operator.
+    Blocked(Cause),
 }
 
 /// One source.
 pub struct Source {
     name: Box<str>,
-    stored: Option<PathBuf>,
+    /// Held while a version is judged, stored and put in force, so that look-ups never wait for the disk.
+    stored: Mutex<Option<Stored>>,
     /// From this age on it makes nobody unknown.
     stale_after: Option<Duration>,
     state: RwLock<State>,
@@ -74,50 +51,15 @@ struct State {
 
 struct Blocked {
     catalog: Catalog,
-    raw: Option<Vec<u8>>,
-    loss: Loss,
-}
-
-/// A source as operators see it.
-#[derive(Clone, Debug, Serialize)]
-pub struct Summary {
-    /// `directory`, or the file's path.
-    pub source: Box<str>,
-    /// Whether it has ever been loaded.
-    pub loaded: bool,
-    /// The version in force.
-    pub version: Box<str>,
-    /// Entries in force.
-    pub entries: usize,
-    /// Lists among them.
-    pub lists: usize,
-    /// Domains that are ours by it.
-    pub domains: Vec<String>,
-    /// Why it cannot be read at present.
-    pub trouble: Option<String>,
-    /// The version that the guard holds back.
-    pub blocked: Option<BlockedSummary>,
-}
-
-/// A version that is held back.
-#[derive(Clone, Debug, Serialize)]
-pub struct BlockedSummary {
-    /// Its name.
-    pub version: Box<str>,
-    /// Entries it has.
-    pub entries: usize,
-    /// Entries in force that it lacks.
-    pub lost_entries: usize,
-    /// Domains in force that it lacks.
-    pub lost_domains: Vec<String>,
+    objection: Objection,
 }
 
 impl Source {
-    /// Not loaded yet. `stored` is where the raw form of what is in force is kept, for sources that may be absent at start.
+    /// Not loaded yet. `stored` is where what is in force is kept, for sources that may be absent at start.
     pub fn new(name: &str, guard: Guard, stored: Option<PathBuf>) -> Self {
         Self {
             name: name.into(),
-            stored,
+            stored: Mutex::new(stored.map(Stored::new)),
             stale_after: None,
             state: RwLock::new(State {
                 guard,
@@ -145,11 +87,6 @@ impl Source {
             .is_some_and(|after| age().is_none_or(|age| age > after))
     }
 
-    /// Restored from a copy that was confirmed last at this time.
-    pub fn heard_at(&self, when: Timestamp) {
-        self.write().heard = Some(when);
-    }
-
     /// `directory`, or the file's path.
     pub fn name(&self) -> &str {
         &self.name
@@ -170,73 +107,136 @@ impl Source {
         self.write().guard = guard;
     }
 
-    /// The version that was seen last, in force or held back: what a poll has to differ from.
-    pub fn seen(&self) -> Option<Box<str>> {
+    /// The version that is held back.
+    pub fn held_back(&self) -> Option<Box<str>> {
         let state = self.read();
-        let blocked = state.blocked.as_ref().map(|blocked| &blocked.catalog);
-        blocked
-            .or(state.current.as_deref())
-            .map(|catalog| catalog.version.clone())
+        let blocked = state.blocked.as_ref();
+        blocked.map(|blocked| blocked.catalog.version.clone())
     }
 
-    /// Takes a version in its parsed and raw form; `force` passes the guard by.
-    pub fn offer(&self, catalog: Catalog, raw: Option<Vec<u8>>, force: bool) -> Offered {
-        let mut state = self.write();
-        state.trouble = None;
-        state.heard = Some(Timestamp::now());
-        let loss = match &state.current {
-            Some(current) if **current == catalog => {
-                state.blocked = None;
-                return Offered::Same;
-            }
-            Some(current) => current.loss(&catalog),
-            None => Loss::default(),
+    /// Why that one is held back.
+    pub fn held_back_for(&self) -> Option<Cause> {
+        let state = self.read();
+        let blocked = state.blocked.as_ref();
+        blocked.map(|blocked| blocked.objection.cause)
+    }
+
+    /// Puts in force what was stored; none when nothing was. An error says why that cannot be read.
+    pub fn restore(&self) -> Result<Option<Arc<Catalog>>, String> {
+        let mut stored = self.stored();
+        let Some(stored) = stored.as_mut() else {
+            return Ok(None);
         };
-        if force || state.guard.allows(&loss) {
-            state.blocked = None;
-            self.apply(&mut state, catalog, raw, &loss);
-            return Offered::Applied;
+        let Some(catalog) = stored.read()? else {
+            return Ok(None);
+        };
+        let confirmed = std::fs::metadata(stored.path()).and_then(|facts| facts.modified());
+        let catalog = Arc::new(catalog);
+        let mut state = self.write();
+        state.current = Some(Arc::clone(&catalog));
+        state.heard = confirmed.ok().map(|time| {
+            let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+            Timestamp(since.as_millis() as u64)
+        });
+        info!(
+            event = "recipients_restored",
+            source = %self.name,
+            version = %catalog.version,
+            entries = catalog.entries()
+        );
+        Ok(Some(catalog))
+    }
+
+    /// Takes a version, and the change that made it of what is in force, if it came so; `force` passes the guard by. Blocks while it is
+    /// stored.
+    pub fn offer(&self, catalog: Catalog, delta: Option<&Delta>, force: bool) -> Offered {
+        let mut stored = self.stored();
+        let (current, guard) = {
+            let mut state = self.write();
+            state.trouble = None;
+            (state.current.clone(), state.guard)
+        };
+        if current.as_deref() == Some(&catalog) {
+            self.settled();
+            return Offered::Same;
         }
+        let judged = match &current {
+            Some(current) => guard.judge(current, &catalog),
+            None => Ok(Loss::default()),
+        };
+        let loss = match judged {
+            Ok(loss) => loss,
+            Err(objection) if force => objection.loss,
+            Err(objection) => return self.hold_back(catalog, objection),
+        };
+        self.apply(&mut stored, catalog, delta, &loss);
+        self.settled();
+        Offered::Applied
+    }
+
+    fn hold_back(&self, catalog: Catalog, objection: Objection) -> Offered {
+        let Objection { cause, loss } = &objection;
+        let cause = *cause;
         error!(
             event = "recipients_blocked",
             source = %self.name,
             version = %catalog.version,
+            cause = cause.as_str(),
             lost_entries = loss.entries,
             entries = loss.of,
             lost_domains = %join(&loss.domains),
-            "a new version takes too much away and was not applied; look at it with `mx-edge recipients show`, \
-             apply it with `mx-edge recipients accept --force`"
+            "a new version was not applied: {}; look at it with `mx-edge recipients show`, apply it with \
+             `mx-edge recipients accept --force`",
+            cause.explained()
         );
-        state.blocked = Some(Blocked { catalog, raw, loss });
-        Offered::Blocked
+        self.write().blocked = Some(Blocked { catalog, objection });
+        Offered::Blocked(cause)
+    }
+
+    /// What is in force is what the source says.
+    fn settled(&self) {
+        let mut state = self.write();
+        state.blocked = None;
+        state.heard = Some(Timestamp::now());
     }
 
     /// Puts the version that is held back in force; `None` when there is none.
     pub fn accept(&self) -> Option<Summary> {
-        let mut state = self.write();
-        let Blocked { catalog, raw, loss } = state.blocked.take()?;
+        let mut stored = self.stored();
+        let Blocked { catalog, objection } = self.write().blocked.take()?;
         warn!(event = "recipients_forced", source = %self.name, version = %catalog.version);
-        self.apply(&mut state, catalog, raw, &loss);
-        drop(state);
+        self.apply(&mut stored, catalog, None, &objection.loss);
+        self.settled();
+        drop(stored);
         Some(self.summary())
     }
 
-    /// Notes that the source has answered and has nothing new.
+    /// Notes that the source has answered and that nothing is newer than what is in force.
     pub fn confirmed(&self) {
         let now = Timestamp::now();
         let mut state = self.write();
         state.trouble = None;
         state.heard = Some(now);
+        state.blocked = None;
         let due = state
             .noted
             .is_none_or(|noted| now.since(noted) >= NOTE_INTERVAL);
-        if due && let Some(path) = &self.stored {
-            state.noted = Some(now);
-            drop(state);
-            // The copy's own time; that it cannot be set is told when the copy cannot be written.
-            let copy = std::fs::File::options().write(true).open(path);
-            let _ = copy.and_then(|copy| copy.set_modified(SystemTime::now()));
+        if !due {
+            return;
         }
+        state.noted = Some(now);
+        drop(state);
+        if let Some(stored) = self.stored().as_ref() {
+            note(stored.path(), SystemTime::now());
+        }
+    }
+
+    /// Takes back that the source itself said this now: it was confirmed last at this time.
+    pub fn heard_at(&self, when: Timestamp) {
+        if let Some(stored) = self.stored().as_ref() {
+            note(stored.path(), UNIX_EPOCH + Duration::from_millis(when.0));
+        }
+        self.write().heard = Some(when);
     }
 
     /// Notes that the source could not be read; what it said before stays in force.
@@ -256,42 +256,28 @@ impl Source {
     /// As operators see it.
     pub fn summary(&self) -> Summary {
         let state = self.read();
-        let current = state.current.as_deref();
-        let mut domains: Vec<String> = current
-            .map(|catalog| catalog.domains.iter().map(ToString::to_string).collect())
-            .unwrap_or_default();
-        domains.sort();
-        Summary {
-            source: self.name.clone(),
-            loaded: current.is_some(),
-            version: current
-                .map(|catalog| catalog.version.clone())
-                .unwrap_or_default(),
-            entries: current.map_or(0, Catalog::entries),
-            lists: current.map_or(0, |catalog| catalog.lists.len()),
-            domains,
-            trouble: state.trouble.clone(),
-            blocked: state.blocked.as_ref().map(|blocked| BlockedSummary {
-                version: blocked.catalog.version.clone(),
-                entries: blocked.catalog.entries(),
-                lost_entries: blocked.loss.entries,
-                lost_domains: blocked
-                    .loss
-                    .domains
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect(),
-            }),
-        }
+        let blocked = state.blocked.as_ref();
+        Summary::new(
+            &self.name,
+            state.current.as_deref(),
+            state.trouble.clone(),
+            blocked.map(|blocked| (&blocked.catalog, &blocked.objection)),
+        )
     }
 
     /// First disk, then memory: after a restart there is at least what was in force. A disk that refuses does not stop the
     /// new version, it only makes the next start depend on the source.
-    fn apply(&self, state: &mut State, catalog: Catalog, raw: Option<Vec<u8>>, loss: &Loss) {
-        if let (Some(path), Some(raw)) = (&self.stored, raw)
-            && let Err(error) = state::write_synced(path, &raw)
+    fn apply(
+        &self,
+        stored: &mut Option<Stored>,
+        catalog: Catalog,
+        delta: Option<&Delta>,
+        loss: &Loss,
+    ) {
+        if let Some(stored) = stored
+            && let Err(error) = stored.write(&catalog, delta)
         {
-            error!(event = "recipients_not_stored", source = %self.name, path = %path.display(), %error);
+            error!(event = "recipients_not_stored", source = %self.name, path = %stored.path().display(), %error);
         }
         info!(
             event = "recipients_applied",
@@ -300,7 +286,13 @@ impl Source {
             entries = catalog.entries(),
             lost_entries = loss.entries
         );
-        state.current = Some(Arc::new(catalog));
+        // What was in force is let go of outside the lock: a million names take their time.
+        let before = self.write().current.replace(Arc::new(catalog));
+        drop(before);
+    }
+
+    fn stored(&self) -> MutexGuard<'_, Option<Stored>> {
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
@@ -312,6 +304,12 @@ impl Source {
     }
 }
 
+/// The copy's own time; that it cannot be set is told when the copy cannot be written.
+fn note(path: &Path, when: SystemTime) {
+    let copy = std::fs::File::options().write(true).open(path);
+    let _ = copy.and_then(|copy| copy.set_modified(when));
+}
+
 fn join(domains: &[mail::Domain]) -> String {
     let names: Vec<_> = domains.iter().map(mail::Domain::as_str).collect();
     names.join(",")
@@ -321,35 +319,11 @@ fn join(domains: &[mail::Domain]) -> String {
 mod tests {
     use super::*;
     use crate::recipients::text;
+    use mail::directory::{Seal, Version};
 
     fn catalog(count: usize, domain: &str) -> Catalog {
         let lines: String = (0..count).map(|n| format!("u{n}@{domain}\n")).collect();
         text::file(&lines).unwrap()
-    }
-
-    fn check_guard(entries: usize, of: usize, domains: &[&str], expected: bool) {
-        let loss = Loss {
-            entries,
-            of,
-            domains: domains
-                .iter()
-                .map(|name| mail::Domain::parse(name).unwrap())
-                .collect(),
-        };
-        assert_eq!(Guard::default().allows(&loss), expected, "{loss:?}");
-    }
-
-    #[test]
-    fn the_guard_knows_a_share_a_floor_and_domains() {
-        check_guard(0, 0, &[], true);
-        check_guard(10, 10, &[], true);
-        check_guard(11, 100, &[], false);
-        check_guard(20, 1_000, &[], true);
-        check_guard(21, 1_000, &[], false);
-        check_guard(20_000, 1_000_000, &[], true);
-        check_guard(20_001, 1_000_000, &[], false);
-        check_guard(0, 1_000, &["gone.example"], false);
-        check_guard(1, 1_000, &["gone.example"], false);
     }
 
     #[test]
@@ -361,7 +335,7 @@ mod tests {
         );
         assert_eq!(
             source.offer(catalog(900, "a.example"), None, false),
-            Offered::Blocked
+            Offered::Blocked(Cause::Shrunken)
         );
         assert_eq!(source.summary().entries, 1_000);
         assert_eq!(source.summary().blocked.unwrap().lost_entries, 100);
@@ -388,7 +362,7 @@ mod tests {
         source.offer(catalog(3, "a.example"), None, false);
         assert_eq!(
             source.offer(Catalog::default(), None, false),
-            Offered::Blocked
+            Offered::Blocked(Cause::Shrunken)
         );
         source.failed("connection refused".into());
         assert_eq!(source.summary().entries, 3);
@@ -413,15 +387,84 @@ mod tests {
         assert!(!never.is_stale());
     }
 
+    /// A directory of so many addresses.
+    fn directory(epoch: u64, serial: u64, count: usize) -> Catalog {
+        let content = catalog(count, "a.example").content;
+        let seal = Seal {
+            version: Version { epoch, serial },
+            digest: content.digest(),
+            signatures: Vec::new(),
+        };
+        Catalog::of_directory(seal, content)
+    }
+
     #[test]
     fn only_what_is_in_force_is_stored() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("directory.json");
+        let stored = || {
+            let source = Source::new("test", Guard::default(), Some(path.clone()));
+            source.restore().unwrap().map(|catalog| catalog.entries())
+        };
         let source = Source::new("test", Guard::default(), Some(path.clone()));
-        source.offer(catalog(100, "a.example"), Some(b"hundred".to_vec()), false);
-        source.offer(catalog(1, "a.example"), Some(b"one".to_vec()), false);
-        assert_eq!(std::fs::read(&path).unwrap(), b"hundred");
+        source.offer(directory(1, 1, 100), None, false);
+        source.offer(directory(1, 2, 1), None, false);
+        assert_eq!(stored(), Some(100));
         source.accept();
-        assert_eq!(std::fs::read(&path).unwrap(), b"one");
+        assert_eq!(stored(), Some(1));
+    }
+
+    #[test]
+    fn what_does_not_follow_waits_and_is_forgotten_when_it_is_taken_back() {
+        let source = Source::new("test", Guard::default(), None);
+        source.offer(directory(1, 5, 100), None, false);
+        for (offered, cause) in [
+            (directory(1, 4, 100), Cause::Older),
+            (directory(1, 5, 101), Cause::Forked),
+            (directory(2, 9, 101), Cause::Foreign),
+        ] {
+            let version = offered.version.clone();
+            assert_eq!(source.offer(offered, None, false), Offered::Blocked(cause));
+            assert_eq!(source.held_back(), Some(version));
+            assert_eq!(
+                source.current().unwrap().version,
+                directory(1, 5, 0).version
+            );
+        }
+        // The list host of what is in force answers again.
+        source.confirmed();
+        assert_eq!(source.held_back(), None);
+        // An operator goes back all the same, and on from there.
+        source.offer(directory(1, 4, 90), None, false);
+        assert_eq!(&*source.accept().unwrap().version, "0000000000000001.4");
+        let on = source.offer(directory(1, 5, 91), None, false);
+        assert_eq!(on, Offered::Applied);
+    }
+
+    #[test]
+    fn what_is_held_back_confirms_nothing() {
+        let hour = Duration::from_secs(3600);
+        let source = Source::new("test", Guard::default(), None).stale_after(hour);
+        source.offer(directory(1, 5, 100), None, false);
+        source.heard_at(Timestamp(Timestamp::now().0 - 3_700_000));
+        source.offer(directory(1, 4, 100), None, false);
+        assert!(source.is_stale());
+        source.offer(directory(1, 6, 100), None, false);
+        assert!(!source.is_stale());
+    }
+
+    #[test]
+    fn the_time_of_the_last_word_outlives_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("directory.json");
+        let open = || Source::new("test", Guard::default(), Some(path.clone()));
+        let source = open();
+        source.offer(directory(1, 5, 100), None, false);
+        let then = Timestamp(Timestamp::now().0 - 3_700_000);
+        source.heard_at(then);
+        let source = open();
+        source.restore().unwrap();
+        let age = source.age(then).unwrap();
+        assert!(age < Duration::from_secs(1), "{age:?}");
     }
 }

@@ -29,6 +29,7 @@ pub fn file(content: &str) -> Result<Catalog, BadLine> {
         })?;
     }
     catalog.version = version(content);
+    catalog.content.addresses.shrink();
     Ok(catalog)
 }
 
@@ -59,6 +60,7 @@ pub fn postfix(content: &str, delimiter: Option<char>) -> Result<Catalog, BadLin
         add(&mut catalog, key).map_err(bad)?;
     }
     catalog.version = version(content);
+    catalog.content.addresses.shrink();
     Ok(catalog)
 }
 
@@ -84,7 +86,7 @@ fn add(catalog: &mut Catalog, entry: &str) -> Result<(), String> {
         catalog.add_address(&address);
     } else if entry.contains('.') {
         let domain = Domain::parse(entry).map_err(|error| format!("{entry:?}: {error}"))?;
-        catalog.domains.insert(domain);
+        catalog.content.domains.insert(domain);
     } else {
         return Err(format!(
             "{entry:?} is neither an address, nor @domain, nor a domain"
@@ -108,9 +110,9 @@ mod tests {
     use super::*;
 
     fn entries(catalog: &Catalog) -> (Vec<&str>, Vec<String>, Vec<String>) {
-        let mut addresses: Vec<&str> = catalog.addresses.iter().map(AsRef::as_ref).collect();
+        let mut addresses: Vec<&str> = catalog.content.addresses.iter().collect();
         let mut open: Vec<String> = catalog.open.iter().map(ToString::to_string).collect();
-        let mut domains: Vec<String> = catalog.domains.iter().map(ToString::to_string).collect();
+        let mut domains: Vec<String> = catalog.domains().iter().map(ToString::to_string).collect();
         addresses.sort_unstable();
         open.sort();
         domains.sort();

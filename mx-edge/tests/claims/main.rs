@@ -13,6 +13,7 @@ mod encrypted;
 mod faulty;
 mod inside;
 mod killed;
+mod list_host;
 mod policy;
 mod report;
 mod sender_policy;
