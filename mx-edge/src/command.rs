@@ -13,6 +13,7 @@ use crate::explain;
 use crate::forward::copies;
 use crate::records;
 use crate::report;
+use crate::why;
 
 /// `mx-edge COMMAND`.
 #[derive(Debug, Subcommand)]
@@ -41,6 +42,14 @@ pub enum Command {
     Undrain,
     /// What to publish so that others encrypt to this host: TLSA, MTA-STS, TLS reports
     Dns(records::Arguments),
+    /// What happened to a message, a client's or a recipient's mail: a client's address, <MESSAGE-ID>, an address, an ident or a session
+    Why {
+        /// Of what
+        what: String,
+    },
+    /// What is recorded of one person
+    #[command(subcommand)]
+    Person(why::Command),
     /// The newest forward-paths that were taken and not passed in
     Ended {
         /// How many
@@ -103,6 +112,8 @@ pub fn invocation(command: Command, config: &Config) -> Invocation {
         }
         Command::Reconcile => return queue::reconcile(),
         Command::Access(command) => access::request(command),
+        Command::Why { what } => why::why(what),
+        Command::Person(command) => why::request(command),
         Command::Recipients(recipients) => match recipients {
             Recipients::Show => (Request::get("/recipients"), print_sources),
             Recipients::Accept { force } => (

@@ -9,6 +9,7 @@ mod evidence;
 mod inside;
 mod policy;
 mod recipients;
+mod records;
 mod siblings;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ pub use evidence::{Action, Dns, DnsList, Dnsbl, Screen, Spf};
 pub use inside::{Forward, NextHop, Protocol, Through};
 pub use policy::{About, DomainList, Greylist, HeaderRule, Policy, Report, Shadow};
 pub use recipients::{Directory, RecipientSources};
+pub use records::Records;
 pub use siblings::Handover;
 
 /// The whole configuration.
@@ -66,6 +68,8 @@ pub struct Config {
     pub forward: Forward,
     /// `[spool]`.
     pub spool: Spool,
+    /// `[records]`.
+    pub records: Records,
     /// `[handover]`.
     pub handover: Handover,
     /// `[dns]`.

@@ -12,6 +12,9 @@ use mail::Timestamp;
 use serde::Serialize;
 use tracing::error;
 
+use crate::trail;
+use crate::why::Who;
+
 /// Bytes of one file; at some 200 a line about 300,000 forward-paths.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
@@ -98,10 +101,59 @@ impl Ended {
         open_file.file.sync_data()
     }
 
+    /// Both files, the older one first.
+    fn paths(&self) -> [PathBuf; 2] {
+        [self.path.with_extension("1.jsonl"), self.path.clone()]
+    }
+
+    /// The lines that name somebody or something.
+    pub fn find(&self, who: &Who) -> io::Result<Vec<serde_json::Value>> {
+        let mut lines = self.tail(usize::MAX)?;
+        lines.retain(|line| who.is_in(line));
+        Ok(lines)
+    }
+
+    /// Takes them out; returns how many.
+    pub fn erase(&self, who: &Who) -> io::Result<u64> {
+        self.rewrite(|path| trail::erase(path, who))
+    }
+
+    /// Takes out the lines from before a time; returns how many.
+    pub fn forget(&self, before: Timestamp) -> io::Result<u64> {
+        let before = before.rfc3339();
+        self.rewrite(|path| {
+            let content = crate::state::read(path)?.unwrap_or_default();
+            let is_old = |line: &&[u8]| {
+                let line: Option<serde_json::Value> = serde_json::from_slice(line).ok();
+                let time = line.as_ref().and_then(|line| line["time"].as_str());
+                time.is_some_and(|time| time < before.as_str())
+            };
+            // Lines are in the order of time.
+            let lines = content.split_inclusive(|byte| *byte == b'\n');
+            let old: Vec<&[u8]> = lines.take_while(is_old).collect();
+            let bytes: usize = old.iter().map(|line| line.len()).sum();
+            if bytes > 0 {
+                crate::state::write_synced(path, &content[bytes..])?;
+            }
+            Ok(old.len() as u64)
+        })
+    }
+
+    /// Has both files written anew while nothing is added.
+    fn rewrite(&self, each: impl Fn(&Path) -> io::Result<u64>) -> io::Result<u64> {
+        let mut open_file = self.file.lock().expect("no holder panics");
+        let mut lines = 0;
+        for path in self.paths() {
+            lines += each(&path)?;
+        }
+        *open_file = open(&self.path)?;
+        Ok(lines)
+    }
+
     /// The newest `count` lines, oldest first.
     pub fn tail(&self, count: usize) -> io::Result<Vec<serde_json::Value>> {
         let mut lines = Vec::new();
-        for path in [self.path.with_extension("1.jsonl"), self.path.clone()] {
+        for path in self.paths() {
             let content = crate::state::read(&path)?.unwrap_or_default();
             lines.extend(
                 content
@@ -123,6 +175,33 @@ fn open(path: &Path) -> io::Result<Open> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_old_goes_and_a_person_can_be_taken_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let ended = Ended::open(folder.path()).unwrap();
+        let line = |to| Line {
+            kind: Kind::Refused,
+            ident: "mx1.1.1",
+            session: "s",
+            from: "ann@x.example",
+            to,
+            reply: "550 5.1.1 no",
+        };
+        let day = |day: u64| Timestamp(1_795_000_000_000 + day * 86_400_000);
+        for at in 0..4 {
+            ended.add(day(at), &[line("joe@b.example"), line("eve@b.example")]);
+        }
+        assert_eq!(ended.forget(day(2)).unwrap(), 4);
+        assert_eq!(ended.forget(day(2)).unwrap(), 0);
+        let joe = Who::parse("Joe@b.example").unwrap();
+        assert_eq!(ended.find(&joe).unwrap().len(), 2);
+        assert_eq!(ended.erase(&joe).unwrap(), 2);
+        ended.add(day(5), &[line("eve@b.example")]);
+        let left = ended.tail(10).unwrap();
+        assert_eq!(left.len(), 3);
+        assert!(left.iter().all(|line| line["to"] == "eve@b.example"));
+    }
 
     #[test]
     fn lines_are_kept_over_a_restart_and_the_newest_are_shown() {

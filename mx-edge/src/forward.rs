@@ -12,6 +12,7 @@ use delivery::rules::{Rules, Table};
 use delivery::{Attempted, Copy, Engine, Owner};
 use mail::trace::Custody;
 use mail::{Envelope, Recipient, Reply, Timestamp};
+use serde_json::json;
 use service::shutdown::Shutdown;
 use spool::{Batch, Class, Destination, Head, Lease, NewBatch, NewMessage, Spool};
 use tokio::sync::watch;
@@ -23,6 +24,7 @@ use crate::heard;
 use crate::metrics::Metrics;
 use crate::receive::Edge;
 use crate::replies;
+use crate::trail::Trail;
 
 /// The destination of held batches; no engine serves it.
 pub fn held() -> Destination {
@@ -104,6 +106,8 @@ pub struct Forward {
     ended: Arc<Ended>,
     /// What is counted.
     metrics: Arc<Metrics>,
+    /// What happened, for those who ask.
+    trail: Arc<Trail>,
     /// Whether the next hop gets the trace field.
     trace: bool,
 }
@@ -167,6 +171,7 @@ impl Owner for Forward {
             let replies = attempted.iter().map(|one| one.result.reply());
             heard::count(replies, &self.metrics);
         }
+        self.record(facts.as_ref(), attempted);
         let outcome = match &facts {
             Some(facts) if facts.exempt => "exempt",
             _ => "passed",
@@ -198,7 +203,34 @@ impl Forward {
             spool: Arc::clone(spool),
             ended: Arc::clone(&edge.ended),
             metrics: Arc::clone(&edge.metrics),
+            trail: Arc::clone(&edge.trail),
             trace: edge.trace,
+        }
+    }
+
+    /// What came of an attempt, but for those that are tried again: they wait, and the spool shows it.
+    fn record(&self, facts: Option<&MessageFacts>, attempted: &[Attempted]) {
+        let (ident, session) = names(facts);
+        for (event, is) in [("passed", true), ("held", false)] {
+            let meant = |one: &&Attempted| match one.result {
+                delivery::Result::Delivered(_) => is,
+                delivery::Result::Deferred(_) => false,
+                delivery::Result::Failed(_) | delivery::Result::Expired(_) => !is,
+            };
+            let meant: Vec<&Attempted> = attempted.iter().filter(meant).collect();
+            let Some(first) = meant.first() else { continue };
+            let to: Vec<String> = meant
+                .iter()
+                .map(|one| one.recipient.address.to_string())
+                .collect();
+            self.trail.add(json!({
+                "event": event,
+                "ident": ident,
+                "session": session,
+                "to": to,
+                "remote": first.remote,
+                "reply": first.result.reply().to_string(),
+            }));
         }
     }
 

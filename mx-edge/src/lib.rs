@@ -44,13 +44,16 @@ pub mod report;
 pub mod routes;
 pub mod rules;
 pub mod screen;
+pub mod seen;
 pub mod shadow;
 pub mod sources;
 pub mod spf;
 pub use service::state;
 pub mod take;
 pub mod through;
+pub mod trail;
 pub mod watch;
+pub mod why;
 pub mod wiring;
 
 use std::net::SocketAddr;
@@ -164,6 +167,7 @@ pub async fn start(
         passes,
         greylist,
         ended: wiring::open_ended(&config)?,
+        trail: wiring::open_trail(&config)?,
         metrics,
         draining: AtomicBool::new(false),
         trace: config.next_hop.trace,
@@ -182,6 +186,7 @@ pub async fn start(
     let giver = Arc::new(Giver::new(
         Arc::clone(&spool),
         Arc::clone(&edge.metrics),
+        Arc::clone(&edge.trail),
         certificates.inside.clone(),
         &config.hostname,
     ));
@@ -269,12 +274,12 @@ async fn serve(
     // Whoever finds it ready, by the commands that it knows, can connect.
     let files = delivery::safekeeping::routes(controls.spool.clone());
     let queue = delivery::queue::routes(controls.queue.clone());
-    let access = access::router(controls.clone());
+    let own = access::router(controls.clone()).merge(why::router(controls.clone()));
     control.routes(
         routes::router(controls.clone())
             .merge(files)
             .merge(queue)
-            .merge(access),
+            .merge(own),
     );
     let addresses = listeners.iter().map(Listener::address).collect();
     let doors = Doors {

@@ -28,10 +28,12 @@ use crate::policy::{self, Scanning, Transaction, header};
 use crate::reason::Reason;
 use crate::recipients::{Recipients, literal};
 use crate::rules::Rules;
+use crate::seen::Seen;
 use crate::shadow::About;
 use crate::spf;
-use crate::take::{Sender, Take};
+use crate::take::{Sender, Take, message_id};
 use crate::through::Through;
+use crate::trail::Trail;
 
 /// What all sessions share.
 pub struct Edge {
@@ -53,6 +55,8 @@ pub struct Edge {
     pub greylist: Arc<Kept>,
     /// The list of what was not passed in.
     pub ended: Arc<Ended>,
+    /// What happened, for those who ask.
+    pub trail: Arc<Trail>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Being drained: no new mail is taken, what is spooled goes on.
@@ -92,8 +96,8 @@ pub struct Session {
     transaction: Transaction,
     /// Forward-paths that were answered 250 and wait for their message.
     paths_open: u64,
-    /// What was refused without asking.
-    objections: u32,
+    /// What its record says.
+    seen: Seen,
     caller: Caller,
 }
 
@@ -124,7 +128,7 @@ impl Session {
             },
             transaction: Transaction::default(),
             paths_open: 0,
-            objections: 0,
+            seen: Seen::default(),
         }
     }
 
@@ -134,26 +138,24 @@ impl Session {
             return;
         }
         let outcome = objections::ending(ending);
-        let screened = &self.edge.metrics.screened;
-        screened.with_label_values(&[self.caller.screened()]).inc();
-        self.edge
-            .metrics
-            .sessions
-            .with_label_values(&[outcome])
-            .inc();
+        let metrics = &self.edge.metrics;
+        let screened = self.caller.screened();
+        metrics.screened.with_label_values(&[screened]).inc();
+        metrics.sessions.with_label_values(&[outcome]).inc();
         let Self { id, client, .. } = &self;
-        let objections = self.objections;
+        let objections = self.seen.objections;
+        self.seen.record(&self.edge.trail, id, client.ip(), outcome);
         info!(event = "session", session = %id, client = %client, outcome, objections);
     }
 
-    fn take<'a>(&'a self, facts: &'a Facts, bytes: usize) -> Take<'a> {
-        let bytes = bytes as u64;
+    fn take<'a>(&'a self, facts: &'a Facts, message: &Bytes) -> Take<'a> {
         Take {
             edge: &self.edge,
             rules: &self.rules,
             facts,
             exempt: self.is_own(facts.client.ip()),
-            bytes,
+            bytes: message.len() as u64,
+            message_id: message_id(message),
         }
     }
 
@@ -345,6 +347,7 @@ impl Handler for Session {
                 Ok(())
             }
             Err(refused) => {
+                self.seen.turned_away(refused.reason);
                 let turned_away = &self.edge.metrics.turned_away;
                 turned_away
                     .with_label_values(&[refused.reason.label()])
@@ -401,11 +404,8 @@ impl Handler for Session {
     ) -> Result<(), Reply> {
         if let Err(refused) = self.count(Of::Recipients, facts) {
             let label = refused.reason.label();
-            self.edge
-                .metrics
-                .recipients
-                .with_label_values(&[label])
-                .inc();
+            let recipients = &self.edge.metrics.recipients;
+            recipients.with_label_values(&[label]).inc();
             return Err(self.refusal_with(&refused, facts));
         }
         let known = self
@@ -452,7 +452,11 @@ impl Handler for Session {
                 self.caller.inquiry.start_spf();
                 Ok(())
             }
-            Err(reason) => Err(self.rules.refusal(reason, &evidence, &facts.session)),
+            Err(reason) => {
+                let paths = (envelope, recipient);
+                self.seen.refused(facts, paths, reason, &evidence);
+                Err(self.rules.refusal(reason, &evidence, &facts.session))
+            }
         }
     }
 
@@ -465,7 +469,7 @@ impl Handler for Session {
     ) -> Vec<Reply> {
         self.paths_open = 0;
         if let Err(finding) = self.judge_message(facts, envelope, &message) {
-            return vec![self.take(facts, message.len()).refuse(envelope, &finding)];
+            return vec![self.take(facts, &message).refuse(envelope, &finding)];
         }
         let spf = self.spf_result().await;
         let sender = Sender {
@@ -475,7 +479,7 @@ impl Handler for Session {
                 _ => None,
             },
         };
-        let taking = self.take(facts, message.len());
+        let taking = self.take(facts, &message);
         let reply = taking.take(envelope, message, sender, presence).await;
         vec![reply]
     }
@@ -484,7 +488,7 @@ impl Handler for Session {
         if self.is_check() {
             return;
         }
-        self.objections = self.objections.saturating_add(1);
+        self.seen.objections = self.seen.objections.saturating_add(1);
         objections::count(&self.edge.metrics, facts, objection, &mut self.paths_open);
     }
 

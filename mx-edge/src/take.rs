@@ -7,6 +7,7 @@ use bytes::Bytes;
 use delivery::Copy;
 use mail::trace::{self, Custody, Spf};
 use mail::{Envelope, Reply, Timestamp, header};
+use serde_json::json;
 use smtp::server::{Facts, Presence};
 use tracing::{info, warn};
 
@@ -49,7 +50,19 @@ pub struct Take<'a> {
     pub exempt: bool,
     /// The message's octets.
     pub bytes: u64,
+    /// How its author names it; empty without.
+    pub message_id: String,
 }
+
+/// A message's Message-ID, as far as records keep it.
+pub fn message_id(message: &Bytes) -> String {
+    let field = header::fields(message).find(|field| field.is("Message-ID"));
+    let id = field.map(|field| field.text()).unwrap_or_default();
+    id.chars().take(MESSAGE_ID_MAX).collect()
+}
+
+/// Characters of a Message-ID that are kept.
+const MESSAGE_ID_MAX: usize = 250;
 
 /// What is known of a message's sender.
 pub struct Sender {
@@ -352,10 +365,27 @@ impl Take<'_> {
             .iter()
             .map(|recipient| recipient.address.to_string())
             .collect();
+        let mut line = json!({
+            "event": "message",
+            "session": self.facts.session,
+            "client": self.facts.client.ip(),
+            "helo": self.facts.helo,
+            "from": envelope.reverse_path.to_string(),
+            "to": to,
+            "message_id": self.message_id,
+            "outcome": outcome,
+            "way": way,
+            "reply": reply.to_string(),
+        });
+        if let Some(facts) = facts {
+            line["ident"] = json!(facts.ident.as_str());
+        }
+        self.edge.trail.add(line);
         info!(
             event = "message",
             session = %self.facts.session,
             ident = facts.map_or("", |facts| facts.ident.as_str()),
+            message_id = self.message_id,
             client = %self.facts.client.ip(),
             from = %envelope.reverse_path,
             to = %to.join(","),

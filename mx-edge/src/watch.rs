@@ -9,6 +9,7 @@ use mail::Timestamp;
 use serde_json::{Value, json};
 use service::shutdown::Shutdown;
 use spool::{Spool, Tally};
+use tracing::warn;
 
 use crate::admission::pressure;
 use crate::config::Config;
@@ -20,8 +21,12 @@ use crate::routes::Controls;
 /// Between two looks: a poisoned spool is told within this time.
 const INTERVAL: Duration = Duration::from_millis(500);
 
+/// How often what is kept no longer is deleted.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
+
 /// Above, what is looked at has run out.
 pub struct Waters {
+    ended_retention: Duration,
     memory_bytes_max: Option<u64>,
 }
 
@@ -32,7 +37,10 @@ impl Waters {
             0 => pressure::memory_bytes_max(),
             bytes => Some(bytes),
         };
-        Self { memory_bytes_max }
+        Self {
+            memory_bytes_max,
+            ended_retention: config.records.ended_retention,
+        }
     }
 
     fn look(&self, edge: &Edge) {
@@ -100,12 +108,17 @@ pub async fn run(controls: Controls, status: Status, waters: Waters, shutdown: S
         ..
     } = controls;
     let mut first = true;
+    let mut swept: Option<tokio::time::Instant> = None;
     let mut dropped = Dropped::default();
     loop {
         readiness.set("spool", spool.unhealthy().map_or(Ok(()), Err));
         engine.tell(&readiness);
         readiness.set("recipients", edge.recipients.loaded());
         edge.admission.added.sweep(Timestamp::now());
+        if swept.is_none_or(|at| at.elapsed() >= SWEEP_INTERVAL) {
+            swept = Some(tokio::time::Instant::now());
+            forget(&edge, waters.ended_retention);
+        }
         count_sources(&edge);
         waters.look(&edge);
         if let Ok(tally) = spool.tally().await {
@@ -123,6 +136,19 @@ pub async fn run(controls: Controls, status: Status, waters: Waters, shutdown: S
             () = shutdown.wait() => return,
         }
     }
+}
+
+/// Deletes what is kept no longer. The files may be large.
+fn forget(edge: &Arc<Edge>, ended_retention: Duration) {
+    let edge = Arc::clone(edge);
+    tokio::task::spawn_blocking(move || {
+        let now = Timestamp::now();
+        let oldest = now.0.saturating_sub(ended_retention.as_millis() as u64);
+        let ended = edge.ended.forget(Timestamp(oldest)).map(drop);
+        if let Err(error) = edge.trail.sweep(now).and(ended) {
+            warn!(event = "records", %error, "what is to be kept no longer is still there");
+        }
+    });
 }
 
 /// What operators ended, as the spool's account has it.

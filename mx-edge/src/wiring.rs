@@ -36,6 +36,7 @@ use crate::recipients::sibling;
 use crate::report::Days;
 use crate::sources::Sources;
 use crate::through::{Limits, Through};
+use crate::trail::Trail;
 
 /// How long the spool remembers idents: longer than any held batch takes to be settled twice.
 const IDENT_MEMORY: Duration = Duration::from_secs(60 * 24 * 3600);
@@ -80,6 +81,13 @@ pub fn open_days(config: &Config, registry: &Registry) -> Result<Arc<Days>, Star
 pub fn open_ended(config: &Config) -> Result<Arc<Ended>, StartError> {
     let ended = Ended::open(&config.state).map_err(|error| io_error(&config.state, &error))?;
     Ok(Arc::new(ended))
+}
+
+/// Opens the records.
+pub fn open_trail(config: &Config) -> Result<Arc<Trail>, StartError> {
+    let trail = Trail::open(&config.state, &config.records);
+    let trail = trail.map_err(|error| io_error(&config.state.join("records"), &error))?;
+    Ok(Arc::new(trail))
 }
 
 /// Reads what operators set that outlasts a restart.

@@ -67,6 +67,7 @@ pub const CHANGES: Changes = Changes {
         "forward",
         "spool",
         "handover",
+        "records",
         "screen.passes_max",
         "greylist.entries_max",
         "report",

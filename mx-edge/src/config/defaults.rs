@@ -24,6 +24,7 @@ impl Default for Config {
             forward: Forward::default(),
             spool: Spool::default(),
             handover: Handover::default(),
+            records: Records::default(),
             dns: Dns::default(),
             spf: Spf::default(),
             screen: Screen::default(),

@@ -23,6 +23,7 @@ use super::{Label, Place};
 use crate::facts::MessageFacts;
 use crate::forward;
 use crate::metrics::Metrics;
+use crate::trail::Trail;
 
 /// Batches that are claimed from a lane at once: no more than are sent soon.
 const CLAIM_MAX: usize = 16;
@@ -45,6 +46,8 @@ pub struct Giver {
     pub spool: Arc<dyn Spool>,
     /// Where it is counted.
     pub metrics: Arc<Metrics>,
+    /// What happened, for those who ask.
+    pub trail: Arc<Trail>,
     /// This node's certificate.
     pub identity: Option<Identity>,
     /// What this host calls itself.
@@ -59,12 +62,14 @@ impl Giver {
     pub fn new(
         spool: Arc<dyn Spool>,
         metrics: Arc<Metrics>,
+        trail: Arc<Trail>,
         identity: Option<Identity>,
         helo: &str,
     ) -> Self {
         Self {
             spool,
             metrics,
+            trail,
             identity,
             helo: helo.into(),
             target: watch::Sender::new(None),
@@ -202,17 +207,20 @@ impl Giver {
         }
         let mut settlements = Vec::new();
         let mut trouble = None;
-        let mut given = 0;
+        let (mut given, mut lines) = (0, Vec::new());
         while let Some(sent) = sending.join_next().await {
             let Ok(sent) = sent else { continue };
             given += sent.settlement.ends.delivered;
             trouble = sent.trouble.or(trouble);
+            lines.extend(sent.line);
             settlements.push(sent.settlement);
         }
         if let Err(error) = self.spool.settle(settlements).await {
             trouble = Some(error.to_string());
             given = 0;
+            lines.clear();
         }
+        lines.into_iter().for_each(|line| self.trail.add(line));
         let done = &self.metrics.done;
         done.with_label_values(&["handed_over"]).inc_by(given);
         let wait = match &trouble {
@@ -281,6 +289,8 @@ impl Giver {
 /// What came of a batch.
 struct Sent {
     settlement: Settlement,
+    /// What is recorded of it.
+    line: Option<Value>,
     /// Why some of it stays.
     trouble: Option<String>,
 }
@@ -312,13 +322,19 @@ fn settled(lease: Lease, replies: &[Reply], said: &str) -> Sent {
         let reply = replies.get(at);
         reply.is_some_and(|reply| reply.severity() == Severity::Positive)
     };
-    let (mut left, mut delivered) = (Vec::new(), 0);
+    let (mut left, mut given) = (Vec::new(), Vec::new());
     for (at, recipient) in batch.recipients.iter().enumerate() {
         match taken(at) {
-            true => delivered += 1,
+            true => given.push(recipient.address.to_string()),
             false => left.push(recipient.clone()),
         }
     }
+    let delivered = given.len() as u64;
+    let facts = MessageFacts::from_bytes(&lease.head.facts).ok();
+    let line = (delivered > 0).then(|| {
+        let ident = facts.as_ref().map(|facts| facts.ident.as_str());
+        json!({ "event": "handed_over", "ident": ident, "to": given, "remote": said })
+    });
     if delivered > 0 {
         info!(event = "handed_over", direction = "out", message = %lease.head.id, recipients = delivered, remote = said);
     }
@@ -349,6 +365,7 @@ fn settled(lease: Lease, replies: &[Reply], said: &str) -> Sent {
                 ..Ends::default()
             },
         },
+        line,
         trouble,
     }
 }

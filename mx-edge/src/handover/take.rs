@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mail::trace::Trace;
 use mail::{Domain, Envelope, MailParameters, Recipient, Reply, ReversePath};
+use serde_json::json;
 use service::tls::{Identity, Role, has_role};
 use smtp::Protocol;
 use smtp::server::{BareNewline, Facts, Guard, Handler, Presence, Settings, Timeouts};
@@ -99,6 +100,17 @@ impl Taker {
                 let new = new.count();
                 let taken = &self.edge.metrics.taken;
                 taken.with_label_values(&["handed_over"]).inc_by(new as u64);
+                let to = envelope.recipients.iter();
+                let to: Vec<String> = to.map(|to| to.address.to_string()).collect();
+                self.edge.trail.add(json!({
+                    "event": "taken_over",
+                    "ident": trace.ident.as_str(),
+                    "session": label.session,
+                    "client": trace.client,
+                    "from": envelope.reverse_path.to_string(),
+                    "to": to,
+                    "remote": facts.client.ip(),
+                }));
                 info!(
                     event = "handed_over",
                     direction = "in",

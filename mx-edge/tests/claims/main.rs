@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod access;
+mod asked;
 mod client;
 mod directory;
 mod dns;

@@ -111,7 +111,7 @@ impl Queue {
     }
 
     /// What is known of a message (by its id or ident) or of all mail to a recipient: what waits, and how it ended lately.
-    pub(super) async fn why(&self, what: &str) -> Result<Value, Refusal> {
+    pub async fn why(&self, what: &str) -> Result<Value, Refusal> {
         let what = what.trim_matches(['<', '>']);
         let of = |text: &str| Some(text.to_owned());
         let words = match (batch_id(what), what.contains('@')) {
