@@ -11,7 +11,7 @@ use serde_json::json;
 use smtp::server::{Facts, Presence};
 use tracing::{info, warn};
 
-use crate::authres::{self, Results};
+use crate::authres::Results;
 use crate::ended::{Kind, Line};
 use crate::facts::MessageFacts;
 use crate::heard;
@@ -125,7 +125,7 @@ impl Take<'_> {
         // Our fields go in front, and an mbox separator below them would end the header.
         let message = message.slice(header::mbox_line(&message)..);
         let message = header::without(&message, |field| {
-            field.is(trace::NAME) || authres::claims(field, host)
+            field.is(trace::NAME) || mail::authres::claims(field, host)
         });
         let mut envelope = envelope.clone();
         for recipient in &mut envelope.recipients {

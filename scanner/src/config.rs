@@ -12,6 +12,7 @@ use service::tls::Files;
 
 use mail::Address;
 
+use crate::authenticate;
 use crate::decide::meets_no_kill_level;
 use crate::endpoint::Endpoint;
 use crate::policy::{Actions, DomainSettings, LevelSettings, Policy};
@@ -44,6 +45,8 @@ pub struct Config {
     pub banned: Banned,
     /// `[archives]`.
     pub archives: Limits,
+    /// `[authenticate]`.
+    pub authenticate: authenticate::Settings,
     /// `[token]`.
     pub token: Token,
     /// `[relay]`.
@@ -191,6 +194,7 @@ impl Default for Config {
             domains: BTreeMap::new(),
             banned: Banned::default(),
             archives: Limits::default(),
+            authenticate: authenticate::Settings::default(),
             token: Token::default(),
             relay: Relay::default(),
             announce: Announce::default(),
@@ -284,6 +288,14 @@ impl Default for Announce {
 }
 
 impl Config {
+    /// The name under which results of authentication are told.
+    pub fn authserv_id(&self) -> &str {
+        match self.authenticate.authserv_id.as_str() {
+            "" => &self.hostname,
+            id => id,
+        }
+    }
+
     /// What holds for a recipient: the site's policy, changed by its domain's.
     pub fn policy(&self, recipient: &Address) -> Policy<'_> {
         let no_kill_level = meets_no_kill_level(recipient.local());

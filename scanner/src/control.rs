@@ -147,15 +147,18 @@ async fn verdict(
     };
     let reception = &rooms.reception;
     let config = reception.config.borrow().clone();
-    let message = headers::without_strangers(&headers::without_trace(&message));
+    let message =
+        headers::without_strangers(&headers::without_trace(&message), config.authserv_id());
     let item = Item {
         message: &message,
         preamble: "",
         custody: Custody::Live,
         known: Known::default(),
         utf8: false,
+        // Whoever shows a file is not its sender.
+        sender: None,
     };
-    let findings = reception.rooms.scan.find(&config, item).await;
+    let (findings, _) = reception.rooms.scan.find(&config, item).await;
     let policy = Policy {
         levels: config.levels.levels(),
         actions: config.classes,

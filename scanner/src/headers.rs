@@ -3,6 +3,8 @@
 //! Every other octet of a message stays as it came: what its sender signed stays valid.
 
 use bytes::Bytes;
+use mail::Domain;
+use mail::authres;
 use mail::header;
 use mail::trace;
 use mail::verdict::{Class, Verdict};
@@ -15,14 +17,16 @@ const CLASS: &str = "X-Mailflow-Class";
 
 /// What a stranger could have written to look as if we had scanned: out with it. An mbox separator on top too, since below our
 /// fields it would end the header.
-pub fn without_strangers(message: &Bytes) -> Bytes {
+pub fn without_strangers(message: &Bytes, authserv_id: &str) -> Bytes {
+    let own = Domain::parse(authserv_id).ok();
     let message = message.slice(header::mbox_line(message)..);
     header::without(&message, |field| {
         let has = |prefix: &str| {
             field.name.len() >= prefix.len()
                 && field.name[..prefix.len()].eq_ignore_ascii_case(prefix.as_bytes())
         };
-        has("X-Spam-") || has("X-Virus-") || field.is(CLASS)
+        let claims = || own.as_ref().is_some_and(|own| authres::claims(field, own));
+        has("X-Spam-") || has("X-Virus-") || field.is(CLASS) || claims()
     })
 }
 
@@ -209,10 +213,10 @@ mod tests {
 
     #[test]
     fn strangers_fields_go_and_nothing_else() {
-        let message = "Received: a\r\nX-Spam-Flag: NO\r\nx-mailflow-class: clean\r\nx-virus-scanned: yes,\r\n really\r\nX-Spam: keep\r\n\
+        let message = "Received: a\r\nAuthentication-Results: scan.example; dkim=pass\r\nX-Spam-Flag: NO\r\nx-mailflow-class: clean\r\nx-virus-scanned: yes,\r\n really\r\nX-Spam: keep\r\n\
                        X-SPAM-Level:\r\nSubject: X-Spam-Flag: NO\r\n\r\nX-Spam-Flag: in the body\r\n";
         let kept = "Received: a\r\nX-Spam: keep\r\nSubject: X-Spam-Flag: NO\r\n\r\nX-Spam-Flag: in the body\r\n";
-        let result = without_strangers(&Bytes::from_static(message.as_bytes()));
+        let result = without_strangers(&Bytes::from_static(message.as_bytes()), "scan.example");
         assert_eq!(std::str::from_utf8(&result).unwrap(), kept);
     }
 }

@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod announce;
+pub mod authenticate;
 pub mod clamd;
 pub mod config;
 pub mod control;

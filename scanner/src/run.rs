@@ -43,7 +43,13 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
     let memory_kib = usize::try_from(config.receive.memory_bytes_max / 1024);
     let reception = Arc::new(Reception {
         rooms: Rooms {
-            scan: Scan::new(&config, health.clone(), metrics.clone()),
+            scan: Scan::new(&config, health.clone(), metrics.clone()).map_err(|why| {
+                StartError {
+                    what: "make a resolver".into(),
+                    why,
+                    remedy: "give authenticate.servers, or authenticate.enabled = false".into(),
+                }
+            })?,
             relay: Relay::new(identity.clone(), metrics.clone()),
             health: health.clone(),
             metrics: metrics.clone(),

@@ -11,6 +11,7 @@ use mail::trace::Custody;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
+use crate::authenticate::{Authenticator, Evidence, Sender};
 use crate::config::Config;
 use crate::decide::Findings;
 use crate::health::Health;
@@ -45,6 +46,8 @@ pub struct Item<'a> {
     pub known: Known,
     /// It came with SMTPUTF8.
     pub utf8: bool,
+    /// Whom SPF spoke of; `None`: nobody is authenticated.
+    pub sender: Option<Sender<'a>>,
 }
 
 /// Messages larger than this are looked at beside the sessions, not between them: the time is some milliseconds a MiB.
@@ -55,28 +58,40 @@ pub struct Scan {
     spamd: Slots,
     clamd: Slots,
     archives: Semaphore,
+    authenticator: Option<Authenticator>,
     health: Arc<Health>,
     metrics: Metrics,
 }
 
 impl Scan {
-    /// With the slots of the configuration at start.
-    pub fn new(config: &Config, health: Arc<Health>, metrics: Metrics) -> Self {
-        Self {
+    /// With the slots and the resolver of the configuration at start.
+    pub fn new(config: &Config, health: Arc<Health>, metrics: Metrics) -> Result<Self, String> {
+        let authenticator = match config.authenticate.enabled {
+            true => Some(Authenticator::new(&config.authenticate)?),
+            false => None,
+        };
+        Ok(Self {
+            authenticator,
             spamd: Slots::new(config.spamd.scans_max),
             clamd: Slots::new(config.clamd.scans_max),
             archives: Semaphore::new(config.archives.messages_max),
             health,
             metrics,
+        })
+    }
+
+    /// Looks at the structure, and then asks what is not known yet; with what was found out about the sender.
+    pub async fn find(&self, config: &Config, item: Item<'_>) -> (Findings, Option<Evidence>) {
+        match self.inspect(config, item.message, item.utf8).await {
+            Ok(inspection) => self.ask(config, item, inspection).await,
+            Err(objection) => (Findings::Objection(objection), None),
         }
     }
 
-    /// Looks at the structure, and then asks what is not known yet.
-    pub async fn find(&self, config: &Config, item: Item<'_>) -> Findings {
-        match self.inspect(config, item.message, item.utf8).await {
-            Ok(inspection) => self.ask(config, item, inspection).await,
-            Err(objection) => Findings::Objection(objection),
-        }
+    async fn evidence(&self, config: &Config, item: &Item<'_>) -> Option<Evidence> {
+        let (authenticator, sender) = (self.authenticator.as_ref()?, item.sender.as_ref()?);
+        let settings = &config.authenticate;
+        Some(authenticator.verify(settings, item.message, sender).await)
     }
 
     /// Archives are opened by a bounded number at once, so that their cost in memory is bounded; mail without any does not wait.
@@ -103,7 +118,12 @@ impl Scan {
             .unwrap_or(Err(LOST))
     }
 
-    async fn ask(&self, config: &Config, item: Item<'_>, inspection: Inspection) -> Findings {
+    async fn ask(
+        &self,
+        config: &Config,
+        item: Item<'_>,
+        inspection: Inspection,
+    ) -> (Findings, Option<Evidence>) {
         let deadline = Instant::now() + config.scan.deadline;
         let virus = async {
             match &item.known.virus {
@@ -111,18 +131,22 @@ impl Scan {
                 None => self.virus(config, &item, deadline).await,
             }
         };
+        // spamd sees the results, so that its rules can use them; our own points are added to what it says.
         let spam = async {
-            match &item.known.spam {
+            let evidence = self.evidence(config, &item).await;
+            let found = match &item.known.spam {
                 Some(finding) => Ok(finding.clone()),
-                None => self.spam(config, &item, deadline).await,
-            }
+                None => self.spam(config, &item, evidence.as_ref(), deadline).await,
+            };
+            (found, evidence)
         };
-        let (virus, spam) = tokio::join!(virus, spam);
-        Findings::Asked {
+        let (virus, (spam, evidence)) = tokio::join!(virus, spam);
+        let findings = Findings::Asked {
             inspection,
             virus,
             spam,
-        }
+        };
+        (findings, evidence)
     }
 
     async fn virus(
@@ -151,11 +175,14 @@ impl Scan {
         &self,
         config: &Config,
         item: &Item<'_>,
+        evidence: Option<&Evidence>,
         deadline: Instant,
     ) -> Result<spamd::Finding, Trouble> {
         let settings = &config.spamd;
+        let results = evidence.map(|evidence| evidence.field(config.authserv_id()));
+        let preamble = format!("{}{}", item.preamble, results.unwrap_or_default());
         let bytes_max = usize::try_from(settings.bytes_max).unwrap_or(usize::MAX);
-        let preamble = item.preamble.as_bytes();
+        let preamble = preamble.as_bytes();
         let scan = spamd::ask(
             &settings.address,
             preamble,
@@ -163,8 +190,14 @@ impl Scan {
             bytes_max,
             deadline,
         );
-        self.within(Kind::Spamd, &self.spamd, item.custody, deadline, scan)
-            .await
+        let scan = self.within(Kind::Spamd, &self.spamd, item.custody, deadline, scan);
+        let mut finding = scan.await?;
+        if let Some(evidence) = evidence {
+            let (points, tests) = evidence.points(&config.authenticate);
+            finding.score_hundredths = finding.score_hundredths.saturating_add(points);
+            finding.tests.extend(tests.into_iter().map(Into::into));
+        }
+        Ok(finding)
     }
 
     /// Waits for a slot, scans, and keeps the books.

@@ -12,6 +12,7 @@ use mail::{Envelope, Reply, Timestamp, header};
 use smtp::server::{Facts, Presence};
 use tokio::time::Instant;
 
+use crate::authenticate::Sender;
 use crate::config::Config;
 use crate::decide::{self, Decision, Outcome};
 use crate::health::Health;
@@ -49,6 +50,15 @@ struct Work<'a> {
     deadline: Instant,
 }
 
+/// What was found out and decided.
+struct Judgement {
+    decision: Decision,
+    /// Of the scan.
+    time: Timestamp,
+    /// Our Authentication-Results.
+    results: String,
+}
+
 /// Answers for a message from a trusted peer.
 pub async fn answer(
     rooms: &Rooms,
@@ -70,7 +80,7 @@ pub async fn answer(
         facts,
         envelope,
         trace: first_trace(message),
-        message: headers::without_strangers(&received),
+        message: headers::without_strangers(&received, config.authserv_id()),
         received,
         deadline: Instant::now() + config.receive.budget,
     };
@@ -99,8 +109,8 @@ impl Work<'_> {
         if self.trace.as_ref().is_some_and(|trace| trace.exempt) {
             return self.pass_exempt(presence).await;
         }
-        match self.decision().await {
-            Ok((decision, time)) => self.carry_out(&decision, time, presence).await,
+        match self.judgement().await {
+            Ok(judgement) => self.carry_out(&judgement, presence).await,
             Err(trouble) => {
                 let (event, ident) = ("verdict", self.ident());
                 tracing::info!(event, ident, action = "defer", reason = %trouble);
@@ -126,8 +136,8 @@ impl Work<'_> {
         traced.or_else(told).unwrap_or(&self.facts.session)
     }
 
-    /// Finds out and decides; with the time of the scan.
-    async fn decision(&self) -> Result<(Decision, Timestamp), Trouble> {
+    /// Finds out and decides.
+    async fn judgement(&self) -> Result<Judgement, Trouble> {
         let (presented, known) = self.presented();
         let item = Item {
             message: &self.message,
@@ -135,8 +145,9 @@ impl Work<'_> {
             custody: self.custody(),
             known,
             utf8: self.envelope.parameters.smtputf8,
+            sender: self.sender(),
         };
-        let findings = self.rooms.scan.find(self.config, item).await;
+        let (findings, evidence) = self.rooms.scan.find(self.config, item).await;
         let recipients = self.envelope.recipients.iter();
         let policies: Vec<Policy<'_>> = recipients
             .map(|recipient| self.config.policy(&recipient.address))
@@ -153,11 +164,30 @@ impl Work<'_> {
         }
         self.log_verdict(&decision, presented.is_some());
         // A verdict that is passed on unchanged does not get younger.
-        Ok((decision, presented.unwrap_or_else(Timestamp::now)))
+        let results = evidence.map(|evidence| evidence.field(self.config.authserv_id()));
+        Ok(Judgement {
+            decision,
+            time: presented.unwrap_or_else(Timestamp::now),
+            results: results.unwrap_or_default(),
+        })
+    }
+
+    /// Whom the edge's SPF spoke of (RFC 7208 2.4).
+    fn sender(&self) -> Option<Sender<'_>> {
+        let trace = self.trace.as_ref();
+        let domain = match self.envelope.reverse_path.address() {
+            Some(address) => address.domain().as_str(),
+            None => trace.map_or("", |trace| &trace.helo),
+        };
+        Some(Sender {
+            domain,
+            spf: trace.map(|trace| trace.spf).unwrap_or_default(),
+        })
     }
 
     /// What travels on for recipients with this outcome.
-    fn verdict_of(&self, decision: &Decision, outcome: &Outcome, time: Timestamp) -> Verdict {
+    fn verdict_of(&self, judgement: &Judgement, outcome: &Outcome) -> Verdict {
+        let decision = &judgement.decision;
         Verdict {
             class: outcome.class,
             found: outcome.found,
@@ -168,7 +198,7 @@ impl Work<'_> {
             reason: outcome.reason.clone(),
             rules: self.config.scan.rules_version.as_str().into(),
             signatures: self.rooms.health.signatures().as_ref().into(),
-            time,
+            time: judgement.time,
         }
     }
 
@@ -201,13 +231,8 @@ impl Work<'_> {
     }
 
     /// Refuses, defers, passes and quarantines, each recipient as was decided; those with one outcome together.
-    async fn carry_out(
-        &self,
-        decision: &Decision,
-        time: Timestamp,
-        presence: &Presence,
-    ) -> Vec<Reply> {
-        let outcomes = &decision.outcomes;
+    async fn carry_out(&self, judgement: &Judgement, presence: &Presence) -> Vec<Reply> {
+        let outcomes = &judgement.decision.outcomes;
         let mut replies = vec![None; outcomes.len()];
         for first in 0..outcomes.len() {
             if replies[first].is_some() {
@@ -217,7 +242,7 @@ impl Work<'_> {
             let at: Vec<usize> = (first..outcomes.len())
                 .filter(|&index| outcomes[index] == *outcome)
                 .collect();
-            let verdict = self.verdict_of(decision, outcome, time);
+            let verdict = self.verdict_of(judgement, outcome);
             let answers = match outcome.action {
                 Action::Refuse => {
                     let contact = &self.config.receive.contact;
@@ -231,7 +256,10 @@ impl Work<'_> {
                     vec![replies::deferral(verdict.class, self.ident()); at.len()]
                 }
                 Action::Pass | Action::Tag | Action::Quarantine => {
-                    self.pass(&verdict, outcome.levels.tag, &at, presence).await
+                    let fields =
+                        headers::render(&verdict, outcome.levels.tag, &self.config.hostname);
+                    self.pass(&verdict, fields + &judgement.results, &at, presence)
+                        .await
                 }
             };
             for (&index, answer) in at.iter().zip(answers) {
@@ -249,11 +277,11 @@ impl Work<'_> {
     async fn pass(
         &self,
         verdict: &Verdict,
-        tag: i32,
+        fields: String,
         at: &[usize],
         presence: &Presence,
     ) -> Vec<Reply> {
-        let fields: Bytes = headers::render(verdict, tag, &self.config.hostname).into();
+        let fields: Bytes = fields.into();
         let signed = self.trace.as_ref().map(|trace| {
             // What the list host gets is another octet string than what the edge sent, so it gets a token of its own.
             let mut relayed = Vec::with_capacity(fields.len() + self.message.len());

@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod address;
+pub mod authres;
 pub mod directory;
 pub mod dsn;
 pub mod envelope;

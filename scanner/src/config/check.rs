@@ -28,6 +28,10 @@ impl Configuration for Config {
             "classes",
             "domains",
             "banned",
+            "authenticate.deadline",
+            "authenticate.authserv_id",
+            "authenticate.trusted_sealers",
+            "authenticate.points",
             "archives.levels_max",
             "archives.files_max",
             "archives.expanded_bytes_min",
@@ -46,6 +50,9 @@ impl Configuration for Config {
             "spamd.scans_max",
             "clamd.scans_max",
             "archives.messages_max",
+            "authenticate.enabled",
+            "authenticate.servers",
+            "authenticate.timeout",
             "announce",
             "inside",
         ],
@@ -57,6 +64,7 @@ impl Configuration for Config {
         self.check_times(&mut complaints);
         self.check_policy(&mut complaints);
         self.check_names(&mut complaints);
+        self.check_evidence(&mut complaints);
         self.check_inside(&mut complaints);
         complaints.secrets("token.key_files", &self.token.key_files);
         complaints.into()
@@ -141,6 +149,38 @@ impl Config {
                 check_kinds(complaints, &format!("{key}.lists.kinds"), lists);
             }
         }
+    }
+
+    /// Evidence: times within the scan's, and points that are numbers.
+    fn check_evidence(&self, complaints: &mut Complaints) {
+        let settings = &self.authenticate;
+        complaints.unless(
+            !settings.enabled || settings.deadline < self.scan.deadline,
+            "authenticate.deadline",
+            format!("{:?}", settings.deadline),
+            "no time would be left to ask spamd, which is shown the results",
+            "give less than scan.deadline",
+        );
+        complaints.pauses([("authenticate.timeout", settings.timeout)]);
+        complaints.unless(
+            settings
+                .points
+                .all()
+                .iter()
+                .all(|points| points.is_finite()),
+            "authenticate.points",
+            "not all are numbers".into(),
+            "they are added to a score",
+            "give plain numbers such as 1.5",
+        );
+        let id = self.authserv_id();
+        complaints.unless(
+            Domain::parse(id).is_ok(),
+            "authenticate.authserv_id",
+            format!("{id:?} is no domain name"),
+            "it stands in Authentication-Results",
+            "give a name such as scan.example.org, or none",
+        );
     }
 
     /// What others call us, and whom we call.
@@ -236,8 +276,23 @@ mod tests {
 
     #[test]
     fn complaints_name_their_key() {
-        assert_eq!(keys(|c| c.hostname = "no name".into()), ["hostname"]);
+        assert_eq!(
+            keys(|c| c.hostname = "no name".into()),
+            ["hostname", "authenticate.authserv_id"]
+        );
         assert_eq!(keys(|c| c.spamd.scans_max = 0), ["spamd.scans_max"]);
+        assert_eq!(
+            keys(|c| c.authenticate.deadline = Duration::from_secs(18)),
+            ["authenticate.deadline"]
+        );
+        assert_eq!(
+            keys(|c| c.authenticate.points.dmarc_pass = f64::NAN),
+            ["authenticate.points"]
+        );
+        assert_eq!(
+            keys(|c| c.authenticate.authserv_id = "no name".into()),
+            ["authenticate.authserv_id"]
+        );
         assert_eq!(
             keys(|c| c.scan.deadline = Duration::from_secs(25)),
             ["scan.deadline"]

@@ -79,12 +79,17 @@ impl Scanner {
         std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
         let config = format!(
-            "hostname = 'scan.example'\nreceive.listen = '127.0.0.1:0'\nreceive.message_bytes_max = '8MiB'\n\
+            "hostname = 'scan.example'\nreceive.listen = '127.0.0.1:0'\nreceive.message_bytes_max = '8MiB'\n{}\
              spamd.address = '{}'\nclamd.address = '{}'\nrelay.hosts = ['{}']\n\
              relay.retry = '50ms'\nscan.canary_retry = '50ms'\nannounce.retry = '50ms'\n\
              announce.agent_listen = '127.0.0.1:0'\nannounce.drain_notice = '100ms'\n\
              token.key_files = ['{}']\n\
              control.socket = '{}'\ncontrol.listen = '127.0.0.1:0'\nlog.level = 'debug'\n{}\n",
+            // Without a name server of the test's own nobody is asked.
+            match setup.more.contains("authenticate.enabled") {
+                true => "",
+                false => "authenticate.enabled = false\n",
+            },
             setup.spamd,
             setup.clamd,
             setup.list_host.unwrap_or(nowhere),
