@@ -4,6 +4,17 @@
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 use service::program::StartError;
 
+/// How an accepted forward-path ends here.
+const ENDS: [&str; 7] = [
+    "expanded",
+    "forwarded",
+    "answered",
+    "returned",
+    "quarantined",
+    "refused",
+    "corrupt",
+];
+
 /// All counters; cheap to clone.
 #[derive(Clone)]
 pub struct Metrics {
@@ -99,11 +110,34 @@ impl Metrics {
                 )?,
             })
         };
-        build().map_err(|error| StartError {
+        let metrics = build().map_err(|error| StartError {
             what: "metrics".into(),
             why: error.to_string(),
             remedy: "report this defect".into(),
-        })
+        })?;
+        metrics.zero();
+        Ok(metrics)
+    }
+
+    /// A series that appears only with its first event cannot be alerted on. The words of bounces, reports and answers are their
+    /// rooms' own, and nobody is woken by them.
+    fn zero(&self) {
+        for (counters, labels) in [
+            (&self.accepted, &["new", "again", "released", "inside"][..]),
+            (&self.refused, &["451", "452", "550"]),
+            (&self.ended, &ENDS),
+            (
+                &self.delivered,
+                &["delivered", "deferred", "failed", "expired"],
+            ),
+            (&self.put_off, &["unavailable"]),
+            (&self.published, &["200", "304", "503"]),
+            (&self.strange_versions, &["parted", "foreign"]),
+        ] {
+            for label in labels {
+                counters.with_label_values(&[label]);
+            }
+        }
     }
 }
 

@@ -97,7 +97,31 @@ impl Metrics {
             ),
         };
         metrics.register(registry);
+        metrics.zero();
         metrics
+    }
+
+    /// A series that appears only with its first event cannot be alerted on. Rules have too many names for that.
+    fn zero(&self) {
+        for (counters, labels) in [
+            (
+                &self.recipients,
+                &["delivered", "deferred", "failed", "expired"][..],
+            ),
+            (&self.transactions, &["answered", "broken"]),
+            (&self.crossings, &["open", "limited", "shut"]),
+            (&self.faults, &["spool", "render", "conclude", "panic"]),
+        ] {
+            for label in labels {
+                counters.with_label_values(&[label]);
+            }
+        }
+        for lane in spool::Lane::ALL {
+            let label = [lane::label(lane)];
+            self.claims.with_label_values(&label);
+            self.attempt_seconds.with_label_values(&label);
+            self.delay_seconds.with_label_values(&label);
+        }
     }
 
     fn register(&self, registry: &Registry) {
