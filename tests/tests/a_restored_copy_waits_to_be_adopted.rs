@@ -18,9 +18,11 @@ fn is_a_copy(harness: &Harness, program: &str) {
         let (code, said) = local::http::get(control, "/readyz")?;
         (code == 503 && said.contains("spool adopt")).then_some(())
     });
-    let (_, status) = local::http::get(control, "/status").expect("it answers");
-    let status: Value = serde_json::from_str(&status).expect("JSON");
-    let status = &status["program"];
+    // Readiness is told a little before the program has a status of its own.
+    let status = harness.wait("it says how it is", || {
+        let status = harness.status(program)["program"].clone();
+        status.is_object().then_some(status)
+    });
     assert_eq!(status["queue"]["deliver"], "copy", "{status}");
     assert_eq!(status["vitals"]["copy"], true, "{status}");
     assert_eq!(harness.metric(program, "spool_copy", ""), 1.0);
