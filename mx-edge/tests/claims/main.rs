@@ -16,6 +16,7 @@ mod inside;
 mod killed;
 mod list_host;
 mod policy;
+mod published;
 mod report;
 mod sender_policy;
 mod sender_policy_suite;
