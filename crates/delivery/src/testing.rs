@@ -330,18 +330,7 @@ impl Spool for Memory {
                 Outcome::Replaced(new) => {
                     let (message, parent, _) = state.batches.remove(&batch).unwrap();
                     for (n, new) in new.into_iter().enumerate() {
-                        let child = Batch {
-                            id: BatchId(parent.id.0 + n as u128 + 1),
-                            destination: new.destination,
-                            class: new.class,
-                            due: new.due,
-                            attempts: 0,
-                            recipients: new.recipients,
-                            template: new.template,
-                            note: Bytes::new(),
-                            reply: Box::default(),
-                            held: None,
-                        };
+                        let child = new.named(BatchId(parent.id.0 + n as u128 + 1));
                         state.batches.insert(child.id, (message, child, None));
                     }
                 }

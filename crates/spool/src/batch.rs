@@ -20,6 +20,24 @@ pub struct NewBatch {
     pub template: Bytes,
 }
 
+impl NewBatch {
+    /// As it comes into being: never attempted, and free to be.
+    pub fn named(self, id: BatchId) -> Batch {
+        Batch {
+            id,
+            destination: self.destination,
+            class: self.class,
+            due: self.due,
+            attempts: 0,
+            recipients: self.recipients,
+            template: self.template,
+            note: Bytes::new(),
+            reply: "".into(),
+            held: None,
+        }
+    }
+}
+
 /// Where a batch goes. A domain is mapped to a site (its MX set) when the batch is claimed, not before.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Destination {

@@ -72,7 +72,7 @@ impl Prepare {
                 idents.extend(keys.map(|to| ident_key(ident, &to.address.to_string())));
             }
             if !batch.recipients.is_empty() {
-                let packed = pack(id, child_id(id, BatchId(id.0), number), batch)?;
+                let packed = pack(child_id(id, BatchId(id.0), number), batch)?;
                 size += packed.bytes.len();
                 within(
                     size as u64,
@@ -119,24 +119,13 @@ fn within(size: u64, max: u64, what: &str) -> Result<(), Error> {
     }
 }
 
-fn pack(_message: MessageId, id: BatchId, new: NewBatch) -> Result<Packed, Error> {
+fn pack(id: BatchId, new: NewBatch) -> Result<Packed, Error> {
     within(
         new.template.len() as u64,
         TEMPLATE_BYTES_MAX as u64,
         "a template",
     )?;
-    Ok(packed(Batch {
-        id,
-        destination: new.destination,
-        class: new.class,
-        due: new.due,
-        attempts: 0,
-        recipients: new.recipients,
-        template: new.template,
-        note: Bytes::new(),
-        reply: "".into(),
-        held: None,
-    }))
+    Ok(packed(new.named(id)))
 }
 
 /// A batch with its packed form.
@@ -256,7 +245,7 @@ fn item(leased: Leased, settlement: Settlement) -> Result<Option<SettleItem>, Er
             .into_iter()
             .enumerate()
             .filter(|(_, child)| !child.recipients.is_empty())
-            .map(|(chunk, child)| pack(message, child_id(message, batch.id, chunk), child))
+            .map(|(chunk, child)| pack(child_id(message, batch.id, chunk), child))
             .collect::<Result<_, _>>()?,
     };
     Ok(Some(SettleItem {

@@ -100,18 +100,7 @@ impl Inner {
 
     fn batch(&mut self, new: NewBatch) -> Batch {
         self.last += 1;
-        Batch {
-            id: BatchId(u128::from(self.last)),
-            destination: new.destination,
-            class: new.class,
-            due: new.due,
-            attempts: 0,
-            recipients: new.recipients,
-            template: new.template,
-            note: Bytes::new(),
-            reply: "".into(),
-            held: None,
-        }
+        new.named(BatchId(u128::from(self.last)))
     }
 
     fn lane_and_key(&self, held: &Held, now: Timestamp) -> Option<(Lane, (Timestamp, BatchId))> {
