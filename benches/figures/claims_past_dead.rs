@@ -1,5 +1,6 @@
 //! `claim_past_dead_sites`: what a claimed batch costs while tens of thousands of dead domains, all with older mail, are left out of the
-//! claim, over what it costs where there are none. In turns on two spools.
+//! claim, over what it costs where there are none. `claim_of_two_sets`: the same where claims leave out two sets in turn, of what is fresh
+//! and of what is old, that differ by what is busy, over one set alone. In turns on three spools.
 
 #![allow(missing_docs)]
 
@@ -20,6 +21,8 @@ type Failure = Box<dyn std::error::Error>;
 /// Batches claimed at once: what a few sites with room ask for.
 const CLAIMED_AT_ONCE: usize = 50;
 const CLAIMS: usize = 40;
+/// By how many destinations the two sets differ: the domains of some sites that have enough of a backlog in hand.
+const BUSY: usize = 1000;
 
 /// Mail for so many dead domains, one recipient at each; which they are.
 async fn bury(spool: &Embedded, dead: usize) -> Result<Vec<Destination>, Failure> {
@@ -50,11 +53,11 @@ async fn bury(spool: &Embedded, dead: usize) -> Result<Vec<Destination>, Failure
     }
 }
 
-/// Claims and finishes; what a claimed batch cost, seconds.
-async fn claim(spool: &Embedded, wanted: &Wanted) -> Result<f64, Failure> {
+/// Claims and finishes, what is wanted in turn; what a claimed batch cost, seconds.
+async fn claim(spool: &Embedded, wanted: &[Wanted]) -> Result<f64, Failure> {
     let mut seconds = 0.0;
     let mut count = 0;
-    for _ in 0..CLAIMS {
+    for wanted in wanted.iter().cycle().take(CLAIMS) {
         let start = Instant::now();
         let leases = spool.claim("here", wanted).await?;
         seconds += start.elapsed().as_secs_f64();
@@ -73,19 +76,21 @@ async fn claim(spool: &Embedded, wanted: &Wanted) -> Result<f64, Failure> {
 async fn measure(folder: &Path) -> Result<(), Failure> {
     let (dead, turns) = if is_full() { (50_000, 15) } else { (20_000, 5) };
     let mut spools = Vec::new();
-    for (name, dead) in [("none", 0), ("dead", dead)] {
+    for (name, dead, sets) in [("none", 0, 1), ("dead", dead, 1), ("two", dead, 2)] {
         let spool = Embedded::open(Options::new(folder.join(name)))?;
         let mut left_out = vec![Destination::Expand];
         if dead > 0 {
             left_out.extend(bury(&spool, dead).await?);
         }
-        let wanted = Wanted {
+        let wanted = |left_out: &[Destination]| Wanted {
             destinations: Destinations::Except(left_out.into()),
             lanes: [0, CLAIMED_AT_ONCE, CLAIMED_AT_ONCE, 0],
         };
-        spools.push((spool, wanted));
+        let some = &left_out[..left_out.len().saturating_sub(BUSY).max(1)];
+        let both = [wanted(&left_out), wanted(some)];
+        spools.push((spool, both.into_iter().take(sets).collect::<Vec<_>>()));
     }
-    let mut costs = vec![Vec::new(); 2];
+    let mut costs = vec![Vec::new(); 3];
     for turn in 0..=turns {
         for ((spool, wanted), costs) in spools.iter().zip(&mut costs) {
             for list in 0..10 {
@@ -97,17 +102,16 @@ async fn measure(folder: &Path) -> Result<(), Failure> {
             }
         }
     }
-    let [none, with] = costs.as_slice() else {
-        return Err("two spools".into());
+    let [none, with, two] = costs.as_slice() else {
+        return Err("three spools".into());
     };
-    let ratios: Vec<f64> = with
-        .iter()
-        .zip(none)
-        .map(|(with, none)| with / none)
-        .collect();
+    let ratio = |these: &[f64], those: &[f64]| {
+        let pairs = these.iter().zip(those);
+        median(&pairs.map(|(this, that)| this / that).collect::<Vec<_>>())
+    };
     report(&Figure {
         name: "claim_past_dead_sites",
-        value: median(&ratios),
+        value: ratio(with, none),
         unit: "ratio",
         goal: Goal::AtMost(1.5),
         peer: "the same without dead domains, in turns",
@@ -115,6 +119,18 @@ async fn measure(folder: &Path) -> Result<(), Failure> {
             "{dead} dead domains left out, {CLAIMED_AT_ONCE} batches a claim: {:.1} us a batch, {:.1} us without; median of {turns} turns",
             median(with) * 1e6,
             median(none) * 1e6
+        ),
+    })?;
+    report(&Figure {
+        name: "claim_of_two_sets",
+        value: ratio(two, with),
+        unit: "ratio",
+        goal: Goal::AtMost(1.5),
+        peer: "one set alone, in turns",
+        detail: format!(
+            "{dead} dead domains left out of all claims, {BUSY} more of every second one: {:.1} us a batch, {:.1} us with one set; median of {turns} turns",
+            median(two) * 1e6,
+            median(with) * 1e6
         ),
     })?;
     for (spool, _) in spools {

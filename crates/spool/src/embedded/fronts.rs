@@ -1,5 +1,6 @@
-//! Fronts: by window, which destination comes next. Destinations that the last claim left out stand aside, so that a claim
-//! never passes them one by one, however many sites are dead. Pure; owns no batches.
+//! Fronts: by window, which destination comes next. Destinations that claims left out stand aside, so that a claim never passes
+//! them one by one, however many sites are dead. Claims name two sets in turn (of what is fresh and of what is old), so there are two
+//! views, each with those aside that its set leaves out. Pure; owns no batches.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -8,17 +9,27 @@ use super::heads::Window;
 /// The key that comes first for a destination.
 type Front = (u64, u32);
 
+/// Sets of destinations that are kept aside.
+pub const VIEWS: usize = 2;
+
 /// All fronts.
 #[derive(Debug, Default)]
 pub struct Fronts {
+    views: [View; VIEWS],
+    /// The view that is served.
+    current: usize,
+}
+
+/// All fronts, as a claim sees them that leaves some out.
+#[derive(Debug, Default)]
+struct View {
     served: BTreeMap<Window, BTreeSet<Front>>,
     aside: BTreeMap<Window, BTreeSet<Front>>,
     left_out: HashSet<u32>,
 }
 
-impl Fronts {
-    /// Says that the front of a destination has changed.
-    pub fn change(&mut self, window: Window, destination: u32, old: Option<u64>, new: Option<u64>) {
+impl View {
+    fn change(&mut self, window: Window, destination: u32, old: Option<u64>, new: Option<u64>) {
         let fronts = match self.left_out.contains(&destination) {
             true => self.aside.entry(window).or_default(),
             false => self.served.entry(window).or_default(),
@@ -31,12 +42,13 @@ impl Fronts {
         }
     }
 
-    /// Puts these destinations aside and takes all others back; costs what the difference to the last time costs.
-    pub fn leave_out(
-        &mut self,
-        left_out: HashSet<u32>,
-        front: impl Fn(u32, Window) -> Option<u64>,
-    ) {
+    /// In how many destinations its set differs from another.
+    fn difference(&self, other: &HashSet<u32>) -> usize {
+        let both = other.intersection(&self.left_out).count();
+        self.left_out.len() + other.len() - 2 * both
+    }
+
+    fn leave_out(&mut self, left_out: HashSet<u32>, front: impl Fn(u32, Window) -> Option<u64>) {
         let before = std::mem::replace(&mut self.left_out, left_out);
         let moves =
             |these: Vec<u32>, from: &mut BTreeMap<_, BTreeSet<_>>, to: &mut BTreeMap<_, _>| {
@@ -56,15 +68,49 @@ impl Fronts {
         let out = self.left_out.difference(&before).copied().collect();
         moves(out, &mut self.served, &mut self.aside);
     }
+}
+
+impl Fronts {
+    /// Says that the front of a destination has changed.
+    pub fn change(&mut self, window: Window, destination: u32, old: Option<u64>, new: Option<u64>) {
+        for view in &mut self.views {
+            view.change(window, destination, old, new);
+        }
+    }
+
+    /// Puts these destinations aside and takes all others back, in the view that differs least from that: it costs what the
+    /// difference costs. Returns that view, for [`Self::see`]; it is served from now on.
+    pub fn leave_out(
+        &mut self,
+        left_out: HashSet<u32>,
+        front: impl Fn(u32, Window) -> Option<u64>,
+    ) -> usize {
+        let differences = self.views.iter().map(|view| view.difference(&left_out));
+        let nearest = differences.enumerate().min_by_key(|(_, much)| *much);
+        self.current = nearest.map_or(0, |(view, _)| view);
+        if let Some(view) = self.views.get_mut(self.current) {
+            view.leave_out(left_out, front);
+        }
+        self.current
+    }
+
+    /// Serves that view from now on.
+    pub fn see(&mut self, view: usize) {
+        self.current = view.min(VIEWS - 1);
+    }
+
+    fn current(&self) -> &View {
+        &self.views[self.current]
+    }
 
     /// The first one of a window, without those left out.
     pub fn first(&self, window: Window) -> Option<Front> {
-        self.served.get(&window)?.first().copied()
+        self.current().served.get(&window)?.first().copied()
     }
 
     /// The destinations of a window with fronts up to `key`, without those left out.
     pub fn up_to(&self, window: Window, key: u64) -> Vec<u32> {
-        let fronts = self.served.get(&window).into_iter();
+        let fronts = self.current().served.get(&window).into_iter();
         fronts
             .flat_map(|fronts| fronts.range(..=(key, u32::MAX)))
             .map(|(_, destination)| *destination)
@@ -73,8 +119,7 @@ impl Fronts {
 
     /// The destinations of a window with fronts below `key`, all of them.
     pub fn all_below(&self, window: Window, key: u64) -> Vec<u32> {
-        let both = [&self.served, &self.aside].into_iter();
-        both.filter_map(|fronts| fronts.get(&window))
+        self.everybody(window)
             .flat_map(|fronts| fronts.range(..(key, 0)))
             .map(|(_, destination)| *destination)
             .collect()
@@ -82,12 +127,18 @@ impl Fronts {
 
     /// The first key of a window above `key`, of all destinations.
     pub fn first_above(&self, window: Window, key: u64) -> Option<u64> {
-        let both = [&self.served, &self.aside].into_iter();
-        both.filter_map(|fronts| {
-            let mut above = fronts.get(&window)?.range((key + 1, 0)..);
+        let firsts = self.everybody(window).filter_map(|fronts| {
+            let mut above = fronts.range((key + 1, 0)..);
             above.next().map(|(key, _)| *key)
-        })
-        .min()
+        });
+        firsts.min()
+    }
+
+    /// Those served and those aside.
+    fn everybody(&self, window: Window) -> impl Iterator<Item = &BTreeSet<Front>> {
+        let view = self.current();
+        let both = [&view.served, &view.aside].into_iter();
+        both.filter_map(move |fronts| fronts.get(&window))
     }
 }
 
@@ -138,5 +189,41 @@ mod tests {
             (window == Window::Retry && destination == 1).then_some(6)
         });
         assert_eq!(fronts.first(Window::Retry), Some((6, 1)));
+    }
+
+    /// Two sets in turn, as claims of what is fresh and of what is old name them.
+    #[test]
+    fn two_sets_in_turn_keep_a_view_each() {
+        let mut fronts = Fronts::default();
+        for destination in 1..=6 {
+            let key = u64::from(destination) * 10;
+            fronts.change(Window::Live, destination, None, Some(key));
+        }
+        let moved = std::cell::Cell::new(0);
+        let front = |destination: u32, window| {
+            moved.set(moved.get() + usize::from(window == Window::Live));
+            (window == Window::Live).then_some(u64::from(destination) * 10)
+        };
+        let old = fronts.leave_out((1..=4).collect(), front);
+        let fresh = fronts.leave_out(HashSet::from([1]), front);
+        assert_ne!(old, fresh);
+        assert_eq!(
+            moved.get(),
+            5,
+            "each destination that is put aside is moved once"
+        );
+        for (view, first) in [(old, 50), (fresh, 20), (old, 50)] {
+            fronts.see(view);
+            assert_eq!(fronts.first(Window::Live).map(|(key, _)| key), Some(first));
+        }
+        // A set that has changed takes the place of its like.
+        assert_eq!(fronts.leave_out((1..=5).collect(), front), old);
+        assert_eq!(fronts.leave_out(HashSet::from([1, 6]), front), fresh);
+        assert_eq!(moved.get(), 7);
+        fronts.change(Window::Live, 2, Some(20), Some(70));
+        assert_eq!(fronts.first(Window::Live), Some((30, 3)));
+        fronts.see(old);
+        assert_eq!(fronts.first(Window::Live), Some((60, 6)));
+        assert_eq!(fronts.first_above(Window::Live, 60), Some(70));
     }
 }

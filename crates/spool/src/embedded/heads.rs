@@ -367,11 +367,16 @@ impl Heads {
         }
     }
 
-    /// From now on these destinations are left out where all others are served.
-    pub fn leave_out(&mut self, these: HashSet<u32>) {
+    /// From now on these destinations are left out where all others are served. Returns the view of that, for [`Self::see`].
+    pub fn leave_out(&mut self, these: HashSet<u32>) -> usize {
         let queues = &self.queues;
         let front = |destination, window| queues.get(&(destination, window))?.front;
-        self.fronts.leave_out(these, front);
+        self.fronts.leave_out(these, front)
+    }
+
+    /// The same with the destinations of a view that [`Self::leave_out`] made.
+    pub fn see(&mut self, view: usize) {
+        self.fronts.see(view);
     }
 
     /// Moves waiting batches that are due by `now` to the live and the backlog window, as far as there is room in them: those

@@ -9,6 +9,7 @@ use mail::MessageId;
 use super::change::{Change, Changes, Numbers};
 use super::counts::Counts;
 use super::entry::{Entry, Hold, MessagePlace, Position, Row, Track};
+use super::fronts::VIEWS;
 use super::heads::Heads;
 use super::index::Line;
 use super::leases::{Leased, Leases, Stage};
@@ -67,7 +68,8 @@ pub struct State {
     pub selecting: Vec<Arc<Selection>>,
     content_kept: usize,
     content_max: usize,
-    left_out: Arc<[Destination]>,
+    /// Of each view of the heads.
+    left_out: [Arc<[Destination]>; VIEWS],
 }
 
 impl State {
@@ -104,7 +106,7 @@ impl State {
             selecting: Vec::new(),
             content_kept: 0,
             content_max,
-            left_out: [].into(),
+            left_out: std::array::from_fn(|_| [].into()),
         }
     }
 
@@ -173,14 +175,16 @@ impl State {
     }
 
     /// From now on these destinations are left out where all others are served. Costs nothing when they are the same ones as
-    /// last time.
+    /// last time, or as in one of [`VIEWS`] sets that are named in turn.
     pub fn leave_out(&mut self, these: &Arc<[Destination]>) {
-        if Arc::ptr_eq(&self.left_out, these) {
+        let mut views = self.left_out.iter();
+        if let Some(view) = views.position(|kept| Arc::ptr_eq(kept, these)) {
+            self.heads.see(view);
             return;
         }
         let numbers = these.iter().map(|one| self.numbers.number(one));
-        self.heads.leave_out(numbers.collect());
-        self.left_out = these.clone();
+        let view = self.heads.leave_out(numbers.collect());
+        self.left_out[view] = these.clone();
     }
 
     // === Leases ===
