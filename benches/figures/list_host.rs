@@ -23,7 +23,7 @@ pub const SITES: u32 = 32;
 /// A usual message.
 pub const MESSAGE_BYTES: u64 = 6000;
 /// How old a backlog is: what is younger than an hour is live mail.
-const KEPT: Duration = Duration::from_secs(24 * 3600);
+pub const KEPT: Duration = Duration::from_secs(24 * 3600);
 /// Until a program answers, or a command.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Members of one command line.
@@ -125,8 +125,12 @@ impl ListHost {
         let text = format!(
             "state = '{folder}/state'\nhostname = 'lists.invalid'\n\
              [lmtp]\nlisten = '{}'\n[publish]\nlisten = '{}'\n[control]\nsocket = '{folder}/listserv.sock'\nlisten = '{}'\n\
-             [delivery]\ndns = ['{}']\nport = {port}\n",
-            self.lmtp, self.publish, self.control, self.dns
+             [delivery]\ndns = ['{}']\nport = {port}\n{}\n",
+            self.lmtp,
+            self.publish,
+            self.control,
+            self.dns,
+            std::env::var("DELIVERY").unwrap_or_default()
         );
         fs::write(self.config(), text)?;
         let mut command = Command::new(&self.binary);
@@ -228,7 +232,8 @@ impl ListHost {
         self.wait_queued(all, Duration::from_secs(1800))
     }
 
-    fn wait_queued(&self, wanted: u64, most: Duration) -> Result<(), Failure> {
+    /// Waits until so many recipients wait.
+    pub fn wait_queued(&self, wanted: u64, most: Duration) -> Result<(), Failure> {
         let until = Instant::now() + most;
         loop {
             let queued = self.queued()?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use delivery::Engine;
+use delivery::breaker::Limits;
 use delivery::queue::{Kept, Queue};
 use mail::{Domain, Timestamp};
 use serde_json::json;
@@ -80,7 +81,11 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
         stores.spool.clone(),
         Arc::new(deliverer),
         &daemon.metrics,
-    );
+    )
+    .with_limits(Limits {
+        probe_interval: config.delivery.probe_interval,
+        ..Limits::default()
+    });
     let desk = Desk {
         directory: stores.directory.clone(),
         quarantine: stores.quarantine.clone(),

@@ -287,6 +287,7 @@ impl NextHop {
             tls: None,
             sink: false,
             attempts_max: config.forward.attempts_max,
+            turn_target: delivery::engine::TURN_TARGET,
             site_connections_max: config.forward.connections_max,
             schedule: config.forward.retry().schedule(),
             expiry: Expiry::NEVER,

@@ -13,7 +13,8 @@ pub struct Limits {
     /// Connection failures in a row that shut a gate [5]. One would let a single lost packet stop a site; many would hold
     /// that many attempts for a connect timeout each.
     pub failures: u32,
-    /// From one probe of a shut site to the next [60 s, [`crate::engine::PROBE_INTERVAL_MAX`]].
+    /// From one probe of a shut site to the next, at most [`crate::engine::PROBE_INTERVAL_MAX`] [30 s: a site that is back has all its
+    /// mail within a minute].
     pub probe_interval: Duration,
     /// Attempts at once to a site not met before [5, Postfix's initial_destination_concurrency].
     pub start: usize,
@@ -23,7 +24,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             failures: 5,
-            probe_interval: crate::engine::PROBE_INTERVAL_MAX,
+            probe_interval: Duration::from_secs(30),
             start: 5,
         }
     }

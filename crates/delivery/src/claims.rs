@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::lane::Age;
+
 /// After a claim that found nothing though the spool had promised more: doubled each time up to the longest.
-/// The longest is what it may cost live mail that comes in just then.
 const EMPTY_FIRST: Duration = Duration::from_millis(1);
-const EMPTY_LONGEST: Duration = Duration::from_millis(32);
+/// The longest for what is fresh is what it may cost live mail that comes in just then; a claim that finds nothing is cheap.
+const EMPTY_LONGEST: [Duration; 2] = [Duration::from_millis(4), Duration::from_millis(32)];
 /// After a claim that failed; doubled each time.
 const FAILED_FIRST: Duration = Duration::from_secs(1);
 const FAILED_LONGEST: Duration = Duration::from_secs(30);
@@ -16,9 +18,9 @@ const FAILED_LONGEST: Duration = Duration::from_secs(30);
 pub(crate) struct Claims {
     /// By lane: a claim may find more than the last one.
     pub(crate) more: [bool; 4],
-    /// Not before, after a claim that found nothing or failed.
-    pub(crate) not_before: Option<Instant>,
-    empty: u32,
+    /// By [`Age`]: not before, after a claim that found nothing or failed.
+    not_before: [Option<Instant>; 2],
+    empty: [u32; 2],
     failed: u32,
 }
 
@@ -27,14 +29,29 @@ impl Default for Claims {
     fn default() -> Self {
         Self {
             more: [true; 4],
-            not_before: None,
-            empty: 0,
+            not_before: [None; 2],
+            empty: [0; 2],
             failed: 0,
         }
     }
 }
 
 impl Claims {
+    /// Until when nothing of an age is claimed, if that is not over.
+    pub(crate) fn rests(&self, age: Age, now: Instant) -> Option<Instant> {
+        self.not_before[age as usize].filter(|at| *at > now)
+    }
+
+    /// Nothing of an age is claimed until then.
+    pub(crate) fn rest(&mut self, age: Age, until: Instant) {
+        self.not_before[age as usize] = Some(until);
+    }
+
+    /// Claims may be made at once.
+    pub(crate) fn rest_no_more(&mut self) {
+        self.not_before = [None; 2];
+    }
+
     /// The spool answered.
     pub(crate) fn answered(&mut self) {
         if std::mem::take(&mut self.failed) > 0 {
@@ -46,21 +63,21 @@ impl Claims {
         }
     }
 
-    /// So many batches came of all that was asked just now.
-    pub(crate) fn pace(&mut self, leases: usize) {
+    /// So many batches of an age came just now.
+    pub(crate) fn pace(&mut self, age: Age, leases: usize) {
         let now = Instant::now();
+        let (index, longest) = (age as usize, EMPTY_LONGEST[age as usize]);
         // Doubling is for claims in a row; after a quiet time the first news are followed at once.
-        let in_a_row = self
-            .not_before
-            .is_some_and(|at| now < at + 2 * EMPTY_LONGEST);
-        self.empty = match (leases, in_a_row) {
-            (0, true) => self.empty.saturating_add(1),
+        let in_a_row = self.not_before[index].is_some_and(|at| now < at + 2 * longest);
+        let empty = match (leases, in_a_row) {
+            (0, true) => self.empty[index].saturating_add(1),
             (0, false) => 1,
             _ => 0,
         };
-        self.not_before = match self.empty {
+        self.empty[index] = empty;
+        self.not_before[index] = match empty {
             0 => None,
-            empty => Some(now + (EMPTY_FIRST * (1 << empty.min(16))).min(EMPTY_LONGEST)),
+            empty => Some(now + (EMPTY_FIRST * (1 << empty.min(16))).min(longest)),
         };
     }
 
@@ -69,8 +86,13 @@ impl Claims {
         if self.failed == 0 {
             tracing::error!(event = "spool", state = "shut", %error, "the spool gives no work");
         }
+        self.failed(Instant::now());
+    }
+
+    /// The next ones are made after a while.
+    pub(crate) fn failed(&mut self, now: Instant) {
         let wait = (FAILED_FIRST * (1 << self.failed.min(8))).min(FAILED_LONGEST);
         self.failed = self.failed.saturating_add(1);
-        self.not_before = Some(Instant::now() + wait);
+        self.not_before = [Some(now + wait); 2];
     }
 }

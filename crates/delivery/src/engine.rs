@@ -111,6 +111,9 @@ pub struct Settings {
     pub sink: bool,
     /// Attempts under way at once [500].
     pub attempts_max: usize,
+    /// How long a task that is ready to run may wait for a processor before fewer attempts on backlog and retries are under way at
+    /// once [[`TURN_TARGET`]]; zero: however long.
+    pub turn_target: Duration,
     /// Connections to one site at once [20].
     pub site_connections_max: usize,
     /// When to try again.
@@ -284,5 +287,8 @@ impl Engine {
     }
 }
 
+/// How long a task that is ready to run may wait for a processor, by default. Live mail takes some thirty turns until it is
+/// delivered; shorter than this, the allowance would follow chance.
+pub const TURN_TARGET: Duration = Duration::from_millis(1);
 /// How long a probe of a shut site waits at most.
 pub const PROBE_INTERVAL_MAX: Duration = Duration::from_secs(60);

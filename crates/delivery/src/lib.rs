@@ -5,6 +5,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod allowance;
 pub mod attempt;
 mod board;
 mod bodies;
@@ -35,6 +36,7 @@ pub mod site;
 mod testing;
 pub mod tls;
 mod transport;
+mod turns;
 pub mod vitals;
 mod wanted;
 mod withheld;

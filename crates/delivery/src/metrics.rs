@@ -15,6 +15,8 @@ pub(crate) struct Metrics {
     pub(crate) attempt_seconds: HistogramVec,
     pub(crate) delay_seconds: HistogramVec,
     pub(crate) in_flight: IntGauge,
+    pub(crate) old_allowed: IntGauge,
+    pub(crate) turn_seconds: Histogram,
     pub(crate) in_hand: IntGauge,
     pub(crate) sites_shut: IntGauge,
     pub(crate) crossings: IntCounterVec,
@@ -31,6 +33,8 @@ pub(crate) struct Metrics {
 const ATTEMPT_SECONDS: [f64; 12] = [
     0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0, 600.0,
 ];
+/// From an idle host to one that cannot do its work.
+const TURN_SECONDS: [f64; 8] = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 1.0];
 /// From live mail to five days.
 const DELAY_SECONDS: [f64; 12] = [
     0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 14_400.0, 86_400.0, 432_000.0,
@@ -60,6 +64,18 @@ impl Metrics {
                 &DELAY_SECONDS,
             ),
             in_flight: gauge("delivery_in_flight", "Batches being attempted now"),
+            old_allowed: gauge(
+                "delivery_old_allowed",
+                "Batches of backlog and retries that may be attempted at once now, so that turns come within turn_target",
+            ),
+            turn_seconds: Histogram::with_opts(
+                HistogramOpts::new(
+                    "delivery_turn_seconds",
+                    "How long a task that was ready to run waited for a processor, in the mean of a tenth of a second; measured while backlog or retries are attempted",
+                )
+                .buckets(TURN_SECONDS.to_vec()),
+            )
+            .expect("a constant description is valid"),
             in_hand: gauge(
                 "delivery_in_hand",
                 "Batches claimed and waiting for a turn, a gate or a lookup",
@@ -125,12 +141,14 @@ impl Metrics {
     }
 
     fn register(&self, registry: &Registry) {
-        let all: [Box<dyn prometheus::core::Collector>; 15] = [
+        let all: [Box<dyn prometheus::core::Collector>; 17] = [
             Box::new(self.recipients.clone()),
             Box::new(self.transactions.clone()),
             Box::new(self.attempt_seconds.clone()),
             Box::new(self.delay_seconds.clone()),
             Box::new(self.in_flight.clone()),
+            Box::new(self.old_allowed.clone()),
+            Box::new(self.turn_seconds.clone()),
             Box::new(self.in_hand.clone()),
             Box::new(self.sites_shut.clone()),
             Box::new(self.crossings.clone()),

@@ -6,6 +6,7 @@ mod claim;
 mod end;
 
 use std::collections::HashMap;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,14 +17,18 @@ use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 
+use self::claim::Claimed;
+use crate::allowance::Allowance;
 use crate::board::Showing;
 use crate::bodies::Bodies;
 use crate::claims::Claims;
 use crate::engine::Parts;
+use crate::lane::Age;
 use crate::schedule::Hand;
 use crate::seat::{Key, Work};
 use crate::settle::Settler;
 use crate::site::Site;
+use crate::turns::Turns;
 use crate::work::{Done, Job, Worker};
 
 /// What is under way at shutdown may go on for so long, well within the 90 s that service managers wait by default.
@@ -55,6 +60,10 @@ struct Run {
     /// What each job works on, for the case that it panics.
     under_way: HashMap<Id, (Option<Arc<Key>>, Arc<Work>)>,
     attempts: usize,
+    /// Of these, on backlog and retries.
+    attempts_old: usize,
+    allowance: Allowance,
+    turns: Turns,
     lookups: JoinSet<std::result::Result<Site, Reply>>,
     /// What each lookup is about.
     looked_up: HashMap<Id, Domain>,
@@ -63,6 +72,8 @@ struct Run {
     /// It is not made anew before.
     renew_at: [Instant; 2],
     claims: Claims,
+    /// A claim of what is old, at most one: it may have to read the disk, and what is fresh does not wait for that.
+    claiming: JoinSet<Claimed>,
     showing: Showing,
 }
 
@@ -85,7 +96,11 @@ impl Run {
             destinations: parts.settings.serves.clone(),
             lanes: [0; 4],
         };
-        let stock = (parts.settings.attempts_max / 2).clamp(8, 256);
+        let most = parts.settings.attempts_max.max(1);
+        let stock = (most / 2).clamp(8, 256);
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        // What is old leaves a quarter, so that what is fresh does not have to wait for an end.
+        let allowance = Allowance::new(parts.settings.turn_target, processors, most - most / 4);
         Self {
             worker: Arc::new(worker),
             settler,
@@ -94,11 +109,15 @@ impl Run {
             jobs: JoinSet::new(),
             under_way: HashMap::new(),
             attempts: 0,
+            attempts_old: 0,
+            allowance,
+            turns: Turns::start(),
             lookups: JoinSet::new(),
             looked_up: HashMap::new(),
             wanted: [Some(wanted.clone()), Some(wanted)],
             renew_at: [Instant::now(); 2],
             claims: Claims::default(),
+            claiming: JoinSet::new(),
             showing: Showing::new(Instant::now()),
             parts,
         }
@@ -123,12 +142,15 @@ impl Run {
                 self.claim().await;
                 self.dispatch();
             }
+            self.turns.want(self.attempts_old > 0);
             self.gauge();
             let (wake_at, listens) = self.idle_until(is_paused);
             tokio::select! {
                 () = shutdown.wait() => {}
                 Some(joined) = self.jobs.join_next_with_id() => self.joined(joined),
                 Some(joined) = self.lookups.join_next_with_id() => self.looked_up(joined),
+                Some(joined) = self.claiming.join_next() => self.came(joined),
+                wait = self.turns.measured() => self.measured(wait),
                 () = spool.ready(&mut seen), if listens => self.claims.more = [true; 4],
                 () = tokio::time::sleep_until(wake_at) => {}
                 () = nudged.notified() => self.nudge(),
@@ -146,16 +168,24 @@ impl Run {
     /// When something is to be done though nothing happens, and whether news from the spool are of use before.
     fn idle_until(&self, is_paused: bool) -> (Instant, bool) {
         let now = Instant::now();
-        let resting = self.claims.not_before.filter(|at| *at > now);
-        let useful = !is_paused && !self.settler.is_busy() && self.hand.room() != [0; 4];
-        let listens = useful && resting.is_none();
-        // An hour: nothing is known to be due by time.
-        let resting = resting.filter(|_| useful);
+        let claims = !is_paused && !self.settler.is_busy();
+        let mut listens = false;
+        let mut resting = None;
+        for age in Age::ALL
+            .into_iter()
+            .filter(|age| claims && self.has_room(*age))
+        {
+            match self.claims.rests(age, now) {
+                Some(until) => resting = Some(resting.map_or(until, |at: Instant| at.min(until))),
+                None => listens = true,
+            }
+        }
         let wake_at = [resting, self.hand.wake_at(now), self.showing.at()]
             .into_iter()
             .flatten()
-            .min()
-            .unwrap_or(now + Duration::from_secs(3600));
+            .min();
+        // An hour: nothing is known to be due by time.
+        let wake_at = wake_at.unwrap_or(now + Duration::from_secs(3600));
         (wake_at, listens)
     }
 
@@ -163,10 +193,12 @@ impl Run {
     fn dispatch(&mut self) {
         let now = Instant::now();
         while self.attempts < self.parts.settings.attempts_max.max(1) {
-            let Some((key, pace, work)) = self.hand.next(now) else {
+            let old = self.attempts_old < self.allowance.allowed();
+            let Some((key, pace, work)) = self.hand.next(now, old) else {
                 break;
             };
             self.attempts += 1;
+            self.attempts_old += usize::from(work.age() == Age::Old);
             self.start(work, Job::Attempt(key, pace));
         }
     }
@@ -186,12 +218,19 @@ impl Run {
     fn nudge(&mut self) {
         self.hand.nudge(Instant::now());
         self.claims.more = [true; 4];
-        self.claims.not_before = None;
+        self.claims.rest_no_more();
+    }
+
+    /// So long turns waited just now.
+    fn measured(&mut self, wait: Duration) {
+        self.parts.metrics.turn_seconds.observe(wait.as_secs_f64());
+        self.allowance.measured(wait, self.attempts_old);
     }
 
     fn gauge(&mut self) {
         let metrics = &self.parts.metrics;
         metrics.in_flight.set(self.attempts as i64);
+        metrics.old_allowed.set(self.allowance.allowed() as i64);
         metrics.in_hand.set(self.hand.held() as i64);
         metrics.sites_shut.set(self.hand.shut() as i64);
         let now = Instant::now();
@@ -205,6 +244,9 @@ impl Run {
     /// Nothing is begun any more: what waits is given back, what is under way ends or is cut.
     async fn wind_up(&mut self, cut: &watch::Sender<bool>) {
         self.lookups.abort_all();
+        while let Some(joined) = self.claiming.join_next().await {
+            self.came(joined);
+        }
         for work in self.hand.empty() {
             let due = work.lease.batch.due;
             self.give_back(work, due, "");

@@ -3,35 +3,36 @@
 //! Owns the gates. A pure value: it never waits, claims or connects; the clock is passed in. Its size is bounded by what the
 //! engine claims into it ([`Hand::room`]) and by [`SITES_MAX`].
 
+mod claimable;
+mod locating;
+mod sites;
+mod waking;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mail::{Domain, Timestamp};
-use spool::Destination;
 use tokio::time::Instant;
 
-use crate::board::{SITES_SHOWN_MAX, SiteState};
+use self::waking::Wake;
 use crate::breaker::{Crossing, Limits, Signal};
-use crate::domains::{Domains, LOCATING_MAX};
+use crate::domains::Domains;
 use crate::lane::{Age, Shares, index};
-use crate::left_out::{LeftOut, Unwanted};
+use crate::left_out::LeftOut;
 use crate::pace::Pace;
 use crate::rules::Order;
-use crate::seat::{Ceiling, Key, Seat, Work};
-use crate::site::Site;
+use crate::seat::{Ceiling, Key, Look, Seat, Work};
 
 /// Sites remembered at most; beyond it those with nothing in hand are forgotten, and with them what their gates have learnt.
 pub(crate) const SITES_MAX: usize = 20_000;
 /// Shut sites that keep a batch in hand as their next probe, at most; the others claim one when its time has come.
 const PROBES_HELD_MAX: usize = 1000;
-/// A site not needed for so long may be forgotten.
-const FORGET: Duration = Duration::from_secs(600);
-/// Forgetting looks at every site; it is not tried more often than this.
-const FORGET_INTERVAL: Duration = Duration::from_secs(10);
 /// Stocks of one lane that may be in hand altogether.
 const HELD_STOCKS: usize = 16;
+/// Batches that are not too old to wait on, behind which others are looked for that are: mail to a list, whose delay nobody is told
+/// of, may stand before a person's. Each one is written once more for it.
+const LOOK_MAX: usize = 4096;
 /// What is given back because the hand is full is due again after this.
 const BACK: Duration = Duration::from_secs(1);
 
@@ -56,12 +57,6 @@ pub(crate) struct Hand {
     forget_at: Option<Instant>,
     wakes: BinaryHeap<Reverse<(Instant, Wake)>>,
     shut: usize,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Wake {
-    Seat(Arc<Key>),
-    Domain(Domain),
 }
 
 /// What is to be done with a batch that has just been put into the hand.
@@ -124,46 +119,6 @@ impl Hand {
         self.shut
     }
 
-    /// The site of a domain that was looked up just now.
-    pub(crate) fn site_of(&self, domain: &Domain, now: Instant) -> Option<Arc<Key>> {
-        self.domains.site_of(domain, now)
-    }
-
-    /// Remembers the site of a domain for a while.
-    pub(crate) fn remember(&mut self, domain: Domain, site: Site, now: Instant) -> Arc<Key> {
-        self.domains.remember(domain, site, now)
-    }
-
-    /// Puts a batch of a domain aside until its site is known; true when the lookup must be started.
-    pub(crate) fn locate(&mut self, domain: &Domain, work: Work) -> bool {
-        self.held += 1;
-        let waiting = self.domains.locate(domain, work);
-        if waiting == LOCATING_MAX {
-            self.left_out.change_all();
-        }
-        waiting == 1
-    }
-
-    /// The lookup has ended: these batches waited for it.
-    pub(crate) fn located(&mut self, domain: &Domain) -> Vec<Work> {
-        let works = self.domains.located(domain);
-        self.held -= works.len();
-        if works.len() >= LOCATING_MAX {
-            self.left_out.change_all();
-            self.left_out.widen();
-        }
-        works
-    }
-
-    /// The lookup failed for now: the domain is left out of claims until then.
-    pub(crate) fn unresolved(&mut self, domain: Domain, until: Instant) {
-        let wake = Wake::Domain(domain.clone());
-        if self.domains.fail(domain, until) {
-            self.wakes.push(Reverse((until, wake)));
-            self.left_out.change_all();
-        }
-    }
-
     /// Puts a batch into the hand. `ceiling`: attempts at once to its site at most.
     pub(crate) fn put(
         &mut self,
@@ -190,12 +145,15 @@ impl Hand {
                 }
             }
         }
-        let expired = std::mem::take(&mut seat.expires);
+        let looked = seat.looks(now);
+        if let Some(look) = &mut seat.look {
+            look.left = look.left.saturating_sub(1);
+        }
         if let Some(until) = seat.gate.shut_until()
             && until > now
             && seat.waits() > 0
         {
-            if expired {
+            if looked && !seat.looks(now) {
                 self.queue(key, now);
             }
             return Placed::Back(Box::new(work), until);
@@ -210,9 +168,9 @@ impl Hand {
     }
 
     /// The batch whose turn it is, with the pace of its site; the site counts it as under way until [`Self::ended`]. One message
-    /// of it is paid for.
-    pub(crate) fn next(&mut self, now: Instant) -> Option<(Arc<Key>, Arc<Pace>, Work)> {
-        let drains = self.drain.free_at(now).is_none();
+    /// of it is paid for. `old`: whether it may be one of backlog and retries.
+    pub(crate) fn next(&mut self, now: Instant, old: bool) -> Option<(Arc<Key>, Arc<Pace>, Work)> {
+        let drains = old && self.drain.free_at(now).is_none();
         let able = std::array::from_fn(|lane| {
             (drains || !is_drained(lane)) && self.clear_front(lane, now)
         });
@@ -284,103 +242,22 @@ impl Hand {
         (crossing, back)
     }
 
-    /// Whether a shut site has nothing in hand by which it could be probed, and may have.
-    pub(crate) fn lacks_probe(&self, key: &Key) -> bool {
-        self.shut <= PROBES_HELD_MAX
-            && self
-                .seats
-                .get(key)
-                .is_some_and(|seat| seat.gate.is_shut() && seat.waits() == 0)
-    }
-
-    /// Why a site could not be reached last, in one line.
-    pub(crate) fn trouble(&self, key: &Key) -> &str {
-        self.seats.get(key).map_or("", |seat| &seat.trouble)
-    }
-
-    /// When the next probe of a site may go, while it is shut.
-    pub(crate) fn shut_until(&self, key: &Key) -> Option<Instant> {
-        self.seats.get(key)?.gate.shut_until()
-    }
-
-    /// Whether nothing but the probe that is under way, if any, goes to a site now.
-    pub(crate) fn keeps_out(&self, key: &Key, now: Instant) -> bool {
-        self.seats.get(key).is_some_and(|seat| {
-            seat.gate.is_shut() && seat.gate.shut_until().is_none_or(|until| until > now)
-        })
-    }
-
-    /// What was claimed of it was too old to wait for a shut site; more is claimed at once, until something is not.
-    pub(crate) fn expires(&mut self, key: &Arc<Key>, now: Instant) {
-        if let Some(seat) = self.seats.get_mut(key)
-            && !std::mem::replace(&mut seat.expires, true)
-        {
+    /// Looks through what waits for a shut site for what is too old to wait on, oldest first: more is claimed at once, until
+    /// [`LOOK_MAX`] batches in a row were not, or its next probe is due.
+    pub(crate) fn look(&mut self, key: &Arc<Key>, now: Instant) {
+        let limits = self.limits;
+        let Some(seat) = self.seats.get_mut(key) else {
+            return;
+        };
+        let looked = seat.looks(now);
+        let until = seat.gate.shut_until();
+        seat.look = Some(Look {
+            left: LOOK_MAX,
+            until: until.unwrap_or(now + limits.probe_interval),
+        });
+        if !looked {
             self.queue(key, now);
         }
-    }
-
-    /// The sites as they stand, those first that are shut, then those with most to do; at most [`SITES_SHOWN_MAX`].
-    pub(crate) fn sites(&self, now: Instant, wall: Timestamp) -> Vec<SiteState> {
-        let weight = |seat: &Seat| (seat.gate.is_shut(), seat.running + seat.waits());
-        let mut all: Vec<_> = self
-            .seats
-            .iter()
-            .map(|(key, seat)| (weight(seat), key, seat))
-            .collect();
-        all.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(b.1)));
-        all.truncate(SITES_SHOWN_MAX);
-        all.into_iter()
-            .map(|(_, key, seat)| seat.shown(key, now, wall))
-            .collect()
-    }
-
-    /// Whether that was a provider's rule against this host.
-    pub(crate) fn is_policy(&self, key: &Key) -> bool {
-        self.seats.get(key).is_some_and(|seat| seat.policy)
-    }
-
-    /// When something changes by time alone.
-    pub(crate) fn wake_at(&self, now: Instant) -> Option<Instant> {
-        let waits = (0..4).any(|lane| is_drained(lane) && !self.turns[lane].is_empty());
-        let drain = self.drain.free_at(now).filter(|_| waits);
-        self.next_wake().into_iter().chain(drain).min()
-    }
-
-    fn next_wake(&self) -> Option<Instant> {
-        self.wakes.peek().map(|Reverse((at, _))| *at)
-    }
-
-    /// Lets probes go whose time has come.
-    pub(crate) fn wake(&mut self, now: Instant) {
-        while self.next_wake().is_some_and(|at| at <= now) {
-            match self.wakes.pop() {
-                Some(Reverse((_, Wake::Seat(key)))) => self.queue(&key, now),
-                Some(Reverse((_, Wake::Domain(domain)))) => {
-                    let over = self.domains.retry(&domain, now);
-                    if over {
-                        self.left_out.change_all();
-                        self.left_out.widen();
-                    }
-                }
-                None => {}
-            }
-        }
-    }
-
-    /// Lets every shut site be probed, every failed lookup be made again, at once.
-    pub(crate) fn nudge(&mut self, now: Instant) {
-        let keys: Vec<_> = self
-            .seats
-            .iter_mut()
-            .filter_map(|(key, seat)| seat.gate.nudge(now).then(|| key.clone()))
-            .collect();
-        for key in keys {
-            self.queue(&key, now);
-        }
-        if self.domains.retry_all() {
-            self.left_out.change_all();
-        }
-        self.left_out.widen();
     }
 
     /// Takes everything out that waits.
@@ -393,37 +270,6 @@ impl Hand {
         self.ready = [0; 4];
         self.held = 0;
         all
-    }
-
-    /// Whether the destinations not wanted of an age have changed since [`Self::changed`] was last called.
-    pub(crate) fn has_changed(&self, age: Age) -> bool {
-        self.left_out.has_changed(age)
-    }
-
-    /// The destinations of which nothing of an age is wanted now, when they have changed since the last call.
-    pub(crate) fn changed(&mut self, age: Age) -> Option<Unwanted> {
-        if !self.left_out.take_changed(age) {
-            return None;
-        }
-        let mut unwanted = Unwanted::default();
-        for key in self.left_out.sites(age) {
-            if let Some(seat) = self.seats.get(key) {
-                unwanted.destinations.extend(seat.destinations().cloned());
-            }
-            if let Key::Route(name) = &**key {
-                unwanted.routes.push(name.clone());
-            }
-        }
-        let domains = self.domains.unwanted();
-        unwanted
-            .destinations
-            .extend(domains.cloned().map(Destination::Domain));
-        Some(unwanted)
-    }
-
-    /// Whether a claim may find more than before, since the last call.
-    pub(crate) fn widened(&mut self) -> bool {
-        self.left_out.take_widened()
     }
 
     /// Gives a site its place in the turns of the lanes in which something may go, and notes whether more of it is wanted.
@@ -470,22 +316,6 @@ impl Hand {
             self.turns[lane].pop_front();
         }
         false
-    }
-
-    /// Forgets sites that have nothing to do, when there are too many.
-    fn forget(&mut self, now: Instant) {
-        if self.seats.len() < SITES_MAX || self.forget_at.is_some_and(|at| at > now) {
-            return;
-        }
-        self.forget_at = Some(now + FORGET_INTERVAL);
-        let shut = &mut self.shut;
-        self.seats.retain(|_, seat| {
-            let busy = seat.running > 0 || seat.waits() > 0;
-            let keep = busy || !seat.gate.is_shut() && now.duration_since(seat.used) < FORGET;
-            *shut -= usize::from(!keep && seat.gate.is_shut());
-            keep
-        });
-        self.left_out.retain(|key| self.seats.contains_key(key));
     }
 }
 

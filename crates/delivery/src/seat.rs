@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::board::{GateState, SiteState};
 use crate::breaker::{Crossing, Gate, Limits};
-use crate::lane::Age;
+use crate::lane::{Age, index};
 use crate::pace::Pace;
 use crate::rules::{Action, Order};
 use crate::site::Site;
@@ -72,6 +72,11 @@ impl Work {
             ends: Ends::default(),
         }
     }
+
+    /// The age of its lane.
+    pub(crate) fn age(&self) -> Age {
+        Age::of(index(self.lane))
+    }
 }
 
 /// One site's part of the hand.
@@ -88,8 +93,8 @@ pub(crate) struct Seat {
     destinations: HashSet<Destination>,
     /// It is left out of claims of what is fresh, of what is old.
     pub(crate) unwanted: [bool; 2],
-    /// What was claimed of it last, while it was shut, was too old to wait on: there may be more.
-    pub(crate) expires: bool,
+    /// It is shut, and what waits for it is looked through for what is too old to wait on.
+    pub(crate) look: Option<Look>,
     pub(crate) used: Instant,
     /// Why it could not be reached last, in one line.
     pub(crate) trouble: Box<str>,
@@ -100,6 +105,13 @@ pub(crate) struct Seat {
     /// A wake is due then because of the pace.
     pub(crate) paced: Option<Instant>,
     heard: Vec<Heard>,
+}
+
+/// How much more of what waits for a shut site is looked through, and until when: then what was given back would come again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look {
+    pub(crate) left: usize,
+    pub(crate) until: Instant,
 }
 
 /// Messages of the last hour that a rule for shutting has heard of.
@@ -121,7 +133,7 @@ impl Seat {
             running_old: 0,
             destinations: HashSet::new(),
             unwanted: [false; 2],
-            expires: false,
+            look: None,
             used: now,
             trouble: Box::default(),
             policy: false,
@@ -173,6 +185,12 @@ impl Seat {
             last: order.message,
         });
         1
+    }
+
+    /// Whether what waits for it is looked through.
+    pub(crate) fn looks(&self, now: Instant) -> bool {
+        self.look
+            .is_some_and(|look| look.left > 0 && now < look.until)
     }
 
     /// Batches that wait.
@@ -253,7 +271,7 @@ impl Seat {
     pub(crate) fn is_unwanted(&self, now: Instant, age: Age) -> bool {
         if self.gate.is_shut() {
             let busy = self.waits() > 0 || self.running > 0;
-            return !self.expires && (busy || !self.admits(now, age));
+            return !self.looks(now) && (busy || !self.admits(now, age));
         }
         let waits = self.waits_of(age);
         let enough = self.gate.window(now);

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use delivery::breaker::Limits;
 use delivery::expiry::Expiry;
 use delivery::retry::Keys;
 use delivery::rules::{Rules, Table};
@@ -58,8 +59,14 @@ pub struct Delivery {
     pub tls_authorities_file: PathBuf,
     /// Attempts under way at once.
     pub attempts_max: usize,
+    /// What a task may wait for a processor before fewer attempts on backlog and retries are under way; zero: however long.
+    #[serde(with = "duration")]
+    pub turn_target: Duration,
     /// Connections to one site at once.
     pub site_connections_max: usize,
+    /// Between two probes of a site that is not there.
+    #[serde(with = "duration")]
+    pub probe_interval: Duration,
     /// Wait after the first deferral.
     #[serde(with = "duration")]
     pub retry_first: Duration,
@@ -142,7 +149,9 @@ impl Default for Delivery {
             tls: Level::Opportunistic,
             tls_authorities_file: "/etc/ssl/certs/ca-certificates.crt".into(),
             attempts_max: 500,
+            turn_target: delivery::engine::TURN_TARGET,
             site_connections_max: 20,
+            probe_interval: Limits::default().probe_interval,
             retry_first: Duration::from_secs(300),
             retry_factor_percent: 200,
             retry_longest: Duration::from_secs(4000),
@@ -238,6 +247,7 @@ impl Delivery {
             ("delivery.site_connections_max", self.site_connections_max),
         ]);
         complaints.spans([
+            ("delivery.probe_interval", self.probe_interval),
             ("delivery.give_up", self.give_up),
             ("delivery.give_up_null_sender", self.give_up_null_sender),
         ]);
@@ -321,6 +331,7 @@ mod tests {
     fn complains() {
         let table = [
             ("attempts_max = 0", "attempts_max"),
+            ("probe_interval = \"0s\"", "probe_interval"),
             ("give_up = \"0s\"", "give_up"),
             ("give_up_null_sender = \"0s\"", "give_up_null_sender"),
             ("retry_first = \"2h\"", "retry_first"),

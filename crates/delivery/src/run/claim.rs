@@ -22,66 +22,101 @@ const RENEW_EACH: Duration = Duration::from_micros(4);
 /// Batches claimed from one lane at once at most: a site whose gate turns out to be full has no more than this in excess.
 const CLAIM_MAX: usize = 64;
 
+/// A claim that has ended: of which age, what was asked of each lane, and what came.
+pub(super) struct Claimed {
+    age: Age,
+    asked: [usize; 4],
+    came: std::result::Result<Vec<Lease>, spool::Error>,
+}
+
 impl Run {
     /// Fills the hand, if it has room and there may be something: with what is fresh first, and apart from what is old, since a site
-    /// with enough of a backlog in hand may have none of the live mail that has just come in for it.
+    /// with enough of a backlog in hand may have none of the live mail that has just come in for it. What is fresh has just come in
+    /// and is in the spool's memory; what is old is claimed beside, since it may have to be read.
     pub(super) async fn claim(&mut self) {
         if self.hand.widened() {
             self.claims.more = [true; 4];
         }
         let now = Instant::now();
-        if self.claims.not_before.is_some_and(|at| at > now) {
-            return;
-        }
-        let (mut found, mut not_before) = (None, None);
         for age in Age::ALL {
+            if !self.has_room(age) || self.claims.rests(age, now).is_some() {
+                continue;
+            }
             let room = self.hand.room();
-            let lanes = std::array::from_fn(|lane| match Age::of(lane) == age {
+            let lanes: [usize; 4] = std::array::from_fn(|lane| match Age::of(lane) == age {
                 true => room[lane].min(CLAIM_MAX),
                 false => 0,
             });
             if !(0..4).any(|lane| self.claims.more[lane] && lanes[lane] > 0) {
                 continue;
             }
-            if let Err(at) = self.renew(age, now) {
-                not_before = Some(at);
-                continue;
+            match self.renew(age, now) {
+                Ok(()) => self.claim_of(age, lanes).await,
+                Err(at) => self.claims.rest(age, at),
             }
-            match self.claim_of(age, lanes).await {
-                Ok(leases) => found = Some(found.unwrap_or(0) + leases),
-                Err(error) => return self.claims.refused(&error),
-            }
-        }
-        match found {
-            Some(leases) => self.claims.pace(leases),
-            None => self.claims.not_before = not_before.or(self.claims.not_before),
         }
     }
 
-    /// Claims from these lanes of an age; returns how many batches came.
-    async fn claim_of(
-        &mut self,
-        age: Age,
-        lanes: [usize; 4],
-    ) -> std::result::Result<usize, spool::Error> {
+    /// Whether more of an age is wanted, and is not being claimed.
+    pub(super) fn has_room(&self, age: Age) -> bool {
+        let room = self.hand.room();
+        (age == Age::Fresh || self.claiming.is_empty())
+            && (0..4).any(|lane| Age::of(lane) == age && room[lane] > 0)
+    }
+
+    /// Claims from these lanes of an age.
+    async fn claim_of(&mut self, age: Age, asked: [usize; 4]) {
+        // What is told from here on may be found only by the next one.
+        for lane in (0..4).filter(|lane| Age::of(*lane) == age) {
+            self.claims.more[lane] = false;
+        }
         let Some(wanted) = &mut self.wanted[age as usize] else {
             // Everything is busy or shut. When that changes the hand says so.
-            for lane in (0..4).filter(|lane| Age::of(*lane) == age) {
-                self.claims.more[lane] = false;
-            }
-            return Ok(0);
+            return;
         };
-        wanted.lanes = lanes;
+        wanted.lanes = asked;
+        let (wanted, spool) = (wanted.clone(), self.parts.spool.clone());
         // Not asked whether it is healthy: a full spool takes no more, and must all the same be worked off to have room again.
-        let host = &self.parts.settings.host;
-        let leases = self.parts.spool.claim(host, wanted).await?;
-        self.claims.answered();
-        let count = leases.len();
-        self.claimed(lanes, leases);
-        Ok(count)
+        let host = self.parts.settings.host.clone();
+        let claim = async move {
+            let came = spool.claim(&host, &wanted).await;
+            Claimed { age, asked, came }
+        };
+        match age {
+            Age::Fresh => {
+                let claimed = claim.await;
+                self.claimed(claimed);
+            }
+            Age::Old => {
+                self.claiming.spawn(claim);
+            }
+        }
     }
 
-    pub(super) fn claimed(&mut self, asked: [usize; 4], leases: Vec<Lease>) {
+    /// A claim beside has ended.
+    pub(super) fn came(&mut self, joined: std::result::Result<Claimed, JoinError>) {
+        match joined {
+            Ok(claimed) => self.claimed(claimed),
+            Err(error) => {
+                tracing::error!(event = "fault", %error, "a claim ended early");
+                let faults = &self.parts.metrics.faults;
+                faults.with_label_values(&["panic"]).inc();
+                self.claims.more = [true; 4];
+                self.claims.failed(Instant::now());
+            }
+        }
+    }
+
+    fn claimed(&mut self, Claimed { age, asked, came }: Claimed) {
+        let leases = match came {
+            Ok(leases) => leases,
+            Err(error) => {
+                self.claims.more = [true; 4];
+                return self.claims.refused(&error);
+            }
+        };
+        self.claims.answered();
+        self.claims.pace(age, leases.len());
         let now = (self.parts.clock)();
         let mut got = [0; 4];
         for lease in leases {
@@ -92,9 +127,7 @@ impl Run {
             self.take(work);
         }
         for lane in 0..4 {
-            if asked[lane] > 0 {
-                self.claims.more[lane] = got[lane] >= asked[lane];
-            }
+            self.claims.more[lane] |= asked[lane] > 0 && got[lane] >= asked[lane];
         }
     }
 
@@ -189,7 +222,7 @@ impl Run {
             format!("the site is not reached: {trouble}"),
         );
         let policy = self.hand.is_policy(key);
-        self.hand.expires(key, now);
+        self.hand.look(key, now);
         self.start(work, Job::Told(Result::Deferred(reply), policy));
         None
     }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::Run;
 use crate::breaker::Crossing;
+use crate::lane::Age;
 use crate::outcome::{self, Again};
 use crate::progress::Because;
 use crate::retry::random;
@@ -54,6 +55,7 @@ impl Run {
         let now = Instant::now();
         if let Some(key) = &done.key {
             self.attempts -= 1;
+            self.attempts_old -= usize::from(done.work.age() == Age::Old);
             let (crossing, back) = self.hand.ended(
                 key,
                 done.work.lane,
@@ -122,7 +124,7 @@ impl Run {
         let lacks = self.hand.lacks_probe(key);
         if lacks && work.claimed.elapsed() >= PROBE_KEPT {
             // Its place goes to what waits longest; what is too old among that is told so.
-            self.hand.expires(key, now);
+            self.hand.look(key, now);
             return false;
         }
         lacks

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mail::{MessageId, ReversePath, Timestamp};
-use spool::{Batch, BatchId, Class, Head, Lane, Lease};
+use mail::{Domain, MessageId, ReversePath, Timestamp};
+use spool::{Batch, BatchId, Class, Destination, Head, Lane, Lease};
 
 use super::*;
-use crate::domains::REMEMBER;
+use crate::domains::{LOCATING_MAX, REMEMBER};
+use crate::site::Site;
 
 fn limits() -> Limits {
     Limits {
@@ -69,7 +70,7 @@ fn put(hand: &mut Hand, n: u128, host: &str, lane: Lane, now: Instant) -> Placed
 
 /// The next one's batch and host.
 fn next(hand: &mut Hand, now: Instant) -> Option<(u128, String)> {
-    let (key, _, work) = hand.next(now)?;
+    let (key, _, work) = hand.next(now, true)?;
     Some((work.lease.batch.id.0, key.to_string()))
 }
 

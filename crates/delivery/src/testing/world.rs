@@ -163,6 +163,8 @@ pub(crate) struct Clerk {
     pub(crate) panics: AtomicBool,
     /// From this age on somebody is to hear once that a batch waits.
     pub(crate) overdue_after: Option<Duration>,
+    /// Only of what goes to recipients whose local part begins so.
+    pub(crate) overdue_of: &'static str,
     /// What is left after replies goes on to this route.
     pub(crate) moves_to: Option<&'static str>,
     /// Message, recipient, code, of each result told.
@@ -220,7 +222,9 @@ impl Owner for Clerk {
 
     fn is_overdue(&self, head: &Head, batch: &Batch, now: Timestamp) -> bool {
         let over = |after: Duration| now.since(head.accepted) >= after;
-        self.overdue_after.is_some_and(over) && batch.note.is_empty()
+        let of = batch.recipients.iter();
+        let mut of = of.filter(|to| to.address.local().starts_with(self.overdue_of));
+        self.overdue_after.is_some_and(over) && batch.note.is_empty() && of.next().is_some()
     }
 
     fn moves(&self, lease: &Lease, recipients: &[Recipient], note: &Bytes) -> Option<NewBatch> {

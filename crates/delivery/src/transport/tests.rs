@@ -69,6 +69,7 @@ fn engine(
         tls: None,
         sink: false,
         attempts_max: 50,
+        turn_target: crate::engine::TURN_TARGET,
         site_connections_max: 20,
         schedule: Keys {
             delays: &[Duration::from_millis(50)],

@@ -284,6 +284,48 @@ async fn a_fault_of_the_owner_loses_nothing_and_sends_nothing_twice() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_delay_is_told_behind_mail_whose_delay_nobody_is_told_of() {
+    let clerk = Clerk {
+        overdue_after: Some(Duration::from_secs(3600)),
+        overdue_of: "joe",
+        ..Clerk::default()
+    };
+    let bench = Bench::new(World::kind(), clerk, 10).start();
+    bench.world.kill("a.example");
+    for n in 0..100 {
+        let to = format!("member{n}@a.example");
+        bench.spool.add(domain("a.example"), &[&to]);
+    }
+    bench.pass(Duration::from_secs(1)).await;
+    for n in 0..3 {
+        let to = format!("joe{n}@a.example");
+        bench.spool.add(domain("a.example"), &[&to]);
+    }
+    let told = || {
+        let left = bench.spool.left();
+        let told = left.iter().filter(|batch| !batch.note.is_empty());
+        told.filter(|batch| batch.recipients[0].address.local().starts_with("joe"))
+            .count()
+    };
+    bench.pass(Duration::from_secs(3500)).await;
+    assert_eq!(told(), 0);
+    // They wait for the next look, not for one look for each that stands before them.
+    bench.pass(Duration::from_secs(100) + MINUTE * 17).await;
+    assert_eq!(told(), 3);
+    let settled = || bench.spool.groups.lock().unwrap().iter().sum::<usize>();
+    let claims = || bench.spool.claims.load(Ordering::Relaxed);
+    let before = settled();
+    let claims_before = claims();
+    bench.pass(MINUTE * 60).await;
+    let claimed = claims() - claims_before;
+    assert!(claimed < 1000, "{claimed} claims in an hour");
+    let looks = (settled() - before) / 100;
+    assert!((1..=5).contains(&looks), "{looks} in an hour");
+    bench.world.revive("a.example");
+    bench.drained().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_delay_is_told_although_the_site_is_not_there() {
     let clerk = Clerk {
         overdue_after: Some(Duration::from_secs(3600)),
