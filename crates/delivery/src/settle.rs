@@ -117,13 +117,16 @@ impl Task {
         let mut wait = REFUSED_FIRST;
         let mut tries_at_end = 0;
         loop {
-            match self.spool.settle(group.clone()).await {
+            let error = match self.spool.settle(group.clone()).await {
                 Ok(_) => break,
-                Err(error) => self.refused(&error, count),
-            }
+                Err(error) => error,
+            };
+            self.refused(&error, count);
             if self.shutdown.begun() {
                 tries_at_end += 1;
-                if tries_at_end >= TRIES_AT_END {
+                wait = REFUSED_FIRST;
+                // Only a restart mends a poisoned spool.
+                if tries_at_end >= TRIES_AT_END || matches!(error, spool::Error::Poisoned(_)) {
                     tracing::error!(
                         event = "unsettled",
                         batches = count,
