@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use delivery::breaker::Limits;
+use delivery::engine::PROBE_INTERVAL_MAX;
 use delivery::expiry::Expiry;
 use delivery::retry::Keys;
 use delivery::rules::{Rules, Table};
@@ -251,6 +252,13 @@ impl Delivery {
             ("delivery.give_up", self.give_up),
             ("delivery.give_up_null_sender", self.give_up_null_sender),
         ]);
+        complaints.unless(
+            self.probe_interval <= PROBE_INTERVAL_MAX,
+            "delivery.probe_interval",
+            format!("{:?} is too long", self.probe_interval),
+            "mail of a site that is back would wait for no reason",
+            &format!("at most {PROBE_INTERVAL_MAX:?}"),
+        );
     }
 
     fn check_tls(&self, complaints: &mut Complaints) {
@@ -332,6 +340,7 @@ mod tests {
         let table = [
             ("attempts_max = 0", "attempts_max"),
             ("probe_interval = \"0s\"", "probe_interval"),
+            ("probe_interval = \"61s\"", "probe_interval"),
             ("give_up = \"0s\"", "give_up"),
             ("give_up_null_sender = \"0s\"", "give_up_null_sender"),
             ("retry_first = \"2h\"", "retry_first"),
