@@ -40,6 +40,7 @@ const ADDED: &[&str] = &[
     "list-owner",
     "sender",
     "precedence",
+    "x-mailflow-class",
     "x-spam-flag",
     "x-spam-score",
     "x-spam-level",
