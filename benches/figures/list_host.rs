@@ -118,7 +118,7 @@ impl ListHost {
         self.folder.path().join("listserv.toml")
     }
 
-    /// Starts `listserv` and waits until it answers; returns when it was started.
+    /// Starts `listserv`, with the lines of `DELIVERY` in its `[delivery]`; returns when it was started.
     pub fn start(&mut self) -> Result<Instant, Failure> {
         let folder = self.folder.path().display();
         let port = self.sink.addresses()[0].port();
