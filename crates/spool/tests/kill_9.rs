@@ -109,7 +109,7 @@ async fn child() {
     }
 }
 
-/// Starts it, and kills it once it has told `lines` things.
+/// Starts it, and kills it once it has told `lines` things; every other round not before its operator has dropped something.
 fn kill_after(folder: &std::path::Path, round: u64, lines: u64) -> Vec<String> {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "child", "--nocapture", "--test-threads", "1"])
@@ -120,8 +120,11 @@ fn kill_after(folder: &std::path::Path, round: u64, lines: u64) -> Vec<String> {
         .unwrap();
     let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut told = Vec::new();
-    while (told.len() as u64) < lines {
-        told.push(output.next().unwrap().unwrap());
+    let mut dropped = round.is_multiple_of(2);
+    while (told.len() as u64) < lines || !dropped {
+        let line = output.next().unwrap().unwrap();
+        dropped |= line == "did drop";
+        told.push(line);
     }
     child.kill().unwrap();
     child.wait().unwrap();
