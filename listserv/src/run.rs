@@ -291,12 +291,7 @@ fn lmtp_settings(config: &Config, hostname: Domain, identity: Option<&Identity>)
         tls_required: identity.is_some(),
         xforward: true,
         keywords_off: Vec::new(),
-        timeouts: Timeouts {
-            command: Duration::from_secs(300),
-            data_block: Duration::from_secs(180),
-            handshake: Duration::from_secs(30),
-            session: Duration::from_secs(3600),
-        },
+        timeouts: Timeouts::default(),
         guard: smtp::server::Guard::default(),
         memory_kib: Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))),
     }

@@ -198,10 +198,8 @@ fn settings(wanted: &super::Settings) -> Result<Settings, String> {
         xforward: false,
         keywords_off: wanted.keywords_off.clone(),
         timeouts: Timeouts {
-            command: seconds(300),
-            data_block: seconds(180),
-            handshake: seconds(30),
             session: seconds(24 * 3600),
+            ..Timeouts::default()
         },
         guard: smtp::server::Guard::default(),
         memory_kib: Arc::new(Semaphore::new(MEMORY_KIB)),

@@ -4,7 +4,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use mail::{Domain, Envelope, MailParameters, Recipient, Reply, ReversePath};
@@ -62,12 +61,7 @@ fn settings(protocol: Protocol) -> Result<Settings, mail::address::AddressError>
         tls_required: false,
         xforward: true,
         keywords_off: Vec::new(),
-        timeouts: Timeouts {
-            command: Duration::from_secs(300),
-            data_block: Duration::from_secs(180),
-            handshake: Duration::from_secs(30),
-            session: Duration::from_secs(3600),
-        },
+        timeouts: Timeouts::default(),
         guard: smtp::server::Guard::default(),
         memory_kib: Arc::new(Semaphore::new(512 << 10)),
     })

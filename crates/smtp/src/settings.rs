@@ -54,6 +54,17 @@ pub struct Timeouts {
     pub session: Duration,
 }
 
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            command: Duration::from_secs(300),
+            data_block: Duration::from_secs(180),
+            handshake: Duration::from_secs(30),
+            session: Duration::from_secs(3600),
+        }
+    }
+}
+
 /// What a client that misbehaves meets. The default is nothing, as the inner hops have it.
 #[derive(Clone, Debug)]
 pub struct Guard {

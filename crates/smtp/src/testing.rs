@@ -1,7 +1,6 @@
 //! For tests: settings, a handler that decides by address, and certificates.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use bytes::Bytes;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -27,12 +26,7 @@ pub fn settings(protocol: Protocol) -> Settings {
         tls_required: false,
         xforward: false,
         keywords_off: Vec::new(),
-        timeouts: Timeouts {
-            command: Duration::from_secs(300),
-            data_block: Duration::from_secs(180),
-            handshake: Duration::from_secs(30),
-            session: Duration::from_secs(3600),
-        },
+        timeouts: Timeouts::default(),
         guard: crate::server::Guard::default(),
         memory_kib: Arc::new(Semaphore::new(16 << 10)),
     }

@@ -1,7 +1,6 @@
 //! Takes what a sibling hands over: checks that it is one, and makes each message durable under the name of its hand-over.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use mail::trace::Trace;
@@ -53,12 +52,7 @@ impl Taker {
             tls_required: self.identity.is_some(),
             xforward: true,
             keywords_off: Vec::new(),
-            timeouts: Timeouts {
-                command: Duration::from_secs(300),
-                data_block: Duration::from_secs(180),
-                handshake: Duration::from_secs(30),
-                session: Duration::from_secs(3600),
-            },
+            timeouts: Timeouts::default(),
             guard: Guard::default(),
             memory_kib: Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))),
         }
