@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mail::verdict::Keys;
 use mail::{Domain, Envelope, MailParameters, Recipient, Reply, ReversePath};
-use service::tls::{self, Identity, Role};
+use service::tls::{Identity, Role, has_role};
 use smtp::Protocol;
 use smtp::server::{BareNewline, Facts, Handler, Presence, Settings, Timeouts};
 use tokio::sync::{Semaphore, watch};
@@ -46,12 +46,7 @@ impl Reception {
             tls_required: self.identity.is_some(),
             xforward: true,
             keywords_off: Vec::new(),
-            timeouts: Timeouts {
-                command: std::time::Duration::from_secs(300),
-                data_block: std::time::Duration::from_secs(180),
-                handshake: std::time::Duration::from_secs(30),
-                session: std::time::Duration::from_secs(3600),
-            },
+            timeouts: Timeouts::default(),
             guard: smtp::server::Guard::default(),
             memory_kib: self.memory_kib.clone(),
         }
@@ -64,27 +59,16 @@ pub struct Session(pub Arc<Reception>);
 impl Session {
     /// Whether the peer is one of ours: by certificate, or without certificates by being on this host.
     fn trusted(&self, facts: &Facts) -> Result<(), Reply> {
-        if self.0.identity.is_none() {
-            return match facts.client.ip().is_loopback() {
-                true => Ok(()),
-                false => Err(Reply::new(554, (5, 7, 1), "not from this host")),
-            };
-        }
-        let certificates = facts.tls.as_ref().map(|tls| &tls.peer_certificates);
-        let names = certificates
-            .and_then(|chain| chain.first())
-            .map(|leaf| tls::names(leaf))
-            .unwrap_or_default();
-        match PEERS
-            .iter()
-            .any(|role| names.iter().any(|name| name == role.name()))
-        {
-            true => Ok(()),
-            false => Err(Reply::new(
-                554,
-                (5, 7, 1),
+        let (is_one, why) = match &self.0.identity {
+            None => (facts.client.ip().is_loopback(), "not from this host"),
+            Some(_) => (
+                (facts.tls.as_ref()).is_some_and(|tls| has_role(&tls.peer_certificates, &PEERS)),
                 "your certificate does not name the role mx-edge",
-            )),
+            ),
+        };
+        match is_one {
+            true => Ok(()),
+            false => Err(Reply::new(554, (5, 7, 1), why)),
         }
     }
 }

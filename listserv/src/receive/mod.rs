@@ -10,7 +10,7 @@ use mail::recipient::{self, ListAddress, Request};
 use mail::trace::{self, Trace};
 use mail::verdict::{self, Token, Verdict};
 use mail::{Address, Envelope, MailParameters, Recipient, Reply, ReversePath, Timestamp, header};
-use service::tls::{Role, names};
+use service::tls::{Role, has_role};
 use smtp::server::{Facts as Session, Handler, Presence};
 use spool::{Class, NewMessage, Path, Spool};
 use tokio::sync::watch;
@@ -124,12 +124,7 @@ impl Receiver {
     /// Whether mail and trace of this peer are believed: a certificate of the right role, or plain loopback.
     fn trusts(&self, session: &Session) -> bool {
         match &session.tls {
-            Some(tls) => tls.peer_certificates.first().is_some_and(|leaf| {
-                let shown = names(leaf);
-                PEERS
-                    .iter()
-                    .any(|role| shown.iter().any(|name| name == role.name()))
-            }),
+            Some(tls) => has_role(&tls.peer_certificates, &PEERS),
             None => session.client.ip().is_loopback(),
         }
     }
