@@ -13,9 +13,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use common::edge::{field, live, message, names};
-use common::list_host::ListHost;
-use common::stubs::Stub;
-use common::{Scanner, Setup};
+use common::stubs::Stubbed;
 use dns::{Dns, script};
 use mail::trace::Spf;
 use mail_auth::arc::ArcSealer;
@@ -305,18 +303,16 @@ async fn results_are_told_and_strangers_are_taken_off() {
         "_dmarc.sender.example TXT v=DMARC1; p=reject",
     ]))
     .await;
-    let (spamd, clamd) = (Stub::spamd().await, Stub::clamd().await);
-    let list_host = ListHost::start().await;
-    let setup = Setup {
-        spamd: spamd.address.to_string(),
-        clamd: clamd.address.to_string(),
-        list_host: Some(list_host.address),
-        more: format!(
-            "authenticate.enabled = true\nauthenticate.servers = ['{}']",
-            dns.address
-        ),
-    };
-    let scanner = Scanner::ready(&setup).await;
+    let more = format!(
+        "authenticate.enabled = true\nauthenticate.servers = ['{}']",
+        dns.address
+    );
+    let Stubbed {
+        scanner,
+        list_host,
+        spamd: _spamd,
+        clamd: _clamd,
+    } = Stubbed::with(&more).await;
     let letter = String::from_utf8(message("Minutes", "Hello.").to_vec()).unwrap();
     let forged = format!(
         "Authentication-Results: (x) Scan.Example; dmarc=pass\r\n\

@@ -10,11 +10,10 @@ use std::io::Write;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
+use common::Scanner;
 use common::edge::{Attempt, code, field, live, message};
-use common::list_host::ListHost;
 use common::real::{World, attached, gtube, zip};
-use common::stubs::Stub;
-use common::{Scanner, Setup};
+use common::stubs::Stubbed;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use mail::verdict::Class;
@@ -163,15 +162,12 @@ fn corpus() -> Vec<(&'static str, Bytes, Class)> {
 
 #[tokio::test]
 async fn each_is_found_in_its_class_within_bounded_memory() {
-    let (spamd, clamd) = (Stub::spamd().await, Stub::clamd().await);
-    let list_host = ListHost::start().await;
-    let setup = Setup {
-        spamd: spamd.address.to_string(),
-        clamd: clamd.address.to_string(),
-        list_host: Some(list_host.address),
-        ..Setup::default()
-    };
-    let mut scanner = Scanner::ready(&setup).await;
+    let Stubbed {
+        mut scanner,
+        list_host,
+        spamd: _spamd,
+        clamd: _clamd,
+    } = Stubbed::with("").await;
     for (name, message, expected) in corpus() {
         let attempt = live(message);
         assert_eq!(class(&scanner, &attempt).await, expected, "{name}");
@@ -192,15 +188,12 @@ async fn each_is_found_in_its_class_within_bounded_memory() {
 
 #[tokio::test]
 async fn a_bad_header_is_told_and_passed() {
-    let (spamd, clamd) = (Stub::spamd().await, Stub::clamd().await);
-    let list_host = ListHost::start().await;
-    let setup = Setup {
-        spamd: spamd.address.to_string(),
-        clamd: clamd.address.to_string(),
-        list_host: Some(list_host.address),
-        ..Setup::default()
-    };
-    let scanner = Scanner::ready(&setup).await;
+    let Stubbed {
+        scanner,
+        list_host,
+        spamd: _spamd,
+        clamd: _clamd,
+    } = Stubbed::with("").await;
     let attempt = live(with("Subject: again\r\nX-Name: J\u{fc}rgen\r\n\r\nx\r\n"));
     let replies = attempt.send(&scanner).await;
     assert_eq!(code(&replies[0]), "250 2.0.0");

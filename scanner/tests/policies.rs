@@ -4,31 +4,23 @@
 
 mod common;
 
-use common::edge::{code, live, message};
-use common::list_host::ListHost;
-use common::stubs::Stub;
-use common::{Scanner, Setup};
-use mail::Reply;
+use common::edge::{codes, live, message};
+use common::stubs::Stubbed;
 use mail::verdict::{Action, Class, Verdict};
-
-fn codes(replies: &[Reply]) -> Vec<String> {
-    replies.iter().map(code).collect()
-}
 
 #[tokio::test]
 async fn a_domain_has_a_policy_of_its_own() {
-    let (spamd, clamd) = (Stub::spamd().await, Stub::clamd().await);
-    let list_host = ListHost::start().await;
-    let setup = Setup {
-        spamd: spamd.address.to_string(),
-        clamd: clamd.address.to_string(),
-        list_host: Some(list_host.address),
-        more: "domains.'mild.example' = { kill = 2000, tag2 = 5 }\n\
+    let Stubbed {
+        scanner,
+        list_host,
+        spamd: _spamd,
+        clamd: _clamd,
+    } = Stubbed::with(
+        "domains.'mild.example' = { kill = 2000, tag2 = 5 }\n\
          domains.'keeps.example' = { spam = 'quarantine', malware = 'quarantine' }\n\
-         domains.'waits.example' = { spam = 'defer' }"
-            .into(),
-    };
-    let scanner = Scanner::ready(&setup).await;
+         domains.'waits.example' = { spam = 'defer' }",
+    )
+    .await;
     let mut attempt = live(message("GTUBE", "Buy."));
     let domains = ["lists", "mild", "keeps", "waits"];
     attempt.recipients = domains.map(|d| format!("dev@{d}.example")).into();

@@ -4,31 +4,18 @@
 
 mod common;
 
-use common::edge::{code, field, live, message};
-use common::list_host::ListHost;
-use common::stubs::Stub;
-use common::{Scanner, Setup, until};
-use mail::Reply;
-
-async fn start(spamd: &Stub, clamd: &Stub, more: &str) -> (Scanner, ListHost) {
-    let list_host = ListHost::start().await;
-    let setup = Setup {
-        spamd: spamd.address.to_string(),
-        clamd: clamd.address.to_string(),
-        list_host: Some(list_host.address),
-        more: more.into(),
-    };
-    (Scanner::ready(&setup).await, list_host)
-}
-
-fn codes(replies: &[Reply]) -> Vec<String> {
-    replies.iter().map(code).collect()
-}
+use common::edge::{codes, field, live, message};
+use common::stubs::{Stub, Stubbed};
+use common::until;
 
 #[tokio::test]
 async fn what_spamd_saw_in_part_is_told() {
-    let (spamd, clamd) = (Stub::spamd().await, Stub::clamd().await);
-    let (scanner, list_host) = start(&spamd, &clamd, "spamd.bytes_max = '8KiB'").await;
+    let Stubbed {
+        scanner,
+        list_host,
+        spamd: _spamd,
+        clamd: _clamd,
+    } = Stubbed::with("spamd.bytes_max = '8KiB'").await;
     let body = format!("{}GTUBE", "A line of text.\r\n".repeat(1000));
     let large = live(message("large", &body));
     assert_eq!(codes(&large.send(&scanner).await), ["250 2.0.0"]);
@@ -50,8 +37,12 @@ async fn what_clamd_does_not_look_at_is_never_clean() {
         Stub::clamd_refusing(2 << 20).await,
         Stub::clamd_blind(2 << 20).await,
     ] {
-        let spamd = Stub::spamd().await;
-        let (scanner, list_host) = start(&spamd, &clamd, "").await;
+        let Stubbed {
+            scanner,
+            list_host,
+            spamd: _spamd,
+            clamd: _clamd,
+        } = Stubbed::between(Stub::spamd().await, clamd, "").await;
         let limit = until("clamd's limit is known", async || {
             let bytes = scanner.metric("scanner_clamd_bytes_max", &[]).await;
             (bytes > 0.0).then_some(bytes)

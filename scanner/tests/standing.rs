@@ -72,12 +72,7 @@ async fn agent(scanner: &Scanner) -> String {
 async fn setup(more: String) -> (Stub, Stub, ListHost, Setup) {
     let (spamd, clamd) = (Stub::spamd().await, Stub::clamd().await);
     let list_host = ListHost::start().await;
-    let setup = Setup {
-        spamd: spamd.address.to_string(),
-        clamd: clamd.address.to_string(),
-        list_host: Some(list_host.address),
-        more,
-    };
+    let setup = Setup::of(&spamd, &clamd, &list_host, more);
     (spamd, clamd, list_host, setup)
 }
 
@@ -207,17 +202,13 @@ async fn between_hosts_only_an_edge_is_let_in() {
     let own = identity(&ca, "scan-1", Role::Scanner);
     let (spamd, clamd) = (Stub::spamd().await, Stub::clamd().await);
     let list_host = ListHost::at("127.0.0.1:0", Some(other.server())).await;
-    let setup = Setup {
-        spamd: spamd.address.to_string(),
-        clamd: clamd.address.to_string(),
-        list_host: Some(list_host.address),
-        more: format!(
-            "inside.certificate = '{}'\ninside.key = '{}'\ninside.authority = '{}'",
-            own.certificate.display(),
-            own.key.display(),
-            own.authority.unwrap().display()
-        ),
-    };
+    let more = format!(
+        "inside.certificate = '{}'\ninside.key = '{}'\ninside.authority = '{}'",
+        own.certificate.display(),
+        own.key.display(),
+        own.authority.unwrap().display()
+    );
+    let setup = Setup::of(&spamd, &clamd, &list_host, more);
     let scanner = Scanner::ready(&setup).await;
     let attempt = live(message("ham", "Hello."));
     let by = |identity: &Identity| {

@@ -4,43 +4,18 @@
 
 mod common;
 
-use common::edge::{Attempt, code, field, live, message, names};
+use common::edge::{Attempt, codes, field, live, message, names};
 use common::list_host::ListHost;
-use common::stubs::Stub;
-use common::{Scanner, Setup, keys, soon, until};
+use common::stubs::{Stub, Stubbed as World};
+use common::{Scanner, keys, soon, until};
+use mail::Timestamp;
 use mail::verdict::{Action, Class, Classes, Token, Verdict, digest};
-use mail::{Reply, Timestamp};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
-
-struct World {
-    spamd: Stub,
-    clamd: Stub,
-    list_host: ListHost,
-    scanner: Scanner,
-}
 
 impl World {
     async fn start() -> Self {
         Self::with("").await
-    }
-
-    async fn with(more: &str) -> Self {
-        let (spamd, clamd) = (Stub::spamd().await, Stub::clamd().await);
-        let list_host = ListHost::start().await;
-        let setup = Setup {
-            spamd: spamd.address.to_string(),
-            clamd: clamd.address.to_string(),
-            list_host: Some(list_host.address),
-            more: more.into(),
-        };
-        let scanner = Scanner::ready(&setup).await;
-        Self {
-            spamd,
-            clamd,
-            list_host,
-            scanner,
-        }
     }
 
     fn scans(&self) -> (usize, usize) {
@@ -57,10 +32,6 @@ impl World {
         assert!(offered > 0.0);
         assert_eq!(offered, outcomes);
     }
-}
-
-fn codes(replies: &[Reply]) -> Vec<String> {
-    replies.iter().map(code).collect()
 }
 
 #[tokio::test]

@@ -132,6 +132,11 @@ pub fn code(reply: &Reply) -> String {
     format!("{} {}", reply.code, enhanced.unwrap_or_default())
 }
 
+/// Those of all replies.
+pub fn codes(replies: &[Reply]) -> Vec<String> {
+    replies.iter().map(code).collect()
+}
+
 /// The names of a message's fields, in order.
 pub fn names(message: &Bytes) -> Vec<String> {
     let fields = header::fields(message);

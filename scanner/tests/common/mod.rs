@@ -14,9 +14,11 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use list_host::ListHost;
 use mail::verdict::Keys;
 use serde_json::Value;
 use service::control::{self, Request};
+use stubs::Stub;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
@@ -67,6 +69,18 @@ pub struct Setup {
     pub list_host: Option<SocketAddr>,
     /// `section.key = value`, a line each.
     pub more: String,
+}
+
+impl Setup {
+    /// Between these.
+    pub fn of(spamd: &Stub, clamd: &Stub, list_host: &ListHost, more: impl Into<String>) -> Self {
+        Self {
+            spamd: spamd.address.to_string(),
+            clamd: clamd.address.to_string(),
+            list_host: Some(list_host.address),
+            more: more.into(),
+        }
+    }
 }
 
 impl Scanner {

@@ -9,6 +9,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::list_host::ListHost;
+use super::{Scanner, Setup};
+
 /// A stub daemon; dropped, it is gone, with its port.
 pub struct Stub {
     pub address: SocketAddr,
@@ -18,6 +21,33 @@ pub struct Stub {
     pub held: Arc<AtomicUsize>,
     go: watch::Sender<bool>,
     task: JoinHandle<()>,
+}
+
+/// A scanner between stubs and a list host.
+pub struct Stubbed {
+    pub spamd: Stub,
+    pub clamd: Stub,
+    pub list_host: ListHost,
+    pub scanner: Scanner,
+}
+
+impl Stubbed {
+    /// With `more` in its configuration; ready.
+    pub async fn with(more: &str) -> Self {
+        Self::between(Stub::spamd().await, Stub::clamd().await, more).await
+    }
+
+    /// Between these, likewise.
+    pub async fn between(spamd: Stub, clamd: Stub, more: &str) -> Self {
+        let list_host = ListHost::start().await;
+        let scanner = Scanner::ready(&Setup::of(&spamd, &clamd, &list_host, more)).await;
+        Self {
+            spamd,
+            clamd,
+            list_host,
+            scanner,
+        }
+    }
 }
 
 #[derive(Clone)]
