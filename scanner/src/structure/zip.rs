@@ -22,11 +22,7 @@ pub struct Entry<'a> {
 
 /// All files, within the budget.
 pub fn entries<'a>(bytes: &'a [u8], budget: &Budget<'_>) -> Result<Vec<Entry<'a>>, Excess> {
-    let mut entries = Vec::new();
-    for record in directory(bytes) {
-        budget.file()?;
-        entries.push(record);
-    }
+    let mut entries = directory(bytes, budget)?;
     // Headers that the directory does not tell of: readers that go from the front see them.
     let mut known: Vec<(usize, usize)> = entries
         .iter()
@@ -54,18 +50,18 @@ pub fn entries<'a>(bytes: &'a [u8], budget: &Budget<'_>) -> Result<Vec<Entry<'a>
     Ok(entries)
 }
 
-/// The directory's records.
-fn directory(bytes: &[u8]) -> Vec<Entry<'_>> {
+/// The directory's records, each counted before the next is made: a directory may tell of far more than the budget has.
+fn directory<'a>(bytes: &'a [u8], budget: &Budget<'_>) -> Result<Vec<Entry<'a>>, Excess> {
     let tail = bytes.len().saturating_sub(END_BYTES_MAX);
     let Some(end) = bytes[tail..]
         .windows(4)
         .rposition(|window| window == b"PK\x05\x06")
         .map(|at| tail + at)
     else {
-        return Vec::new();
+        return Ok(Vec::new());
     };
     let (Some(size), Some(told)) = (u32_at(bytes, end + 12), u32_at(bytes, end + 16)) else {
-        return Vec::new();
+        return Ok(Vec::new());
     };
     // Something may stand in front of the archive: offsets count from its own start.
     let start = end.saturating_sub(size);
@@ -76,10 +72,11 @@ fn directory(bytes: &[u8]) -> Vec<Entry<'_>> {
         let Some((entry, length)) = record(bytes, at, shift) else {
             break;
         };
+        budget.file()?;
         entries.push(entry);
         at += length;
     }
-    entries
+    Ok(entries)
 }
 
 /// One record of the directory and its length.
@@ -101,11 +98,7 @@ fn record(bytes: &[u8], at: usize, shift: usize) -> Option<(Entry<'_>, usize)> {
     };
     if let Some(local) = local(bytes, offset) {
         entry.encrypted |= local.encrypted;
-        let length = packed.min(local.data.len());
-        entry.data = match local.data.get(..length) {
-            Some(data) if packed != u32::MAX as usize => data,
-            _ => local.data,
-        };
+        entry.data = &local.data[..packed.min(local.data.len())];
         if local.names[0] != told {
             entry.names.extend(local.names);
         }
