@@ -1,6 +1,8 @@
 //! A session with a client: asks `policy` and `recipients` what to answer, and takes each message through, else into the spool.
 //! A 250 is only said for what the inside has taken or the spool has made durable.
 
+mod judge;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
@@ -22,14 +24,12 @@ use crate::metrics::Metrics;
 use crate::network::contains;
 use crate::objections;
 use crate::passes::Kept;
-use crate::policy::decide::{Decision, Finding};
 use crate::policy::evidence::Asked;
-use crate::policy::{self, Scanning, Transaction, header};
+use crate::policy::{self, Scanning, Transaction};
 use crate::reason::Reason;
 use crate::recipients::{Recipients, literal};
 use crate::rules::Rules;
 use crate::seen::Seen;
-use crate::shadow::About;
 use crate::spf;
 use crate::take::{Sender, Take, message_id};
 use crate::through::Through;
@@ -204,96 +204,6 @@ impl Session {
 
     fn is_own(&self, client: IpAddr) -> bool {
         contains(&self.rules.own_networks, client)
-    }
-
-    /// Logs what speaks against a recipient's mail: whoever is refused wrongly must be findable by what.
-    fn log_findings(&self, facts: &Facts, envelope: &Envelope, to: &str, decision: &Decision) {
-        let warned = &self.edge.metrics.warned;
-        let log = |finding: &Finding, outcome| {
-            info!(
-                event = "recipient",
-                session = %facts.session,
-                client = %facts.client.ip(),
-                helo = %facts.helo,
-                from = %envelope.reverse_path,
-                to,
-                outcome,
-                reason = finding.reason.label(),
-                evidence = finding.evidence
-            );
-        };
-        for finding in &decision.warned {
-            warned.with_label_values(&[finding.reason.label()]).inc();
-            log(finding, "warned");
-        }
-        if let Some(finding) = &decision.refusal {
-            log(finding, "refused");
-        }
-    }
-
-    /// Decides by client and sender, for recipients that they may concern (never a role: RFC 5321 4.5.1).
-    async fn decide(
-        &mut self,
-        facts: &Facts,
-        envelope: &Envelope,
-        recipient: &Recipient,
-    ) -> Result<(), Finding> {
-        let to = recipient.address.to_string();
-        let decision = match &self.entry.standing {
-            Standing::Exempt | Standing::Check => return Ok(()),
-            Standing::Rejected(note) => Decision {
-                refusal: Some(Finding {
-                    reason: Reason::Access,
-                    evidence: note.to_string(),
-                }),
-                warned: Vec::new(),
-            },
-            Standing::Ordinary => {
-                let decision = self.caller.decide(&self.rules, facts, &to).await;
-                if let Some(shadow) = &self.rules.shadow {
-                    let about = self.about(facts, envelope, to.clone());
-                    shadow.recipient(&self.caller.inquiry, &decision, about);
-                }
-                decision
-            }
-        };
-        self.log_findings(facts, envelope, &to, &decision);
-        decision.refusal.map_or(Ok(()), Err)
-    }
-
-    fn about(&self, facts: &Facts, envelope: &Envelope, to: String) -> About {
-        About {
-            session: facts.session.clone(),
-            from: envelope.reverse_path.to_string(),
-            to,
-            known: self.caller.is_known(),
-        }
-    }
-
-    /// What the rules on header fields and hops say of a message.
-    fn judge_message(
-        &self,
-        facts: &Facts,
-        envelope: &Envelope,
-        message: &[u8],
-    ) -> Result<(), Finding> {
-        policy::hops(message, self.rules.hops_max).map_err(|reason| Finding {
-            reason,
-            evidence: String::new(),
-        })?;
-        if self.transaction.scanning != Some(Scanning::Ordinary) {
-            return Ok(());
-        }
-        let decision = header::check(&self.rules.ruling.policy.rules.headers, message);
-        let to: Vec<String> = (envelope.recipients.iter())
-            .map(|recipient| recipient.address.to_string())
-            .collect();
-        let to = to.join(",");
-        if let Some(shadow) = &self.rules.shadow {
-            shadow.message(message, &decision, &self.about(facts, envelope, to.clone()));
-        }
-        self.log_findings(facts, envelope, &to, &decision);
-        decision.refusal.map_or(Ok(()), Err)
     }
 
     /// No message will come for what was let in.

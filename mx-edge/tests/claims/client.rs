@@ -1,6 +1,6 @@
 //! A client on the internet.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 use mail::{Address, Envelope, MailParameters, Reply, ReversePath};
@@ -9,6 +9,8 @@ use smtp::client::{Client, Options, Timeouts, TlsPolicy};
 
 pub const MESSAGE: &str =
     "From: ann@elsewhere.example\r\nSubject: a claim\r\n\r\nHello.\r\n.dot\r\n";
+
+const HELO: &str = "client.elsewhere.example";
 
 pub fn envelope(from: &str, to: &[&str]) -> Envelope {
     Envelope {
@@ -27,20 +29,30 @@ pub async fn connect(address: SocketAddr) -> Client {
 
 /// With another HELO.
 pub async fn connect_as(address: SocketAddr, helo: &str) -> Client {
-    greet(address, helo).await.unwrap()
+    greet(address, helo, None).await.unwrap()
+}
+
+/// From another address, which is one of loopback.
+pub async fn connect_from(address: SocketAddr, source: &str) -> Client {
+    let source = Some(source.parse().unwrap());
+    greet(address, HELO, source).await.unwrap()
 }
 
 pub async fn try_connect(address: SocketAddr) -> Result<Client, smtp::client::Trouble> {
-    greet(address, "client.elsewhere.example").await
+    greet(address, HELO, None).await
 }
 
-async fn greet(address: SocketAddr, helo: &str) -> Result<Client, smtp::client::Trouble> {
+async fn greet(
+    address: SocketAddr,
+    helo: &str,
+    source: Option<IpAddr>,
+) -> Result<Client, smtp::client::Trouble> {
     let options = Options {
         protocol: Protocol::Smtp,
         helo: helo.into(),
         tls: TlsPolicy::Never,
         timeouts: Timeouts::default(),
-        source: None,
+        source,
         chunking: false,
     };
     Client::connect(address, &options).await

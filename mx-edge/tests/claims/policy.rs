@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use mx_edge::config::{Action, HeaderRule};
 
-use crate::client::{MESSAGE, codes, connect_as, envelope, send_from};
+use bytes::Bytes;
+
+use crate::client::{MESSAGE, codes, connect_as, connect_from, envelope, send_from};
 use crate::dns::{Dns, Script, script};
 use crate::edge::Site;
 use crate::inside::{Inside, Mode};
@@ -77,6 +79,62 @@ async fn nobody_is_asked_about_who_is_refused_for_less() {
         assert_eq!(codes(&sent.unwrap()), [expected], "{helo} {to}");
     }
     assert_eq!(dns.queries(), 0);
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn helo_must_name_a_host_that_exists_where_that_is_wanted() {
+    let dns = Dns::start(names()).await;
+    let inside = Inside::start(Mode::Listening).await;
+    let mut site = strict(&inside, &dns);
+    site.config.policy.helo_unknown = Action::Enforce;
+    let edge = site.start().await;
+    for (helo, expected) in [
+        ("client.elsewhere.example", "250 2.0.0"),
+        ("good.example", "250 2.0.0"),
+        ("silent.example", "250 2.0.0"),
+        ("[127.0.0.1]", "250 2.0.0"),
+        ("nowhere.example", "550 5.7.1"),
+    ] {
+        let mut client = connect_as(edge.address, helo).await;
+        let mail = envelope("ann@good.example", &["joe@b.example"]);
+        let parts = [Bytes::from_static(MESSAGE.as_bytes())];
+        let replies = client.send(&mail, &parts).await.unwrap();
+        assert_eq!(codes(&replies), [expected], "{helo}: {replies:?}");
+    }
+    assert_eq!(edge.metric("mx_edge_recipients_total", "helo_unknown"), 1.0);
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn who_may_not_send_for_a_domain_is_refused_where_that_is_wanted() {
+    let mut records = names();
+    records.extend(script(&[
+        "mine.example TXT v=spf1 ip4:127.0.0.1 -all",
+        "mine.example A 192.0.2.7",
+        "theirs.example TXT v=spf1 ip4:192.0.2.0/24 -all",
+        "theirs.example A 192.0.2.7",
+        "maybe.example TXT v=spf1 ip4:192.0.2.0/24 ~all",
+        "maybe.example A 192.0.2.7",
+    ]));
+    let dns = Dns::start(records).await;
+    let inside = Inside::start(Mode::Listening).await;
+    let mut site = strict(&inside, &dns);
+    site.config.spf.enabled = true;
+    site.config.spf.skip_networks.clear();
+    site.config.policy.spf_fail = Action::Enforce;
+    let edge = site.start().await;
+    for (from, to, expected) in [
+        ("ann@mine.example", "joe@b.example", "250 2.0.0"),
+        ("ann@maybe.example", "joe@b.example", "250 2.0.0"),
+        ("ann@good.example", "joe@b.example", "250 2.0.0"),
+        ("ann@theirs.example", "joe@b.example", "550 5.7.23"),
+        ("ann@theirs.example", "abuse@a.example", "250 2.0.0"),
+    ] {
+        let replies = send_from(edge.address, from, &[to], MESSAGE).await;
+        assert_eq!(codes(&replies), [expected], "{from} {to}: {replies:?}");
+    }
+    assert_eq!(edge.metric("mx_edge_recipients_total", "spf_fail"), 1.0);
     edge.stop().await;
 }
 
@@ -196,6 +254,43 @@ async fn who_comes_again_is_let_in_from_then_on() {
     let edge = site.start().await;
     let later = send_from(edge.address, "ann@good.example", &to, MESSAGE).await;
     assert_eq!(codes(&later), ["250 2.0.0"]);
+    edge.stop().await;
+}
+
+/// A large sender's next attempt comes from another host, of another network.
+#[tokio::test]
+async fn whom_spf_vouches_for_may_come_again_from_anywhere() {
+    let mut records = names();
+    records.extend(script(&[
+        "pool.example TXT v=spf1 ip4:127.0.0.0/16 -all",
+        "pool.example A 192.0.2.7",
+    ]));
+    let dns = Dns::start(records).await;
+    let inside = Inside::start(Mode::Listening).await;
+    let mut site = strict(&inside, &dns);
+    site.config.greylist.action = Action::Enforce;
+    site.config.greylist.delay = Duration::from_secs(1);
+    site.config.greylist.spf_pass = true;
+    site.config.spf.enabled = true;
+    site.config.spf.skip_networks.clear();
+    let edge = site.start().await;
+    let send = async |sender: &str, source: &str| {
+        let mut client = connect_from(edge.address, source).await;
+        let mail = envelope(sender, &["joe@b.example"]);
+        let parts = [Bytes::from_static(MESSAGE.as_bytes())];
+        codes(&client.send(&mail, &parts).await.unwrap())
+    };
+    let (pool, good) = ("ann@pool.example", "ann@good.example");
+    for sender in [pool, good] {
+        assert_eq!(send(sender, "127.0.1.1").await, ["451 4.7.1"], "{sender}");
+    }
+    let deadline = tokio::time::Instant::now() + crate::inside::PATIENCE;
+    while send(pool, "127.0.2.2").await != ["250 2.0.0"] {
+        assert!(tokio::time::Instant::now() < deadline, "it never gets in");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // Nobody vouches for this one: another network is another client, however long ago the first one came.
+    assert_eq!(send(good, "127.0.2.2").await, ["451 4.7.1"]);
     edge.stop().await;
 }
 
