@@ -195,6 +195,7 @@ fn parameters_of_mail() {
         ("MAIL FROM:<> ENVID=a+0Db", "501 5.5.4"),
         ("MAIL FROM:<> AUTH=<>", "555 5.5.4"),
         ("MAIL FROM:<> NOTIFY=NEVER", "555 5.5.4"),
+        ("MAIL FROM:<a@b.example> REQUIRETLS", "555 5.5.4"),
         ("MAIL FROM:<> X", "555 5.5.4"),
     ]);
     let line = b"MAIL FROM:<> body=8bitmime SMTPUTF8 RET=hdrs ENVID=QQ+2B314159";
