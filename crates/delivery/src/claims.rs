@@ -89,8 +89,9 @@ impl Claims {
         self.failed(Instant::now());
     }
 
-    /// The next ones are made after a while.
+    /// The next ones are made after a while; what they would find nobody knows.
     pub(crate) fn failed(&mut self, now: Instant) {
+        self.more = [true; 4];
         let wait = (FAILED_FIRST * (1 << self.failed.min(8))).min(FAILED_LONGEST);
         self.failed = self.failed.saturating_add(1);
         self.not_before = [Some(now + wait); 2];

@@ -101,7 +101,6 @@ impl Run {
                 tracing::error!(event = "fault", %error, "a claim ended early");
                 let faults = &self.parts.metrics.faults;
                 faults.with_label_values(&["panic"]).inc();
-                self.claims.more = [true; 4];
                 self.claims.failed(Instant::now());
             }
         }
@@ -110,10 +109,7 @@ impl Run {
     fn claimed(&mut self, Claimed { age, asked, came }: Claimed) {
         let leases = match came {
             Ok(leases) => leases,
-            Err(error) => {
-                self.claims.more = [true; 4];
-                return self.claims.refused(&error);
-            }
+            Err(error) => return self.claims.refused(&error),
         };
         self.claims.answered();
         self.claims.pace(age, leases.len());

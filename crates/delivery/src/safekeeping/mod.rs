@@ -99,11 +99,7 @@ pub fn invocation(command: Command, spool: PathBuf, helo: &str, render: Render) 
         },
         Command::Restore { from, replace } => here(move || restore(&from, &spool, replace)),
         Command::Adopt => Invocation::Control {
-            request: Request {
-                method: "POST",
-                path: ADOPT.into(),
-                body: None,
-            },
+            request: Request::post(ADOPT, None),
             print: |answer| match answer["adopted"] == true {
                 true => "adopted: what waits may leave, unless delivery is paused".into(),
                 false => "nothing to adopt: the spool is no copy".into(),
