@@ -61,6 +61,10 @@ impl Disk for SlowDisk {
         }))
     }
 
+    fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        System.open_to_read(path)
+    }
+
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         System.read(path)
     }
@@ -75,6 +79,10 @@ impl Disk for SlowDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         System.remove(path)
+    }
+
+    fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        System.remove_folder(path)
     }
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
@@ -116,6 +124,10 @@ impl File for SlowFile {
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
         self.file.allocate(bytes)
+    }
+
+    fn set_length(&self, bytes: u64) -> io::Result<()> {
+        self.file.set_length(bytes)
     }
 
     fn length(&self) -> io::Result<u64> {

@@ -158,6 +158,10 @@ impl Disk for Liar {
         Ok(Arc::new(LiarFile(System.open(path)?)))
     }
 
+    fn open_to_read(&self, path: &Path) -> std::io::Result<Arc<dyn File>> {
+        System.open_to_read(path)
+    }
+
     fn read(&self, path: &Path) -> std::io::Result<Vec<u8>> {
         System.read(path)
     }
@@ -172,6 +176,10 @@ impl Disk for Liar {
 
     fn remove(&self, path: &Path) -> std::io::Result<()> {
         System.remove(path)
+    }
+
+    fn remove_folder(&self, path: &Path) -> std::io::Result<()> {
+        System.remove_folder(path)
     }
 
     fn sync_folder(&self, path: &Path) -> std::io::Result<()> {
@@ -198,6 +206,10 @@ impl File for LiarFile {
 
     fn allocate(&self, bytes: u64) -> std::io::Result<()> {
         self.0.allocate(bytes)
+    }
+
+    fn set_length(&self, bytes: u64) -> std::io::Result<()> {
+        self.0.set_length(bytes)
     }
 
     fn length(&self) -> std::io::Result<u64> {

@@ -2,12 +2,12 @@
 //! was a little before; while it is made no segment is taken out of use, and mail goes on. It is marked as a copy (`copy.rs`), however
 //! it is put in place.
 
-use std::fs;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
 use super::copy;
+use super::disk::{self, Disk, File, System};
 use super::recover::failed;
 use super::shared::Shared;
 use crate::Error;
@@ -16,7 +16,7 @@ use crate::Error;
 const FORMAT: &str = "format";
 const INDEX: &str = "index.sqlite";
 /// Copied at once, bytes.
-const CHUNK: usize = 1024 * 1024;
+const CHUNK: u64 = 1024 * 1024;
 
 fn taken(to: &Path) -> Error {
     failed(to)(io::Error::new(
@@ -31,29 +31,29 @@ pub fn backup(shared: &Shared, to: &Path) -> Result<u64, Error> {
     if to.exists() {
         return Err(taken(to));
     }
+    let disk = shared.disk.as_ref();
     let partial = beside(to, "partial");
-    let _ = fs::remove_dir_all(&partial);
+    disk.remove_folder(&partial).map_err(failed(&partial))?;
     let copied = copy_all(shared, &partial).and_then(|copied| {
-        settle_in(&partial, to)?;
+        settle_in(disk, &partial, to)?;
         Ok(copied)
     });
     if copied.is_err() {
-        let _ = fs::remove_dir_all(&partial);
+        // Half a copy is no copy; what is left of it is removed by the next one.
+        let _ = disk.remove_folder(&partial);
     }
     copied
 }
 
 fn copy_all(shared: &Shared, to: &Path) -> Result<u64, Error> {
-    let from = &shared.options.path;
-    make_folder(&to.join("journal"))?;
-    make_folder(&to.join("corrupt"))?;
-    copy::mark(to)?;
+    let (from, disk) = (&shared.options.path, shared.disk.as_ref());
+    make_folders(disk, to)?;
     // From here on no segment is taken out of use.
     let _standing = shared
         .sweeping
         .lock()
         .unwrap_or_else(PoisonError::into_inner);
-    let mut bytes = copy_file(&from.join(FORMAT), &to.join(FORMAT), None)?;
+    let mut bytes = copy_file(disk, &from.join(FORMAT), &to.join(FORMAT), None)?;
     // Before the journal's end is taken: an index may be behind the journal, never ahead of it.
     let index = to.join(INDEX);
     shared.read(|connection| {
@@ -61,7 +61,7 @@ fn copy_all(shared: &Shared, to: &Path) -> Result<u64, Error> {
             .execute("VACUUM INTO ?1", [index.to_string_lossy()])
             .map(|_| ())
     })?;
-    bytes += sync_file(&index)?;
+    bytes += sync_file(disk, &index)?;
     let end = shared.state().end;
     for (generation, length) in shared.segments.live() {
         if generation > end.generation {
@@ -70,7 +70,7 @@ fn copy_all(shared: &Shared, to: &Path) -> Result<u64, Error> {
         let name = format!("journal/{generation:016x}.segment");
         // Behind the end a group may be half written; what is missing of the length reads as zeros.
         let limit = (generation == end.generation).then_some((end.offset, length));
-        bytes += copy_file(&from.join(&name), &to.join(&name), limit)?;
+        bytes += copy_file(disk, &from.join(&name), &to.join(&name), limit)?;
     }
     Ok(bytes)
 }
@@ -78,6 +78,16 @@ fn copy_all(shared: &Shared, to: &Path) -> Result<u64, Error> {
 /// Puts the copy at `from` in place as the spool `to`. One that is there is refused, or moved aside as `to.replaced-N`; returns
 /// where to. What is put in place is marked as a copy, whatever it was taken from.
 pub fn restore(from: &Path, to: &Path, replace: bool) -> Result<Option<PathBuf>, Error> {
+    restore_on(&System, from, to, replace)
+}
+
+/// Puts it in place on another disk.
+pub fn restore_on(
+    disk: &dyn Disk,
+    from: &Path,
+    to: &Path,
+    replace: bool,
+) -> Result<Option<PathBuf>, Error> {
     for needed in [FORMAT, "journal"] {
         if !from.join(needed).exists() {
             return Err(failed(&from.join(needed))(io::Error::new(
@@ -91,36 +101,33 @@ pub fn restore(from: &Path, to: &Path, replace: bool) -> Result<Option<PathBuf>,
     }
     super::offline::refuse_in_use(to)?;
     let partial = beside(to, "restoring");
-    let _ = fs::remove_dir_all(&partial);
-    make_folder(&partial.join("journal"))?;
-    make_folder(&partial.join("corrupt"))?;
-    copy::mark(&partial)?;
+    disk.remove_folder(&partial).map_err(failed(&partial))?;
+    make_folders(disk, &partial)?;
     let journal = from.join("journal");
     let mut names = vec![PathBuf::from(FORMAT)];
     names.extend(from.join(INDEX).exists().then(|| INDEX.into()));
-    for entry in fs::read_dir(&journal).map_err(failed(&journal))? {
-        let path = entry.map_err(failed(&journal))?.path();
+    for path in disk.list(&journal).map_err(failed(&journal))? {
         if path.extension().is_some_and(|name| name == "segment") {
             names.extend(path.file_name().map(|name| Path::new("journal").join(name)));
         }
     }
     for name in names {
-        copy_file(&from.join(&name), &partial.join(&name), None)?;
+        copy_file(disk, &from.join(&name), &partial.join(&name), None)?;
     }
     let aside = match to.exists() {
-        true => Some(move_aside(to)?),
+        true => Some(move_aside(disk, to)?),
         false => None,
     };
-    settle_in(&partial, to)?;
+    settle_in(disk, &partial, to)?;
     Ok(aside)
 }
 
-fn move_aside(path: &Path) -> Result<PathBuf, Error> {
+fn move_aside(disk: &dyn Disk, path: &Path) -> Result<PathBuf, Error> {
     let aside = (1..)
         .map(|number| beside(path, &format!("replaced-{number}")))
         .find(|aside| !aside.exists())
         .unwrap_or_else(|| beside(path, "replaced"));
-    fs::rename(path, &aside).map_err(failed(path))?;
+    disk.rename(path, &aside).map_err(failed(path))?;
     Ok(aside)
 }
 
@@ -130,25 +137,20 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     path.with_file_name(name)
 }
 
-fn make_folder(path: &Path) -> Result<(), Error> {
-    use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(failed(path))
+/// Makes the folders of a copy, and marks it.
+fn make_folders(disk: &dyn Disk, path: &Path) -> Result<(), Error> {
+    for folder in ["journal", "corrupt"].map(|name| path.join(name)) {
+        disk.make_folder(&folder).map_err(failed(&folder))?;
+    }
+    copy::mark(disk, path)
 }
 
 /// Makes the names in a finished folder durable, gives it its own, and makes that durable.
-fn settle_in(partial: &Path, to: &Path) -> Result<(), Error> {
-    let sync = |path: &Path| {
-        fs::File::open(path)
-            .and_then(|folder| folder.sync_all())
-            .map_err(failed(path))
-    };
+fn settle_in(disk: &dyn Disk, partial: &Path, to: &Path) -> Result<(), Error> {
+    let sync = |path: &Path| disk.sync_folder(path).map_err(failed(path));
     sync(&partial.join("journal"))?;
     sync(partial)?;
-    fs::rename(partial, to).map_err(failed(to))?;
+    disk.rename(partial, to).map_err(failed(to))?;
     match to.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => sync(parent),
         _ => sync(Path::new(".")),
@@ -156,44 +158,54 @@ fn settle_in(partial: &Path, to: &Path) -> Result<(), Error> {
 }
 
 /// Copies a file, or its first bytes and a hole up to its length; durable but for its name.
-fn copy_file(from: &Path, to: &Path, limit: Option<(u64, u64)>) -> Result<u64, Error> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let mut source = fs::File::open(from).map_err(failed(from))?;
-    let mut options = fs::OpenOptions::new();
-    let mut target = options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(to)
-        .map_err(failed(to))?;
-    let mut left = limit.map_or(u64::MAX, |(bytes, _)| bytes);
-    let mut buffer = vec![0; CHUNK];
-    let mut copied = 0;
-    while left > 0 {
-        let want = buffer.len().min(usize::try_from(left).unwrap_or(CHUNK));
-        let chunk = buffer.get_mut(..want).unwrap_or_default();
-        let read = source.read(chunk).map_err(failed(from))?;
-        if read == 0 {
-            break;
-        }
-        let chunk = chunk.get(..read).unwrap_or_default();
-        // Pages of zeros stay holes: a segment is mostly that until it is full.
-        match chunk.iter().all(|byte| *byte == 0) {
-            true => target.seek(SeekFrom::Current(read as i64)).map(|_| ()),
-            false => target.write_all(chunk),
-        }
-        .map_err(failed(to))?;
-        copied += read as u64;
-        left -= read as u64;
-    }
-    let length = limit.map_or(copied, |(_, length)| length);
-    target.set_len(length).map_err(failed(to))?;
-    target.sync_all().map_err(failed(to))?;
-    Ok(copied)
+fn copy_file(
+    disk: &dyn Disk,
+    from: &Path,
+    to: &Path,
+    limit: Option<(u64, u64)>,
+) -> Result<u64, Error> {
+    let source = disk.open_to_read(from).map_err(failed(from))?;
+    let length = source.length().map_err(failed(from))?;
+    let target = disk.open(to).map_err(failed(to))?;
+    let (bytes, length) = match limit {
+        Some((bytes, length)) => (bytes, length),
+        None => (length, length),
+    };
+    copy_bytes(source.as_ref(), target.as_ref(), bytes, (from, to))?;
+    let sized = target.set_length(length).and_then(|()| target.sync());
+    sized.map_err(failed(to))?;
+    Ok(bytes)
 }
 
-fn sync_file(path: &Path) -> Result<u64, Error> {
-    let file = fs::File::open(path).map_err(failed(path))?;
-    file.sync_all().map_err(failed(path))?;
-    Ok(file.metadata().map_err(failed(path))?.len())
+fn copy_bytes(
+    source: &dyn File,
+    target: &dyn File,
+    bytes: u64,
+    (from, to): (&Path, &Path),
+) -> Result<(), Error> {
+    let mut at = 0;
+    while at < bytes {
+        let want = CHUNK.min(bytes - at) as usize;
+        let chunk = disk::read_at(source, at, want).map_err(failed(from))?;
+        if chunk.len() < want {
+            let what = format!("ends after {} bytes of {bytes}", at + chunk.len() as u64);
+            return Err(failed(from)(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                what,
+            )));
+        }
+        // Pages of zeros stay holes: a segment is mostly that until it is full.
+        if chunk.iter().any(|byte| *byte != 0) {
+            disk::write_all_at(target, &chunk, at).map_err(failed(to))?;
+        }
+        at += want as u64;
+    }
+    Ok(())
+}
+
+fn sync_file(disk: &dyn Disk, path: &Path) -> Result<u64, Error> {
+    let file = disk.open(path).map_err(failed(path))?;
+    file.sync()
+        .and_then(|()| file.length())
+        .map_err(failed(path))
 }

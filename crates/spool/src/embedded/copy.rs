@@ -1,12 +1,12 @@
 //! The mark of a copy: a file in the spool's folder, put there with the copy and taken away when an operator adopts it. It forbids
 //! nothing itself; whoever delivers asks for it. What was delivered since a copy was made would be delivered from it again.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 use mail::Timestamp;
 
-use super::disk::Disk;
+use super::disk::{self, Disk};
 use super::recover::failed;
 use super::shared::Shared;
 use crate::Error;
@@ -14,25 +14,14 @@ use crate::Error;
 /// The file; that it is there is the mark, what it says is for people.
 const MARK: &str = "copy";
 
-/// Marks a copy that is being made in `folder`; durable but for its name.
-pub fn mark(folder: &Path) -> Result<(), Error> {
-    use std::os::unix::fs::OpenOptionsExt;
+/// Marks a copy that is being made in `folder`, durably.
+pub fn mark(disk: &dyn Disk, folder: &Path) -> Result<(), Error> {
     let path = folder.join(MARK);
     let said = format!(
         "a copy made {}; nothing that waits in it leaves before `spool adopt`\n",
         Timestamp::now().rfc3339()
     );
-    std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&path)
-        .and_then(|mut file| {
-            file.write_all(said.as_bytes())?;
-            file.sync_all()
-        })
-        .map_err(failed(&path))
+    disk::write_file(disk, &path, said.as_bytes()).map_err(failed(&path))
 }
 
 /// Whether the spool in `folder` is a copy. A mark that cannot be looked for is an error: without it mail would leave twice.

@@ -23,6 +23,8 @@ pub trait Disk: Debug + Send + Sync + 'static {
     fn make_folder(&self, path: &Path) -> io::Result<()>;
     /// Opens a file for reading and writing; made when missing, mode 0600.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>>;
+    /// Opens a file that is there, for reading alone: the disk that a copy is taken from may be mounted so.
+    fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn File>>;
     /// The whole of a small file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
     /// The names in a folder.
@@ -31,6 +33,8 @@ pub trait Disk: Debug + Send + Sync + 'static {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Removes a folder with all that is in it; fine when it is not there.
+    fn remove_folder(&self, path: &Path) -> io::Result<()>;
     /// Makes names in a folder durable.
     fn sync_folder(&self, path: &Path) -> io::Result<()>;
     /// What is free.
@@ -47,6 +51,8 @@ pub trait File: Debug + Send + Sync + 'static {
     fn sync(&self) -> io::Result<()>;
     /// Reserves room for `bytes` and makes the file so long.
     fn allocate(&self, bytes: u64) -> io::Result<()>;
+    /// Makes it so long; what was never written reads as zeros and takes no room.
+    fn set_length(&self, bytes: u64) -> io::Result<()>;
     /// Its length.
     fn length(&self) -> io::Result<u64>;
 }
@@ -127,6 +133,10 @@ impl Disk for System {
         Ok(Arc::new(SystemFile(file)))
     }
 
+    fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(SystemFile(std::fs::File::open(path)?)))
+    }
+
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         std::fs::read(path)
     }
@@ -143,6 +153,13 @@ impl Disk for System {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         std::fs::remove_file(path)
+    }
+
+    fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        match std::fs::remove_dir_all(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
     }
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
@@ -184,6 +201,10 @@ impl File for SystemFile {
             other => other?,
         }
         self.0.sync_all()
+    }
+
+    fn set_length(&self, bytes: u64) -> io::Result<()> {
+        self.0.set_len(bytes)
     }
 
     fn length(&self) -> io::Result<u64> {

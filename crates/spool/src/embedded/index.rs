@@ -159,10 +159,10 @@ impl Index {
         lookup::position(&self.connection)
     }
 
-    /// The account as of its position, with what waits. Of a spool from before there was one it is opened with that.
-    pub fn ledger(&self) -> rusqlite::Result<Ledger> {
+    /// The account as of its position, with what waits by its lines. Of a spool from before there was one it is opened with that.
+    pub fn ledger(&self, lines: &[(u32, Row, Line)]) -> rusqlite::Result<Ledger> {
         let (mut waiting, mut held) = (0, 0);
-        for (_, row, line) in self.lines()? {
+        for (_, row, line) in lines {
             let recipients = line.recipients as u64;
             waiting += recipients;
             held += if row.is_held() { recipients } else { 0 };

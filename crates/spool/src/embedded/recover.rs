@@ -126,6 +126,7 @@ pub fn recover(mut options: Options, disk: Arc<dyn Disk>) -> Result<Recovered, E
     let rows = lines
         .iter()
         .map(|(destination, row, _)| (*destination, *row));
+    let ledger = index.ledger(&lines).map_err(sql)?;
     let ordered = rows.filter(|(_, row)| row.is_ordered()).collect();
     let mut state = State::new(
         Heads::new(options.window_max, young_from),
@@ -137,7 +138,7 @@ pub fn recover(mut options: Options, disk: Arc<dyn Disk>) -> Result<Recovered, E
     );
     state.end = end;
     state.indexed = end.sequence;
-    state.ledger = index.ledger().map_err(sql)?;
+    state.ledger = ledger;
     let journal = Journal::new(segments.clone(), options.segment_bytes, secret, end)
         .map_err(failed(&journal_folder))?;
     let usage = (end.generation, index.segments.clone());

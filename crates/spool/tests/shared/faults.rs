@@ -142,6 +142,14 @@ impl Disk for FaultyDisk {
         }))
     }
 
+    fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.0.call("open_to_read")?;
+        Ok(Arc::new(FaultyFile {
+            file: System.open_to_read(path)?,
+            plan: self.0.clone(),
+        }))
+    }
+
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         self.0.call("read file")?;
         System.read(path)
@@ -160,6 +168,11 @@ impl Disk for FaultyDisk {
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.0.call("remove")?;
         System.remove(path)
+    }
+
+    fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        self.0.call("remove_folder")?;
+        System.remove_folder(path)
     }
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
@@ -203,6 +216,11 @@ impl File for FaultyFile {
         self.file.allocate(bytes)
     }
 
+    fn set_length(&self, bytes: u64) -> io::Result<()> {
+        self.plan.call("set_length")?;
+        self.file.set_length(bytes)
+    }
+
     fn length(&self) -> io::Result<u64> {
         self.plan.call("length")?;
         self.file.length()
@@ -231,6 +249,10 @@ impl Disk for VolatileDisk {
         }))
     }
 
+    fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        System.open_to_read(path)
+    }
+
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         System.read(path)
     }
@@ -245,6 +267,10 @@ impl Disk for VolatileDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         System.remove(path)
+    }
+
+    fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        System.remove_folder(path)
     }
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
@@ -275,6 +301,10 @@ impl File for VolatileFile {
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
         self.file.allocate(bytes)
+    }
+
+    fn set_length(&self, bytes: u64) -> io::Result<()> {
+        self.file.set_length(bytes)
     }
 
     fn length(&self) -> io::Result<u64> {

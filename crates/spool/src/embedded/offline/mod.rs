@@ -145,7 +145,8 @@ impl Offline {
             damage: replay.damage.take(),
             ..Report::default()
         };
-        report.ledger = index.ledger().map_err(sql)?;
+        let lines = index.lines().map_err(sql)?;
+        report.ledger = index.ledger(&lines).map_err(sql)?;
         let connection = index::connect(&index_path).map_err(sql)?;
         drop(index);
         (report.messages, report.batches, report.recipients) =

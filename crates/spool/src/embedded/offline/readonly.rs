@@ -45,6 +45,10 @@ impl Disk for ReadOnly {
         }))
     }
 
+    fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.open(path)
+    }
+
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         System.read(path)
     }
@@ -60,6 +64,10 @@ impl Disk for ReadOnly {
     }
 
     fn remove(&self, _: &Path) -> io::Result<()> {
+        refused()
+    }
+
+    fn remove_folder(&self, _: &Path) -> io::Result<()> {
         refused()
     }
 
@@ -106,6 +114,10 @@ impl File for OldFile {
     }
 
     fn allocate(&self, _: u64) -> io::Result<()> {
+        refused()
+    }
+
+    fn set_length(&self, _: u64) -> io::Result<()> {
         refused()
     }
 
