@@ -155,6 +155,8 @@ pub struct Limits {
     /// How long, for each.
     #[serde(with = "duration")]
     pub error_delay: Duration,
+    /// Commands that bring no message on, before each is an error.
+    pub junk_commands_max: usize,
     /// Octets a second of a message, on average.
     pub data_bytes_per_second_min: u64,
     /// Memory of the whole process; 0: three quarters of what it may have.

@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use crate::admission::Standing;
 use crate::config::Action;
 use crate::inquiry::{Inquiry, Ruling};
-use crate::network::contains;
 use crate::policy::decide::{self, Judged};
 use crate::policy::{self, Transaction};
 use crate::reason::Reason;
@@ -88,8 +87,8 @@ pub async fn explain(edge: &Arc<Edge>, asked: &Asked) -> Result<Value, String> {
 
 /// The line of the access list that decides about the client, if one does.
 fn access(edge: &Edge, rules: &Rules, client: IpAddr) -> Value {
-    if contains(&rules.door.own_networks, client) {
-        return json!({ "word": "permit", "from": "mail.own_networks" });
+    if let Some(key) = rules.door.spares(client) {
+        return json!({ "word": "permit", "from": key });
     }
     let Some(found) = rules.door.line(&edge.admission.added, client) else {
         return Value::Null;

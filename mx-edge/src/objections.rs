@@ -11,7 +11,11 @@ pub fn count(metrics: &Metrics, facts: &Facts, objection: Objection, paths_open:
     let label = objection.label();
     metrics.objections.with_label_values(&[label]).inc();
     match objection {
-        Objection::Syntax | Objection::Sequence | Objection::Sender | Objection::Announced => {}
+        Objection::Syntax
+        | Objection::Sequence
+        | Objection::Sender
+        | Objection::Announced
+        | Objection::Junk => {}
         Objection::Recipient | Objection::Recipients => {
             metrics.recipients.with_label_values(&[label]).inc();
         }

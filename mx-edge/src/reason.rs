@@ -174,7 +174,11 @@ impl Reason {
             Objection::TooLarge => Self::TooLarge,
             Objection::BareNewline => Self::BareNewline,
             Objection::NoMemory => Self::NoMemory,
-            Objection::Syntax | Objection::Sequence | Objection::Sender | Objection::Announced => {
+            Objection::Syntax
+            | Objection::Sequence
+            | Objection::Sender
+            | Objection::Announced
+            | Objection::Junk => {
                 return None;
             }
         })

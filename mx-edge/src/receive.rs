@@ -1,6 +1,7 @@
 //! A session with a client: asks `policy` and `recipients` what to answer, and takes each message through, else into the spool.
 //! A 250 is only said for what the inside has taken or the spool has made durable.
 
+mod entrance;
 mod judge;
 
 use std::net::{IpAddr, SocketAddr};
@@ -15,7 +16,7 @@ use smtp::server::{Ending, Facts, Handler, Objection, Presence, Screening};
 use tracing::info;
 
 use crate::admission::rates::Of;
-use crate::admission::{Admission, Entry, Refused, Standing};
+use crate::admission::{Admission, Entry, Standing};
 use crate::caller::Caller;
 use crate::ended::Ended;
 use crate::ident::Idents;
@@ -159,40 +160,6 @@ impl Session {
         }
     }
 
-    fn is_check(&self) -> bool {
-        matches!(self.entry.standing, Standing::Check)
-    }
-
-    /// Counts what the client does, unless it does too much of it.
-    fn count(&self, of: Of, facts: &Facts) -> Result<(), Refused> {
-        let Self { edge, rules, .. } = self;
-        let client = facts.client.ip();
-        let admission = &edge.admission;
-        admission.count(&rules.door, &self.entry.standing, of, client)
-    }
-
-    /// Whether a message may come at all.
-    fn may_send(&self, facts: &Facts) -> Result<(), Refused> {
-        if self.edge.is_draining() {
-            return Err(Reason::Draining.into());
-        }
-        if self.is_check() {
-            return Err(Reason::NoClient.into());
-        }
-        // Neither way in is open: better said before the message is sent.
-        if let Some(reason) = self.edge.keeper.refuses()
-            && self.edge.through.is_shut()
-        {
-            return Err(reason.into());
-        }
-        self.count(Of::Messages, facts)
-    }
-
-    fn refusal_with(&self, refused: &Refused, facts: &Facts) -> Reply {
-        let Refused { reason, evidence } = refused;
-        self.rules.refusal(*reason, evidence, &facts.session)
-    }
-
     /// Whether a client that is not of our own calls itself by this host's name or address.
     fn is_this_host(&self, facts: &Facts) -> bool {
         let own = literal(facts.local.ip());
@@ -265,6 +232,10 @@ impl Handler for Session {
                 Err(self.refusal_with(&refused, facts))
             }
         }
+    }
+
+    fn is_exempt(&self) -> bool {
+        self.is_check() || self.entry.standing.is_exempt()
     }
 
     async fn screen(&mut self, facts: &Facts) -> Option<Screening> {

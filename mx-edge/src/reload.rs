@@ -139,12 +139,15 @@ fn guard_of(config: &Config, edge: &Edge) -> Guard {
         errors_soft: limits.errors_soft,
         error_delay: limits.error_delay,
         data_rate_min: limits.data_bytes_per_second_min,
+        junk_commands_max: limits.junk_commands_max,
         xclient: false,
         stress: Some(Stress {
             now: edge.admission.pressure.watch(),
             command: stress.command_timeout.min(limits.command_timeout),
             data_block: stress.data_block_timeout.min(limits.data_block_timeout),
+            handshake: stress.handshake_timeout.min(limits.handshake_timeout),
             errors_max: stress.errors_max.min(limits.errors_max),
+            junk_commands_max: stress.junk_commands_max.min(limits.junk_commands_max),
         }),
     }
 }

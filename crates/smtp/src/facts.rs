@@ -56,11 +56,13 @@ pub enum Objection {
     BareNewline,
     /// A message for which there was no memory.
     NoMemory,
+    /// One of too many commands that bring no message on; it was followed all the same.
+    Junk,
 }
 
 impl Objection {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Syntax,
         Self::Sequence,
         Self::Sender,
@@ -70,6 +72,7 @@ impl Objection {
         Self::TooLarge,
         Self::BareNewline,
         Self::NoMemory,
+        Self::Junk,
     ];
 
     /// The word in logs and metric labels.
@@ -84,6 +87,7 @@ impl Objection {
             Self::TooLarge => "too_large",
             Self::BareNewline => "bare_newline",
             Self::NoMemory => "no_memory",
+            Self::Junk => "junk_commands",
         }
     }
 }

@@ -62,6 +62,23 @@ pub trait Handler: Send {
         Ok(())
     }
 
+    /// It has waited in silence, and would be greeted now. `Err` is said instead of the rest of the greeting and ends the session.
+    async fn waited(&mut self, facts: &Facts) -> Result<(), Reply> {
+        let _ = facts;
+        Ok(())
+    }
+
+    /// Whether errors and junk commands of this client end nothing, since no limit may hit it; asked when it has come in.
+    fn is_exempt(&self) -> bool {
+        false
+    }
+
+    /// STARTTLS, where it is offered. A refusal leaves the session in the clear.
+    async fn start_tls(&mut self, facts: &Facts) -> Result<(), Reply> {
+        let _ = facts;
+        Ok(())
+    }
+
     /// HELO, EHLO or LHLO, also again after STARTTLS.
     async fn helo(&mut self, facts: &Facts) -> Result<(), Reply> {
         let _ = facts;

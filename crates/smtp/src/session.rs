@@ -83,6 +83,11 @@ pub enum Question<'a> {
         /// TO.
         recipient: &'a Recipient,
     },
+    /// STARTTLS, where it is offered.
+    StartTls {
+        /// What is known of the client.
+        facts: &'a Facts,
+    },
     /// The whole message.
     Message {
         /// What is known of the client.
@@ -104,6 +109,10 @@ pub struct Session {
     errors: usize,
     /// Of them those whose replies have waited already.
     paid: usize,
+    /// Commands since the last message that bring none on.
+    junk: usize,
+    /// Neither errors nor junk are counted.
+    exempt: bool,
     /// A transaction ended, and the handler has not been told.
     over: bool,
     /// Something was refused, and the handler has not been told.
@@ -120,6 +129,8 @@ impl Session {
             lines: LineReader::default(),
             errors: 0,
             paid: 0,
+            junk: 0,
+            exempt: false,
             over: false,
             objected: None,
         }
@@ -128,6 +139,11 @@ impl Session {
     /// What is known of the client.
     pub fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// From here on a client's errors and junk end nothing, or do again: for hosts that no limit may hit.
+    pub fn set_exempt(&mut self, exempt: bool) {
+        self.exempt = exempt;
     }
 
     /// Reads on in `input`, appends replies to `out`, and says what must happen before it can go further.
@@ -143,12 +159,17 @@ impl Session {
                 break;
             }
         }
+        if matches!(self.state, State::Securing) {
+            // What was sent in the clear behind STARTTLS was perhaps not sent by the client (CVE-2011-0411).
+            input.clear();
+        }
         self.waits_for(input)
     }
 
-    /// The handler's answer to every question but [`Question::Message`].
+    /// The handler's answer to every question but [`Question::Message`]. 421 and 521 are said for the whole connection, and end it (RFC
+    /// 5321 3.8, RFC 7504 3).
     pub fn answer(&mut self, answer: Result<(), Reply>, out: &mut Vec<u8>) {
-        let closes = matches!(&answer, Err(reply) if reply.code == 421);
+        let closes = matches!(&answer, Err(reply) if matches!(reply.code, 421 | 521));
         match (self.state.take(), answer) {
             (State::Asked(asked), Ok(())) => self.agreed(asked, out),
             (State::Asked(asked), Err(reply)) => self.refused(asked, reply, out),
@@ -166,6 +187,9 @@ impl Session {
             return;
         };
         let closes = replies.iter().any(|reply| reply.code == 421);
+        if replies.iter().any(Reply::is_positive) {
+            self.junk = 0;
+        }
         let expected = self.replies_to_message(&envelope);
         let mut replies = replies.into_iter();
         for _ in 0..expected {
@@ -218,6 +242,9 @@ impl Session {
 
     /// Errors beyond `errors_soft` since the last time this was asked: the replies that stand should wait for each.
     pub fn penalty(&mut self) -> u32 {
+        if self.exempt {
+            return 0;
+        }
         let errors = self.errors.saturating_sub(self.settings.guard.errors_soft);
         let penalty = errors.saturating_sub(self.paid);
         self.paid = errors;
@@ -249,6 +276,7 @@ impl Session {
                 envelope,
                 recipient,
             }),
+            State::Asked(Asked::StartTls { .. }) => Step::Ask(Question::StartTls { facts }),
             State::Asked(Asked::Message { envelope, message }) => Step::Ask(Question::Message {
                 facts,
                 envelope,

@@ -74,6 +74,8 @@ pub struct Guard {
     pub error_delay: Duration,
     /// A message's octets a second, on average and beyond the first `data_block` [500]; 0: no matter.
     pub data_rate_min: u64,
+    /// Commands since the last message that bring none on (NOOP, RSET, VRFY, HELP, HELO said again) [100]; each further one is an error.
+    pub junk_commands_max: usize,
     /// Offer and believe XCLIENT.
     pub xclient: bool,
     /// What changes while the server is under stress.
@@ -86,6 +88,7 @@ impl Default for Guard {
             errors_soft: usize::MAX,
             error_delay: Duration::ZERO,
             data_rate_min: 0,
+            junk_commands_max: usize::MAX,
             xclient: false,
             stress: None,
         }
@@ -101,8 +104,12 @@ pub struct Stress {
     pub command: Duration,
     /// In place of [`Timeouts::data_block`].
     pub data_block: Duration,
+    /// In place of [`Timeouts::handshake`].
+    pub handshake: Duration,
     /// In place of [`Settings::errors_max`].
     pub errors_max: usize,
+    /// In place of [`Guard::junk_commands_max`].
+    pub junk_commands_max: usize,
 }
 
 impl Settings {
@@ -116,6 +123,36 @@ impl Settings {
     pub fn errors_max_now(&self) -> usize {
         self.stressed()
             .map_or(self.errors_max, |stress| stress.errors_max)
+    }
+
+    /// Commands that bring no message on before they are errors, as things are now.
+    pub fn junk_commands_max_now(&self) -> usize {
+        self.stressed()
+            .map_or(self.guard.junk_commands_max, |stress| {
+                stress.junk_commands_max
+            })
+    }
+
+    /// For the next command, and for a client to take our reply, as things are now.
+    pub fn command_now(&self) -> Duration {
+        self.stressed()
+            .map_or(self.timeouts.command, |stress| stress.command)
+    }
+
+    /// For a TLS handshake that begins now.
+    pub fn handshake_now(&self) -> Duration {
+        self.stressed()
+            .map_or(self.timeouts.handshake, |stress| stress.handshake)
+    }
+
+    /// Resolves when stress begins, or at once while there is some; never when there can be none.
+    pub async fn stress_begins(&self) {
+        if let Some(stress) = &self.guard.stress
+            && stress.now.clone().wait_for(|now| *now).await.is_ok()
+        {
+            return;
+        }
+        std::future::pending().await
     }
 
     /// For the next block of a message, as things are now.

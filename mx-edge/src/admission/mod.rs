@@ -55,7 +55,7 @@ pub enum Standing {
     /// As everybody.
     #[default]
     Ordinary,
-    /// One of our own, or permitted: no test and no limit meets it.
+    /// One of our own, a proxy or a trusted host for itself, or permitted: no test and no limit meets it.
     Exempt,
     /// Rejected by the access list, with its note: refused at RCPT, so that the log says whom it wrote to.
     Rejected(Box<str>),
@@ -105,9 +105,20 @@ pub struct Found {
 }
 
 impl Door {
-    /// The line that decides about a client; none for one of ours and for a proxy, whom no list can hit.
+    /// Why nothing here may stop a client, whatever it does: it is one of ours, or speaks for many others.
+    pub fn spares(&self, client: IpAddr) -> Option<&'static str> {
+        [
+            (&self.own_networks, "mail.own_networks"),
+            (&self.proxies, "mail.proxies"),
+            (&self.xclient_networks, "mail.xclient_networks"),
+        ]
+        .into_iter()
+        .find_map(|(networks, key)| contains(networks, client).then_some(key))
+    }
+
+    /// The line that decides about a client; none for whom no list can hit.
     pub fn line(&self, added: &Added, client: IpAddr) -> Option<Found> {
-        if contains(&self.own_networks, client) || contains(&self.proxies, client) {
+        if self.spares(client).is_some() {
             return None;
         }
         let now = mail::Timestamp::now();
@@ -124,9 +135,9 @@ impl Door {
         })
     }
 
-    /// How the access list has a client; before it, whether it is one of ours or a proxy, which no list can hit.
+    /// How the access list has a client; before it, whether it is one that no list can hit.
     fn standing(&self, added: &Added, client: IpAddr) -> Result<Standing, Refused> {
-        if contains(&self.own_networks, client) {
+        if self.spares(client).is_some() {
             return Ok(Standing::Exempt);
         }
         let Some(Found { line: entry, .. }) = self.line(added, client) else {
@@ -230,7 +241,7 @@ mod tests {
         };
         assert_eq!(word("198.51.100.7"), "Exempt");
         assert_eq!(word("::ffff:198.51.100.7"), "Exempt");
-        assert_eq!(word("192.0.2.80"), "Ordinary");
+        assert_eq!(word("192.0.2.80"), "Exempt");
         assert_eq!(word("192.0.2.81"), "AccessDropped the world");
         assert_eq!(word("2001:db8::1"), "AccessDropped ");
     }

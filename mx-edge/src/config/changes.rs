@@ -18,6 +18,7 @@ pub const CHANGES: Changes = Changes {
         "limits.errors_max",
         "limits.errors_soft",
         "limits.error_delay",
+        "limits.junk_commands_max",
         "limits.data_bytes_per_second_min",
         "limits.hops_max",
         "limits.command_timeout",

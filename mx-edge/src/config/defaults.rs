@@ -70,6 +70,7 @@ impl Default for Limits {
             errors_max: 20,
             errors_soft: 10,
             error_delay: seconds(1),
+            junk_commands_max: 100,
             data_bytes_per_second_min: 500,
             memory_bytes_max: 0,
             hops_max: 50,

@@ -51,8 +51,13 @@ pub struct Stress {
     /// In place of `limits.data_block_timeout`.
     #[serde(with = "duration")]
     pub data_block_timeout: Duration,
+    /// In place of `limits.handshake_timeout`.
+    #[serde(with = "duration")]
+    pub handshake_timeout: Duration,
     /// In place of `limits.errors_max`.
     pub errors_max: usize,
+    /// In place of `limits.junk_commands_max`.
+    pub junk_commands_max: usize,
 }
 
 impl Default for Stress {
@@ -62,7 +67,9 @@ impl Default for Stress {
             sessions_percent_low: 60,
             command_timeout: seconds(10),
             data_block_timeout: seconds(10),
+            handshake_timeout: seconds(10),
             errors_max: 1,
+            junk_commands_max: 1,
         }
     }
 }
@@ -130,9 +137,10 @@ impl Config {
         complaints.unless(
             !stress.command_timeout.is_zero()
                 && !stress.data_block_timeout.is_zero()
+                && !stress.handshake_timeout.is_zero()
                 && positive(stress.errors_max),
             "stress.command_timeout",
-            "0, or 0 for data_block_timeout or errors_max".into(),
+            "0, or 0 for data_block_timeout, handshake_timeout or errors_max".into(),
             "every session would end at once",
             "give more",
         );

@@ -121,8 +121,9 @@ fn limits(counts: &Counts) -> BTreeMap<String, u64> {
             false => counters.iter().for_each(|by| add(label, by, label)),
         }
     }
-    let announced = Objection::Announced.label();
-    add(announced, &objections, announced);
+    for objection in [Objection::Announced, Objection::Junk] {
+        add(objection.label(), &objections, objection.label());
+    }
     let ends = all(counts, "sessions_total");
     add(
         "errors of a session",
@@ -261,6 +262,7 @@ mod tests {
             ("recipients_total{reason=recipient_rate}", 2),
             ("objections_total{objection=syntax}", 11),
             ("objections_total{objection=announced_too_large}", 1),
+            ("objections_total{objection=junk_commands}", 9),
             ("senders_total{reason=accepted}", 90),
             ("senders_total{reason=message_rate}", 4),
             ("turned_away_sessions_total{reason=client_sessions}", 30),
@@ -314,6 +316,7 @@ mod tests {
             "announced_too_large": 1,
             "client_sessions": 30,
             "errors of a session": 5,
+            "junk_commands": 9,
             "message_rate": 4,
             "recipient_rate": 2,
             "time": 1,

@@ -292,3 +292,55 @@ async fn many_sessions_are_stress_until_there_are_few() {
     starts(&open[1].say("WHAT").await, "500 ");
     edge.stop().await;
 }
+
+/// One for whom no limit may end a session.
+async fn errs(mut client: Raw) {
+    for _ in 0..10 {
+        starts(&client.say("WHAT").await, "500 ");
+        starts(&client.say("NOOP").await, "250 ");
+    }
+    starts(&client.say("QUIT").await, "221 ");
+}
+
+#[tokio::test]
+async fn errors_and_junk_end_a_strangers_session_and_never_ours_or_a_proxys() {
+    let inside = Inside::start(crate::inside::Mode::Listening).await;
+    let mut site = Site::new(&inside);
+    site.config.mail.own_networks = networks(&["127.0.0.6"]);
+    site.config.mail.proxies = networks(&["127.0.0.5"]);
+    site.config.mail.xclient_networks = networks(&["127.0.0.7"]);
+    site.config.limits.errors_max = 3;
+    site.config.limits.errors_soft = 2;
+    site.config.limits.junk_commands_max = 5;
+    let edge = site.start().await;
+
+    let mut junk = Raw::from("127.0.0.2", &edge).await;
+    starts(&junk.hear().await, "220 ");
+    for _ in 0..8 {
+        starts(&junk.say("NOOP").await, "250 ");
+    }
+    starts(&junk.hear().await, "421 4.7.0 ");
+    edge.wait_metric("mx_edge_objections_total", "junk_commands", 3.0)
+        .await;
+    for host in ["127.0.0.6", "127.0.0.7"] {
+        let mut own = Raw::from(host, &edge).await;
+        starts(&own.hear().await, "220 ");
+        errs(own).await;
+    }
+    // A proxy's own check, and a proxy that brings itself.
+    for header in ["PROXY UNKNOWN", "PROXY TCP4 127.0.0.5 127.0.0.1 4711 25"] {
+        let mut proxy = Raw::from("127.0.0.5", &edge).await;
+        starts(&proxy.say(header).await, "220 ");
+        errs(proxy).await;
+    }
+    // Whom a trusted host names is a stranger again.
+    let mut named = Raw::from("127.0.0.7", &edge).await;
+    starts(&named.hear().await, "220 ");
+    named.say("EHLO proxy.example").await;
+    starts(&named.say("XCLIENT ADDR=203.0.113.7").await, "220 ");
+    for _ in 0..3 {
+        starts(&named.say("WHAT").await, "500 ");
+    }
+    starts(&named.hear().await, "421 4.7.0 ");
+    edge.stop().await;
+}

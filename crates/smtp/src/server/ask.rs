@@ -30,6 +30,7 @@ pub async fn ask<H: Handler>(question: Question<'_>, handler: &mut H) -> Result<
             envelope,
             recipient,
         } => handler.rcpt(facts, envelope, recipient).await,
+        Question::StartTls { facts } => handler.start_tls(facts).await,
         Question::Message { .. } => unreachable!("asked by ask_message"),
     }
 }

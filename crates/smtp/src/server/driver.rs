@@ -119,7 +119,6 @@ impl Driver {
         S: AsyncRead + AsyncWrite + Unpin + Send,
         H: Handler,
     {
-        let patience = self.settings.timeouts.command;
         loop {
             if *self.stop.borrow() {
                 self.session.stop(&mut self.out);
@@ -135,7 +134,7 @@ impl Driver {
                     envelope,
                     message,
                 }) => {
-                    if let Err(trouble) = flush(&mut wire, &mut self.out, patience).await {
+                    if let Err(trouble) = flush(&mut wire, &mut self.out, &self.settings).await {
                         return trouble.ending();
                     }
                     let arrived = Arrived {
@@ -150,6 +149,7 @@ impl Driver {
                     let connected = matches!(question, Question::Connect { .. });
                     let mut answer = ask(question, handler).await;
                     if connected && answer.is_ok() {
+                        self.session.set_exempt(handler.is_exempt());
                         answer = match self.screen(&mut wire, handler).await {
                             Ok(answer) => answer,
                             Err(ending) => return ending,
@@ -164,7 +164,7 @@ impl Driver {
                 }
                 Step::Room(bytes) => self.make_room(bytes),
                 Step::StartTls => {
-                    if let Err(trouble) = flush(&mut wire, &mut self.out, patience).await {
+                    if let Err(trouble) = flush(&mut wire, &mut self.out, &self.settings).await {
                         return trouble.ending();
                     }
                     wire = match secure(wire, &self.settings).await {
@@ -176,7 +176,7 @@ impl Driver {
                     };
                 }
                 Step::Close(ending) => {
-                    let _ = flush(&mut wire, &mut self.out, patience).await;
+                    let _ = flush(&mut wire, &mut self.out, &self.settings).await;
                     close(wire, ending).await;
                     return ending;
                 }
@@ -200,14 +200,14 @@ impl Driver {
         if let Some(teaser) = screening.teaser {
             self.out
                 .extend_from_slice(format!("220-{teaser}\r\n").as_bytes());
-            flush(wire, &mut self.out, self.settings.timeouts.command)
+            flush(wire, &mut self.out, &self.settings)
                 .await
                 .map_err(NoInput::ending)?;
         }
         let read = tokio::select! {
             biased;
             read = read_some(wire, &mut self.input) => read,
-            () = screening.over => return Ok(Ok(())),
+            () = screening.over => return Ok(handler.waited(self.session.facts()).await),
             _ = timeout_at(self.deadline, std::future::pending::<()>()) => return Err(Ending::TimedOut),
         };
         match read {
@@ -221,9 +221,8 @@ impl Driver {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let patience = self.settings.timeouts.command;
         self.delay().await;
-        flush(wire, &mut self.out, patience)
+        flush(wire, &mut self.out, &self.settings)
             .await
             .map_err(NoInput::ending)?;
         let read = match wait {
@@ -249,20 +248,12 @@ impl Driver {
         self.flow = None;
         let began = Instant::now();
         let mut deadline = (began + self.settings.timeouts.command).min(self.deadline);
-        let stress = self.settings.guard.stress.clone();
-        let hurry = deadline.min(match &stress {
+        let settings = Arc::clone(&self.settings);
+        let hurry = deadline.min(match &settings.guard.stress {
             Some(stress) => began + stress.command,
             None => deadline,
         });
-        let stressed = async {
-            let begun = match stress {
-                Some(mut stress) => stress.now.wait_for(|now| *now).await.is_ok(),
-                None => false,
-            };
-            if !begun {
-                std::future::pending::<()>().await;
-            }
-        };
+        let stressed = settings.stress_begins();
         tokio::pin!(stressed);
         let mut hurried = deadline <= hurry;
         let idle = self.session.idle();
@@ -307,15 +298,29 @@ impl Driver {
     {
         let now = Instant::now();
         let flow = self.flow.get_or_insert_with(|| Flow::new(now));
-        let deadline = flow.deadline(&self.settings).min(self.deadline);
+        let settings = &self.settings;
+        let mut deadline = flow.deadline(settings).min(self.deadline);
+        let mut hurried = settings.stressed().is_some();
         self.input.reserve(MESSAGE_READ_BYTES);
-        match timeout_at(deadline, wire.read_buf(&mut self.input)).await {
-            Err(_) => Err(NoInput::TimedOut),
-            Ok(Err(_) | Ok(0)) => Err(NoInput::Lost),
-            Ok(Ok(read)) => {
-                flow.read(read, Instant::now());
-                Ok(())
-            }
+        loop {
+            let read = tokio::select! {
+                biased;
+                read = timeout_at(deadline, wire.read_buf(&mut self.input)) => read,
+                () = settings.stress_begins(), if !hurried => {
+                    hurried = true;
+                    let hurry = flow.deadline(settings).max(Instant::now() + HURRY_MIN);
+                    deadline = hurry.min(deadline);
+                    continue;
+                }
+            };
+            return match read {
+                Err(_) => Err(NoInput::TimedOut),
+                Ok(Err(_) | Ok(0)) => Err(NoInput::Lost),
+                Ok(Ok(read)) => {
+                    flow.read(read, Instant::now());
+                    Ok(())
+                }
+            };
         }
     }
 
@@ -366,18 +371,36 @@ where
     .await
 }
 
-async fn flush<S>(wire: &mut Wire<S>, out: &mut Vec<u8>, patience: Duration) -> Result<(), NoInput>
+/// Writes what stands. A client that does not read it has as long for that as for a command.
+async fn flush<S>(wire: &mut Wire<S>, out: &mut Vec<u8>, settings: &Settings) -> Result<(), NoInput>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     if out.is_empty() {
         return Ok(());
     }
-    let written = timeout(patience, async {
-        wire.write_all(out).await?;
-        wire.flush().await
-    });
-    match written.await {
+    let began = Instant::now();
+    let mut deadline = began + settings.command_now();
+    let mut hurried = settings.stressed().is_some();
+    let written = {
+        let writing = async {
+            wire.write_all(out).await?;
+            wire.flush().await
+        };
+        tokio::pin!(writing);
+        loop {
+            tokio::select! {
+                biased;
+                written = timeout_at(deadline, &mut writing) => break written,
+                () = settings.stress_begins(), if !hurried => {
+                    hurried = true;
+                    let hurry = (began + settings.command_now()).max(Instant::now() + HURRY_MIN);
+                    deadline = hurry.min(deadline);
+                }
+            }
+        }
+    };
+    match written {
         Ok(Ok(())) => {
             out.clear();
             Ok(())

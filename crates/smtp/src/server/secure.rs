@@ -19,7 +19,7 @@ where
         return None;
     };
     let handshake = TlsAcceptor::from(config.clone()).accept(stream);
-    let stream = timeout(settings.timeouts.handshake, handshake)
+    let stream = timeout(settings.handshake_now(), handshake)
         .await
         .ok()?
         .ok()?;

@@ -1,5 +1,7 @@
 //! The driver on an in-memory stream with the clock paused: deadlines, presence, memory, shutdown; and TLS.
 
+mod guard;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -423,71 +425,3 @@ async fn a_handshake_has_a_deadline() {
     assert_eq!(began.elapsed().as_secs(), 30);
     assert_eq!(served.ending().await, Ending::Tls);
 }
-
-#[tokio::test(start_paused = true)]
-async fn the_replies_to_many_errors_wait() {
-    let mut settings = smtp();
-    settings.guard.errors_soft = 3;
-    settings.guard.error_delay = Duration::from_secs(1);
-    settings.errors_max = 9;
-    let mut served = serve_smtp(settings);
-    served.say("", "220").await;
-    let began = Instant::now();
-    for _ in 0..3 {
-        served.say("WHAT\r\n", "500").await;
-    }
-    assert_eq!(began.elapsed().as_secs(), 0);
-    served.say("WHAT\r\n", "500").await;
-    assert_eq!(began.elapsed().as_secs(), 1);
-    served.say("NOOP\r\n", "250").await;
-    assert_eq!(began.elapsed().as_secs(), 1, "no error, no wait");
-    // In a group each counts.
-    served.say("EHLO x\r\n", "250 ").await;
-    served.say("WHAT\r\nWHAT\r\nWHAT\r\nNOOP\r\n", "250").await;
-    assert_eq!(began.elapsed().as_secs(), 4);
-    served.say("WHAT\r\nWHAT\r\n", "421 4.7.0").await;
-    assert_eq!(served.ending().await, Ending::Errors);
-}
-
-#[tokio::test(start_paused = true)]
-async fn under_stress_deadlines_are_short_and_one_error_is_enough() {
-    let (stress, now) = watch::channel(false);
-    let mut settings = smtp();
-    settings.guard.errors_soft = 0;
-    settings.guard.error_delay = Duration::from_secs(1);
-    settings.guard.stress = Some(Stress {
-        now,
-        command: Duration::from_secs(10),
-        data_block: Duration::from_secs(10),
-        errors_max: 1,
-    });
-    let mut waiting = serve_smtp(settings.clone());
-    waiting.say("", "220").await;
-    let mut erring = serve_smtp(settings);
-    erring.say("WHAT\r\n", "500").await;
-    tokio::time::sleep(Duration::from_secs(100)).await;
-    stress.send_replace(true);
-    let began = Instant::now();
-    assert!(waiting.rest().await.starts_with("421 4.4.2 "));
-    assert!(began.elapsed() <= HURRIED, "it had waited long enough");
-    let mut erring_again = serve_smtp({
-        let mut settings = smtp();
-        settings.guard.stress = Some(Stress {
-            now: stress.subscribe(),
-            command: Duration::from_secs(10),
-            data_block: Duration::from_secs(10),
-            errors_max: 1,
-        });
-        settings
-    });
-    erring_again.say("", "220").await;
-    let began = Instant::now();
-    tokio::time::sleep(Duration::from_secs(9)).await;
-    erring_again.say("NOOP\r\n", "250").await;
-    erring_again.say("WHAT\r\n", "421 4.7.0").await;
-    assert_eq!(began.elapsed().as_secs(), 9, "nobody is made to wait");
-    assert_eq!(erring_again.ending().await, Ending::Errors);
-}
-
-/// A client that has waited longer than stress allows is left about at once.
-const HURRIED: Duration = Duration::from_secs(2);

@@ -32,7 +32,13 @@ impl Session {
         };
         let verb = line.as_ref().map_or(*b"    ", verb);
         match line.and_then(|line| Command::parse(&line, &self.extensions())) {
-            Ok(command) => self.obey(state, command, input, out),
+            Ok(command) => {
+                let junk = is_junk(&command, &state);
+                self.obey(state, command, input, out);
+                if junk {
+                    self.count_junk(out);
+                }
+            }
             // What follows can be told neither from a chunk nor from commands; or was never meant for us.
             Err(error @ (CommandError::ChunkSize | CommandError::Foreign)) => {
                 error.reply().write(out);
@@ -43,10 +49,6 @@ impl Session {
                 self.state = state;
                 self.refuse(error.reply(), out);
             }
-        }
-        if matches!(self.state, State::Securing) {
-            // What was sent in the clear behind STARTTLS was perhaps not sent by the client (CVE-2011-0411).
-            input.clear();
         }
         true
     }
@@ -123,12 +125,9 @@ impl Session {
     fn start_tls(&mut self, state: State, out: &mut Vec<u8>) {
         let offered = self.extensions().starttls;
         match state {
-            State::Fresh | State::Ready if offered => {
-                replies::start_tls().write(out);
-                self.end_transaction();
-                self.facts.helo = Box::default();
-                self.facts.extended = false;
-                self.state = State::Securing;
+            state @ (State::Fresh | State::Ready) if offered => {
+                let greeted = matches!(state, State::Ready);
+                self.state = State::Asked(Asked::StartTls { greeted });
             }
             state => {
                 let transaction = !matches!(state, State::Fresh | State::Ready);
@@ -252,6 +251,13 @@ impl Session {
                 replies::recipient_ok().write(out);
                 self.state = State::Transaction(envelope);
             }
+            Asked::StartTls { .. } => {
+                replies::start_tls().write(out);
+                self.end_transaction();
+                self.facts.helo = Box::default();
+                self.facts.extended = false;
+                self.state = State::Securing;
+            }
             asked @ Asked::Message { .. } => {
                 debug_assert!(false, "a message is answered by replies");
                 self.state = State::Asked(asked);
@@ -272,6 +278,8 @@ impl Session {
             Asked::Rcpt { envelope, .. } => {
                 self.reject(State::Transaction(envelope), reply, out);
             }
+            Asked::StartTls { greeted: true } => self.reject(State::Ready, reply, out),
+            Asked::StartTls { greeted: false } => self.reject(State::Fresh, reply, out),
             asked @ Asked::Message { .. } => {
                 debug_assert!(false, "a message is answered by replies");
                 self.state = State::Asked(asked);
@@ -313,10 +321,33 @@ impl Session {
             self.errors += 1;
         }
         reply.write(out);
-        if self.errors >= self.settings.errors_max_now() {
+        self.end_if_too_many(out);
+    }
+
+    fn end_if_too_many(&mut self, out: &mut Vec<u8>) {
+        if !self.exempt && self.errors >= self.settings.errors_max_now() {
             let ending = replies::too_many_errors(&self.settings.hostname);
             self.close(Ending::Errors, ending, out);
         }
+    }
+
+    /// One more command that brings no message on has been followed: a client may probe and wait so, but not for ever.
+    fn count_junk(&mut self, out: &mut Vec<u8>) {
+        self.junk = self.junk.saturating_add(1);
+        if !self.exempt && self.junk > self.settings.junk_commands_max_now() {
+            self.errors += 1;
+            self.objected = Some(Objection::Junk);
+            self.end_if_too_many(out);
+        }
+    }
+}
+
+/// Whether a command brings no message on. The first HELO does, and the one behind STARTTLS.
+fn is_junk(command: &Command, state: &State) -> bool {
+    match command {
+        Command::Noop | Command::Rset | Command::Vrfy | Command::Help => true,
+        Command::Helo(_) | Command::Ehlo(_) | Command::Lhlo(_) => !matches!(state, State::Fresh),
+        _ => false,
     }
 }
 

@@ -56,6 +56,9 @@ pub enum Asked {
         envelope: Envelope,
         recipient: Recipient,
     },
+    StartTls {
+        greeted: bool,
+    },
     Message {
         envelope: Envelope,
         message: Bytes,

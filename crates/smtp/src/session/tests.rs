@@ -103,6 +103,7 @@ impl Peer {
                 self.events.push("T: ".to_owned());
                 return true;
             }
+            Step::Ask(Question::StartTls { .. }) => Ok(()),
             Step::Ask(Question::Message {
                 facts,
                 envelope,
