@@ -77,7 +77,7 @@ pub fn post() -> Result<NewMessage, Failure> {
 }
 
 /// Accepts a post and expands it; how long the settlement took, seconds.
-pub async fn expand(spool: &dyn Spool, list: usize) -> Result<f64, Failure> {
+pub async fn expand(spool: &dyn Spool, batches: Vec<NewBatch>) -> Result<f64, Failure> {
     spool.accept(post()?, None).await?;
     let wanted = Wanted {
         destinations: Destinations::Only(vec![Destination::Expand]),
@@ -85,7 +85,7 @@ pub async fn expand(spool: &dyn Spool, list: usize) -> Result<f64, Failure> {
     };
     let leases = spool.claim("here", &wanted).await?;
     let lease = leases.first().ok_or("the post is not there")?;
-    let outcome = Outcome::Replaced(batches(list)?);
+    let outcome = Outcome::Replaced(batches);
     let settlement = settlement(lease, outcome, Ends::default());
     let start = std::time::Instant::now();
     match spool.settle(vec![settlement]).await? {

@@ -9,7 +9,7 @@ mod backlog;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use backlog::{expand, post, settlement};
+use backlog::{batches, expand, post, settlement};
 use bytes::Bytes;
 use mail::{Address, Domain, Timestamp};
 use mailload::figures::{Figure, Goal, is_full, median, report};
@@ -94,7 +94,7 @@ async fn measure(folder: &Path) -> Result<(), Failure> {
     for turn in 0..=turns {
         for ((spool, wanted), costs) in spools.iter().zip(&mut costs) {
             for list in 0..10 {
-                expand(spool, turn * 10 + list).await?;
+                expand(spool, batches(turn * 10 + list)?).await?;
             }
             let cost = claim(spool, wanted).await?;
             if turn > 0 {

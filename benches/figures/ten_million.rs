@@ -10,6 +10,7 @@
 mod backlog;
 mod footprint;
 mod processor;
+mod scattered;
 mod selecting;
 
 use std::io::{BufRead, BufReader};
@@ -18,7 +19,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
-use backlog::{MEMBERS, POST_BYTES, expand, post, settlement};
+use backlog::{MEMBERS, POST_BYTES, batches, expand, post, settlement};
 use footprint::{drop_caches, memory, room};
 use mailload::figures::{Figure, Goal, is_full, is_wanted, median, report};
 use processor::{processor_seconds, quiet};
@@ -58,7 +59,7 @@ async fn fill(folder: &Path, posts: usize) -> Result<(), Failure> {
     let mut seconds = Vec::new();
     let start = Instant::now();
     for list in 0..posts {
-        seconds.push(expand(spool.as_ref(), list).await?);
+        seconds.push(expand(spool.as_ref(), batches(list)?).await?);
     }
     let all = start.elapsed().as_secs_f64();
     println!(
@@ -179,8 +180,8 @@ async fn turns(
     for turn in 0..=count {
         let mut both = [(Cost::default(), 0.0); 2];
         // Ten thousand wait while ten thousand are drained; what is new is in the index before.
-        expand(small, 1_000_000 + turn).await?;
-        expand(large, 1_000_000 + turn).await?;
+        expand(small, batches(1_000_000 + turn)?).await?;
+        expand(large, batches(1_000_000 + turn)?).await?;
         quiet().await;
         for (spool, one) in [small, large].into_iter().zip(&mut both) {
             let tally = tally(spool).await?;
@@ -205,7 +206,7 @@ fn ratio(turns: &[[(Cost, f64); 2]], of: impl Fn(&(Cost, f64)) -> f64) -> f64 {
 async fn draining(folder: &Path, waiting: f64) -> Result<(), Failure> {
     let large = open(&folder.join("large"))?;
     let small = open(&folder.join("small"))?;
-    expand(small.as_ref(), 0).await?;
+    expand(small.as_ref(), batches(0)?).await?;
     let count = if is_full() { 15 } else { 5 };
     let turns = turns(small.as_ref(), large.as_ref(), count).await?;
     let wall = ratio(&turns, |(cost, _)| cost.claim + cost.settle);
@@ -241,9 +242,30 @@ async fn draining(folder: &Path, waiting: f64) -> Result<(), Failure> {
 
 // === The whole ===
 
+/// The figures of the one large spool; made by one story.
+const LARGE: [&str; 7] = [
+    "expand_recipients_per_second",
+    "restart_10m_seconds",
+    "memory_per_recipient_bytes",
+    "disk_per_recipient_bytes",
+    "drain_10m_vs_10k",
+    "select_count_seconds",
+    "select_recipients_per_second",
+];
+
 async fn measure(folder: &Path, posts: usize) -> Result<(), Failure> {
-    let large = folder.join("large");
     std::fs::create_dir_all(folder)?;
+    if is_wanted("memory_per_scattered_recipient_bytes") {
+        scattered::measure(folder, posts, at_full_size(Goal::AtMost(100.0)))?;
+    }
+    match LARGE.into_iter().any(is_wanted) {
+        true => measure_large(folder, posts).await,
+        false => Ok(()),
+    }
+}
+
+async fn measure_large(folder: &Path, posts: usize) -> Result<(), Failure> {
+    let large = folder.join("large");
     let (mut filler, mut out) = start("fill", &large, posts)?;
     let filled = numbers(&mut out, "filled");
     filler.kill()?;
@@ -340,6 +362,7 @@ async fn main() -> Result<(), Failure> {
         match role.as_str() {
             "fill" => return fill(folder, posts.parse()?).await,
             "first" => return first(folder).await,
+            "scatter" => return scattered::scatter(folder, posts.parse()?).await,
             _ => {}
         }
     }

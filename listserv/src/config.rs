@@ -158,6 +158,15 @@ pub struct Spool {
     /// How long an ident is remembered.
     #[serde(with = "duration")]
     pub ident_memory: Duration,
+    /// Batches of a destination and lane that are held in memory.
+    pub window_max: usize,
+    /// Batches of all destinations together likewise.
+    pub heads_max: usize,
+    /// Changes that the index may lag behind.
+    pub unindexed_max: usize,
+    /// Content of new batches kept in memory until it is indexed.
+    #[serde(with = "bytes")]
+    pub content_bytes_max: u64,
 }
 
 impl Config {
@@ -255,6 +264,10 @@ impl Default for Spool {
             waiting_max: Duration::from_secs(3),
             segment_bytes: 64 << 20,
             ident_memory: Duration::from_secs(60 * 86_400),
+            window_max: 4096,
+            heads_max: 200_000,
+            unindexed_max: 200_000,
+            content_bytes_max: 32 << 20,
         }
     }
 }

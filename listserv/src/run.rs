@@ -250,6 +250,10 @@ async fn open(config: &Config) -> Result<Stores, StartError> {
             free_inodes_min: config.spool.free_inodes_min,
             waiting_bytes_max: config.spool.waiting_bytes_max,
             waiting_max: config.spool.waiting_max,
+            window_max: config.spool.window_max,
+            heads_max: config.spool.heads_max,
+            unindexed_max: config.spool.unindexed_max,
+            content_bytes_max: config.spool.content_bytes_max,
             ident_memory: config.spool.ident_memory,
             message_bytes_max: config.lmtp.message_bytes_max,
             ..Options::new(config.spool_folder())

@@ -199,6 +199,15 @@ pub struct Spool {
     /// For making one message durable.
     #[serde(with = "duration")]
     pub deadline: Duration,
+    /// Batches of a destination and lane that are held in memory.
+    pub window_max: usize,
+    /// Batches of all destinations together likewise.
+    pub heads_max: usize,
+    /// Changes that the index may lag behind.
+    pub unindexed_max: usize,
+    /// Content of new batches kept in memory until it is indexed.
+    #[serde(with = "bytes")]
+    pub content_bytes_max: u64,
 }
 
 const MIB: u64 = 1024 * 1024;

@@ -148,6 +148,10 @@ pub async fn open_spool(config: &Config) -> Result<Arc<dyn Spool>, StartError> {
         free_inodes_min: config.spool.free_inodes_min,
         waiting_bytes_max: config.spool.waiting_bytes_max,
         waiting_max: config.spool.waiting_max,
+        window_max: config.spool.window_max,
+        heads_max: config.spool.heads_max,
+        unindexed_max: config.spool.unindexed_max,
+        content_bytes_max: config.spool.content_bytes_max,
         ident_memory: IDENT_MEMORY,
         message_bytes_max: SPOOL_MESSAGE_BYTES_MAX,
         ..spool::embedded::Options::new(config.spool_folder())

@@ -26,6 +26,7 @@ pub fn json(vitals: &Vitals) -> Value {
         "sync_worst_seconds": vitals.sync_worst.as_secs_f64(),
         "waiting_bytes": vitals.waiting_bytes,
         "index_behind": vitals.index_behind,
+        "heads": vitals.heads,
         "set_aside": vitals.set_aside,
         "poisoned": vitals.poisoned,
         "full": vitals.full,
@@ -46,6 +47,7 @@ struct Figures {
     sync_worst: Gauge,
     waiting_bytes: IntGauge,
     index_behind: IntGauge,
+    heads: IntGauge,
     set_aside: IntCounter,
     poisoned: IntGauge,
     full: IntGauge,
@@ -86,6 +88,10 @@ impl Figures {
                 "spool_index_behind",
                 "Changes that the index has not read yet. They are durable; kept in memory until then.",
             ),
+            heads: gauge(
+                "spool_heads",
+                "Batches in memory that come next, of all destinations; at most spool.heads_max and those that the index has not read yet.",
+            ),
             set_aside: IntCounter::new(
                 "spool_set_aside_total",
                 "Messages whose body did not match its checksum, set aside in the spool's folder corrupt/; each needs an operator.",
@@ -110,7 +116,7 @@ impl Figures {
         }
     }
 
-    fn all(&self) -> [&dyn Collector; 12] {
+    fn all(&self) -> [&dyn Collector; 13] {
         [
             &self.bytes_free,
             &self.inodes_free,
@@ -119,6 +125,7 @@ impl Figures {
             &self.sync_worst,
             &self.waiting_bytes,
             &self.index_behind,
+            &self.heads,
             &self.set_aside,
             &self.poisoned,
             &self.full,
@@ -144,6 +151,7 @@ impl Collector for Figures {
         self.sync_worst.set(vitals.sync_worst.as_secs_f64());
         self.waiting_bytes.set(whole(vitals.waiting_bytes));
         self.index_behind.set(whole(vitals.index_behind));
+        self.heads.set(whole(vitals.heads));
         let counted = self.set_aside.get();
         self.set_aside
             .inc_by(vitals.set_aside.saturating_sub(counted));

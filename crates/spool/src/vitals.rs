@@ -19,6 +19,8 @@ pub struct Vitals {
     pub waiting_bytes: u64,
     /// Changes that the index has not read yet.
     pub index_behind: u64,
+    /// Batches in memory that come next; the others are read when their turn comes.
+    pub heads: u64,
     /// Messages whose body was set aside as corrupt since the start; each counts once, however many batches it has.
     pub set_aside: u64,
     /// A write or a sync failed: nothing is accepted until a restart.

@@ -41,6 +41,7 @@ async fn embedded_with_the_least_memory() {
         let options = Options {
             clock: clock.clock(),
             window_max: 1,
+            heads_max: 1,
             content_bytes_max: 0,
             unindexed_max: 8,
             ..shared::options(folder.path())

@@ -64,12 +64,13 @@ fn destination(number: u64) -> Destination {
 }
 
 impl Story {
-    fn new(seed: u64, window_max: usize) -> Self {
+    fn new(seed: u64, window_max: usize, heads_max: usize) -> Self {
         let clock = HandClock::new();
         let folder = tempfile::tempdir().unwrap();
         let options = Options {
             segment_bytes: 64 * 1024,
             window_max,
+            heads_max,
             unindexed_max: 500,
             content_bytes_max: if seed.is_multiple_of(2) { 0 } else { 1 << 20 },
             clock: clock.clock(),
@@ -344,10 +345,10 @@ impl Story {
     }
 }
 
-async fn stories(seeds: std::ops::Range<u64>, window_max: usize) {
+async fn stories(seeds: std::ops::Range<u64>, window_max: usize, heads_max: usize) {
     for seed in seeds {
-        println!("seed {seed}, window {window_max}");
-        let mut story = Story::new(seed, window_max);
+        println!("seed {seed}, window {window_max}, heads {heads_max}");
+        let mut story = Story::new(seed, window_max, heads_max);
         story.run(500).await;
         assert!(story.selected > 50, "{} were selected", story.selected);
     }
@@ -355,10 +356,15 @@ async fn stories(seeds: std::ops::Range<u64>, window_max: usize) {
 
 #[tokio::test]
 async fn with_the_order_of_claims() {
-    stories(1..7, 4096).await;
+    stories(1..7, 4096, 100_000).await;
 }
 
 #[tokio::test]
 async fn with_hardly_anything_in_memory() {
-    stories(10..16, 2).await;
+    stories(10..16, 2, 100_000).await;
+}
+
+#[tokio::test]
+async fn with_a_few_in_memory_of_all_destinations_together() {
+    stories(20..26, 4096, 4).await;
 }

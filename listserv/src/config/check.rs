@@ -105,6 +105,9 @@ impl Config {
             ("lmtp.recipients_max", self.lmtp.recipients_max),
             ("lists.expansions_max", self.lists.expansions_max),
             ("lists.hops_max", self.lists.hops_max),
+            ("spool.window_max", self.spool.window_max),
+            ("spool.heads_max", self.spool.heads_max),
+            ("spool.unindexed_max", self.spool.unindexed_max),
         ]);
         complaints.spans([("spool.waiting_max", self.spool.waiting_max)]);
         complaints.unless(

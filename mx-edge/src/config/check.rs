@@ -198,6 +198,9 @@ impl Config {
             ("through.failures_max", self.through.failures_max as usize),
             ("forward.connections_max", self.forward.connections_max),
             ("forward.attempts_max", self.forward.attempts_max),
+            ("spool.window_max", self.spool.window_max),
+            ("spool.heads_max", self.spool.heads_max),
+            ("spool.unindexed_max", self.spool.unindexed_max),
         ]);
         complaints.unless(
             limits.recipients_max >= 100,

@@ -161,6 +161,10 @@ impl Default for Spool {
             waiting_bytes_max: 256 * MIB,
             waiting_max: seconds(3),
             deadline: seconds(60),
+            window_max: 4096,
+            heads_max: 200_000,
+            unindexed_max: 200_000,
+            content_bytes_max: 32 * MIB,
         }
     }
 }

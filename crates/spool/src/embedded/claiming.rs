@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::entry::Row;
-use super::heads::{Gap, Next, Ripened};
+use super::heads::{Next, Ripened};
 use super::leases::{Leased, Stage};
 use super::load;
 use super::lookup;
 use super::shared::Shared;
+use super::window::Gap;
 use crate::{Batch, Destinations, Error, Lane, Lease, Seen, Wanted};
 
 /// Ordinary mail is live for so long ([`Lane::of`] says the same).
@@ -130,9 +131,11 @@ fn take(
 
 /// Reads what a window lacks.
 pub fn refill(shared: &Shared, gap: Gap) -> Result<(), Error> {
-    let limit = shared.options.window_max;
     loop {
-        let before = shared.state().commits;
+        let (before, limit) = {
+            let state = shared.state();
+            (state.commits, state.heads.share())
+        };
         let rows = shared.read(|connection| {
             lookup::following(
                 connection,
@@ -156,6 +159,7 @@ pub fn refill(shared: &Shared, gap: Gap) -> Result<(), Error> {
         state
             .heads
             .refill(gap, rows, limit, |row| idle.contains(&row.id));
+        state.shed(Some((gap.destination, gap.window)));
         return Ok(());
     }
 }

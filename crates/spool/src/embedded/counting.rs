@@ -8,11 +8,14 @@ use mail::Timestamp;
 
 use super::claiming::refill;
 use super::entry::{Row, Track};
-use super::heads::Window;
 use super::leases::Stage;
 use super::lookup;
 use super::shared::Shared;
+use super::window::Window;
 use crate::{Class, Error, Predicate, Selected, Tally};
+
+/// So many windows are read for one tally, to know when their next batch is due; of more than that their marks tell it.
+const READS_MAX: usize = 256;
 
 /// A line of the tally.
 type Line = (u32, Class);
@@ -31,13 +34,19 @@ pub fn tally(shared: &Arc<Shared>) -> Result<Vec<Tally>, Error> {
     };
     let found = find_oldest(shared, unknown)?;
     let mut tally = Vec::with_capacity(lines.len());
+    let mut reads = READS_MAX;
     for line in lines {
-        tally.extend(count(shared, line, &found)?);
+        tally.extend(count(shared, line, &found, &mut reads)?);
     }
     Ok(tally)
 }
 
-fn count(shared: &Shared, line: Line, found: &HashMap<Line, u64>) -> Result<Option<Tally>, Error> {
+fn count(
+    shared: &Shared,
+    line: Line,
+    found: &HashMap<Line, u64>,
+    reads: &mut usize,
+) -> Result<Option<Tally>, Error> {
     let (destination, class) = line;
     loop {
         let now = shared.now();
@@ -58,6 +67,10 @@ fn count(shared: &Shared, line: Line, found: &HashMap<Line, u64>) -> Result<Opti
                     }
                     Ok(Some(due)) => next = Some(next.map_or(due, |next| next.min(due))),
                     Ok(None) => {}
+                    Err(missing) if *reads == 0 => {
+                        let due = missing.after.0;
+                        next = Some(next.map_or(due, |next| next.min(due)));
+                    }
                     Err(missing) => gap = gap.or(Some(missing)),
                 }
             }
@@ -79,6 +92,7 @@ fn count(shared: &Shared, line: Line, found: &HashMap<Line, u64>) -> Result<Opti
                 }
             }
         };
+        *reads -= 1;
         refill(shared, gap)?;
     }
 }

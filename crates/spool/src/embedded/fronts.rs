@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use super::heads::Window;
+use super::window::Window;
 
 /// The key that comes first for a destination.
 type Front = (u64, u32);

@@ -5,120 +5,15 @@
 //! horizon all are in memory. A window whose front is its horizon must be refilled before it is served, so order and
 //! completeness do not depend on how much is kept.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::entry::{Entry, Track};
 use super::fronts::Fronts;
-use crate::{BatchId, Class, Lane};
+use super::window::{Gap, Key, Place, Queue, Window};
+use crate::{BatchId, Lane};
 
-/// How a window sorts: by the track's key; ties by id.
-pub type Key = (u64, BatchId);
-
-/// The windows of a destination.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Window {
-    /// [`Track::Urgent`].
-    Urgent,
-    /// The young part of [`Track::Ripe`], and those of [`Track::Waiting`] that became due.
-    Live,
-    /// The old part.
-    Backlog,
-    /// [`Track::Waiting`].
-    Waiting,
-    /// [`Track::Retry`].
-    Retry,
-    /// [`Track::UrgentRetry`].
-    UrgentRetry,
-}
-
-impl Window {
-    /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::Urgent,
-        Self::Live,
-        Self::Backlog,
-        Self::Waiting,
-        Self::Retry,
-        Self::UrgentRetry,
-    ];
-
-    /// The windows from which a lane is served.
-    fn of_lane(lane: Lane) -> &'static [Self] {
-        match lane {
-            Lane::Urgent => &[Self::Urgent],
-            Lane::Live => &[Self::Live],
-            Lane::Backlog => &[Self::Backlog],
-            Lane::Retry => &[Self::Retry, Self::UrgentRetry],
-        }
-    }
-
-    /// The windows of a class.
-    pub fn of_class(class: Class) -> &'static [Self] {
-        match class {
-            Class::Urgent => &[Self::Urgent, Self::UrgentRetry],
-            Class::Ordinary => &[Self::Live, Self::Backlog, Self::Waiting, Self::Retry],
-        }
-    }
-
-    /// The track that its missing batches are in.
-    pub fn track(self) -> Track {
-        match self {
-            Self::Urgent => Track::Urgent,
-            Self::Live | Self::Backlog => Track::Ripe,
-            Self::Waiting => Track::Waiting,
-            Self::Retry => Track::Retry,
-            Self::UrgentRetry => Track::UrgentRetry,
-        }
-    }
-
-    fn by_due(self) -> bool {
-        !matches!(self, Self::Live | Self::Backlog)
-    }
-}
-
-/// What must be read from the index before service goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gap {
-    /// Of which destination.
-    pub destination: u32,
-    /// For which window.
-    pub window: Window,
-    /// Behind this.
-    pub after: Key,
-    /// Below this.
-    pub below: u64,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    map: BTreeMap<Key, Entry>,
-    horizon: Option<Key>,
-    /// What stands in `fronts`.
-    front: Option<u64>,
-}
-
-impl Queue {
-    fn first(&self) -> Option<Key> {
-        self.map.keys().next().copied()
-    }
-
-    /// Whether what comes next must be read first.
-    fn is_blind(&self) -> bool {
-        match (self.horizon, self.first()) {
-            (Some(horizon), Some(first)) => first > horizon,
-            (Some(_), None) => true,
-            (None, _) => false,
-        }
-    }
-
-    fn front_key(&self) -> Option<u64> {
-        match (self.horizon, self.first()) {
-            (Some(horizon), Some(first)) => Some(horizon.min(first).0),
-            (Some(key), None) | (None, Some(key)) => Some(key.0),
-            (None, None) => None,
-        }
-    }
-}
+/// A window that was used up is refilled with so many batches at least, however many destinations share the memory.
+const SHARE_MIN: usize = 8;
 
 /// All windows.
 #[derive(Debug)]
@@ -128,6 +23,13 @@ pub struct Heads {
     /// Ripe batches that arrived before this are backlog.
     young_from: u64,
     window_max: usize,
+    heads_max: usize,
+    /// Batches in memory.
+    held: usize,
+    /// The windows that have any, what is urgent or live first, then by what came first when they got them.
+    filled: BTreeSet<(bool, u64, Place)>,
+    /// When there are so many, some are let go of: more than `heads_max` where most could not be.
+    shed_from: usize,
 }
 
 /// How far waiting batches that became due were moved to where they are served.
@@ -153,14 +55,30 @@ pub enum Next {
 }
 
 impl Heads {
-    /// With at most about `window_max` batches in memory for each destination and track.
-    pub fn new(window_max: usize, young_from: u64) -> Self {
+    /// With at most about `window_max` batches in memory for each destination and track, and `heads_max` for all together.
+    pub fn new(window_max: usize, heads_max: usize, young_from: u64) -> Self {
         Self {
             queues: HashMap::new(),
             fronts: Fronts::default(),
             young_from,
             window_max,
+            heads_max,
+            held: 0,
+            filled: BTreeSet::new(),
+            shed_from: heads_max,
         }
+    }
+
+    /// Batches in memory.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// How many of a window's batches are read at once: its share of what is in memory altogether, so that what was read for one
+    /// is not let go of for the next before it was served.
+    pub fn share(&self) -> usize {
+        let share = self.heads_max / self.filled.len().max(1);
+        share.max(SHARE_MIN).min(self.window_max)
     }
 
     fn window(&self, entry: &Entry) -> Window {
@@ -196,11 +114,26 @@ impl Heads {
         self.queues.entry((destination, window)).or_default()
     }
 
-    /// Brings `fronts` in line with a queue, and drops an empty one.
+    /// Brings fronts and counts in line with a queue, and drops an empty one.
     fn settle_front(&mut self, destination: u32, window: Window) {
-        let Some(queue) = self.queues.get_mut(&(destination, window)) else {
+        let place = (destination, window);
+        let Some(queue) = self.queues.get_mut(&place) else {
             return;
         };
+        self.held = self.held + queue.map.len() - queue.counted;
+        queue.counted = queue.map.len();
+        let waits = !matches!(window, Window::Urgent | Window::Live);
+        match (queue.filled, queue.first()) {
+            (None, Some(first)) => {
+                queue.filled = Some((waits, first.0));
+                self.filled.insert((waits, first.0, place));
+            }
+            (Some((waits, key)), None) => {
+                queue.filled = None;
+                self.filled.remove(&(waits, key, place));
+            }
+            _ => {}
+        }
         let front = queue.front_key();
         if front != queue.front {
             self.fronts.change(window, destination, queue.front, front);
@@ -224,7 +157,9 @@ impl Heads {
             Window::Live | Window::Backlog => (entry.arrival, entry.id),
             _ => entry.key(),
         };
-        self.queue(destination, window).map.insert(key, entry);
+        self.queue(destination, window)
+            .map
+            .insert(key, Box::new(entry));
         self.settle_front(destination, window);
     }
 
@@ -284,16 +219,44 @@ impl Heads {
         if queue.map.len() <= 2 * window_max {
             return;
         }
-        let Some(cut) = queue.map.keys().nth(window_max).copied() else {
-            return;
-        };
-        let last_kept = queue.map.range(..cut).next_back().map(|(key, _)| *key);
-        let mut behind = queue.map.split_off(&cut);
-        behind.retain(|_, entry| entry.track != window.track() || unindexed(entry.id));
-        queue.map.append(&mut behind);
-        // Below the old horizon all were in memory, above it none but new ones: the lower one holds.
-        queue.horizon = queue.horizon.min(last_kept).or(last_kept);
+        let may_drop = |entry: &Entry| entry.track == window.track() && !unindexed(entry.id);
+        queue.keep(window_max, may_drop);
         self.settle_front(entry.destination, window);
+    }
+
+    /// Lets go of what exceeds the memory for all together, so that a quarter is free again: first of what comes last. Every
+    /// destination keeps its share of half of it or, where that is none, the mark of where to read on. `unindexed` are kept, so
+    /// many as there are; so is all of the window `except`.
+    pub fn shed(
+        &mut self,
+        unindexed: (usize, impl Fn(BatchId) -> bool),
+        except: Option<(u32, Window)>,
+    ) {
+        let (kept, is_unindexed) = unindexed;
+        let mut sheddable = self.held.saturating_sub(kept);
+        if sheddable <= self.heads_max {
+            self.shed_from = self.heads_max;
+        }
+        if sheddable <= self.shed_from {
+            return;
+        }
+        let keep = self.heads_max / 2 / self.filled.len().max(1);
+        let places: Vec<Place> = self.filled.iter().rev().map(|(.., place)| *place).collect();
+        for place in places {
+            if sheddable <= self.heads_max - self.heads_max / 4 {
+                break;
+            }
+            if except == Some(place) {
+                continue;
+            }
+            if let Some(queue) = self.queues.get_mut(&place) {
+                let track = place.1.track();
+                let may_drop = |entry: &Entry| entry.track == track && !is_unindexed(entry.id);
+                sheddable = sheddable.saturating_sub(queue.keep(keep, may_drop));
+                self.settle_front(place.0, place.1);
+            }
+        }
+        self.shed_from = self.heads_max.max(sheddable + self.heads_max / 4);
     }
 
     /// Takes over what was read for a gap. `wanted` says whether a row is still as the index says and not borrowed.
@@ -318,7 +281,7 @@ impl Heads {
             if wanted(&row) && !(row.track == Track::Waiting && self.holds(&row)) {
                 self.queue(gap.destination, gap.window)
                     .map
-                    .insert(row.key(), row);
+                    .insert(row.key(), Box::new(row));
             }
         }
         self.queue(gap.destination, gap.window).horizon = horizon;
@@ -383,6 +346,8 @@ impl Heads {
     /// of `only`, or of all that are not left out.
     pub fn ripen(&mut self, now: u64, only: Option<&[u32]>) -> Ripened {
         let mut ripened = Ripened::All;
+        // What has ripened stays in memory until it is served.
+        let share = self.share();
         let due = match only {
             Some(these) => these.to_vec(),
             None => self.fronts.up_to(Window::Waiting, now),
@@ -392,7 +357,7 @@ impl Heads {
                 let room = [Window::Live, Window::Backlog].iter().all(|window| {
                     self.queues
                         .get(&(destination, *window))
-                        .is_none_or(|queue| queue.map.len() < 2 * self.window_max)
+                        .is_none_or(|queue| queue.map.len() < 2 * share)
                 });
                 let Some(queue) = self.queues.get_mut(&(destination, Window::Waiting)) else {
                     break;
@@ -404,7 +369,7 @@ impl Heads {
                     ripened = Ripened::NoRoom;
                     break;
                 }
-                if let Some(horizon) = queue.horizon.filter(|_| queue.is_blind()) {
+                if let Some(horizon) = queue.blind() {
                     return Ripened::Gap(self.gap(destination, Window::Waiting, horizon));
                 }
                 let Some((_, entry)) = queue.map.pop_first() else {
@@ -415,7 +380,7 @@ impl Heads {
                     true => Window::Live,
                     false => Window::Backlog,
                 };
-                self.insert_into(window, entry);
+                self.insert_into(window, *entry);
             }
         }
         ripened
@@ -448,14 +413,14 @@ impl Heads {
         let Some(queue) = self.queues.get_mut(&(destination, window)) else {
             return Next::Nothing;
         };
-        if let Some(horizon) = queue.horizon.filter(|_| queue.is_blind()) {
+        if let Some(horizon) = queue.blind() {
             return Next::Gap(self.gap(destination, window, horizon));
         }
         let Some((_, entry)) = queue.map.pop_first() else {
             return Next::Nothing;
         };
         self.settle_front(destination, window);
-        Next::Entry(entry)
+        Next::Entry(*entry)
     }
 
     /// When the next batch that is not due at `now` will be.
@@ -472,9 +437,12 @@ impl Heads {
         let Some(queue) = self.queues.get(&(destination, window)) else {
             return Ok(None);
         };
-        match queue.horizon.filter(|_| queue.is_blind()) {
+        match queue.blind() {
             Some(horizon) => Err(self.gap(destination, window, horizon)),
             None => Ok(queue.first().map(|key| key.0)),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

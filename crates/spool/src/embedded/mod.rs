@@ -47,6 +47,7 @@ mod state;
 mod sweeper;
 mod syncs;
 mod treating;
+mod window;
 mod writer;
 
 use std::path::PathBuf;
@@ -89,10 +90,13 @@ pub struct Options {
     pub message_bytes_max: u64,
     /// About so many batches of each destination and lane are held in memory [4096]; the rest are read when these are used up.
     pub window_max: usize,
+    /// About so many batches are held in memory for all destinations together [200,000], beside those that the index lacks; some 200
+    /// bytes each, 600 where destinations have but one.
+    pub heads_max: usize,
     /// Changes that the index may lag behind; then accepting waits for it [200,000], some 400 bytes each.
     pub unindexed_max: usize,
     /// Content of new batches kept in memory until it is indexed, bytes [32 MiB]; beyond, it is read back when claimed.
-    pub content_bytes_max: usize,
+    pub content_bytes_max: u64,
     /// Where the time comes from.
     pub clock: Clock,
 }
@@ -110,6 +114,7 @@ impl Options {
             ident_memory: Duration::from_secs(60 * 24 * 3600),
             message_bytes_max: 128 << 20,
             window_max: 4096,
+            heads_max: 200_000,
             unindexed_max: 200_000,
             content_bytes_max: 32 << 20,
             clock: Clock::default(),

@@ -82,6 +82,7 @@ pub fn recover(mut options: Options, disk: Arc<dyn Disk>) -> Result<Recovered, E
     }
     options.segment_bytes = options.segment_bytes.next_multiple_of(PAGE);
     options.window_max = options.window_max.max(1);
+    options.heads_max = options.heads_max.max(1);
     disk.make_folder(&path).map_err(failed(&path))?;
     let lock = lock(&path)?;
     let journal_folder = path.join("journal");
@@ -129,10 +130,10 @@ pub fn recover(mut options: Options, disk: Arc<dyn Disk>) -> Result<Recovered, E
     let ledger = index.ledger(&lines).map_err(sql)?;
     let ordered = rows.filter(|(_, row)| row.is_ordered()).collect();
     let mut state = State::new(
-        Heads::new(options.window_max, young_from),
+        Heads::new(options.window_max, options.heads_max, young_from),
         numbers,
         lines,
-        options.content_bytes_max,
+        usize::try_from(options.content_bytes_max).unwrap_or(usize::MAX),
         // Unlike any token of an earlier run.
         now.0 << 20,
     );

@@ -180,6 +180,10 @@ impl Shared {
     pub fn vitals(&self) -> Vitals {
         let (free, used) = self.room.last();
         let syncs = self.syncs.measured();
+        let (index_behind, heads) = {
+            let state = self.state();
+            (state.unindexed() as u64, state.heads.held() as u64)
+        };
         Vitals {
             bytes_free: free.map(|free| free.bytes),
             inodes_free: free.map(|free| free.inodes),
@@ -187,7 +191,8 @@ impl Shared {
             sync: syncs.average,
             sync_worst: syncs.worst,
             waiting_bytes: syncs.waiting_bytes,
-            index_behind: self.state().unindexed() as u64,
+            index_behind,
+            heads,
             set_aside: self.set_aside().len() as u64,
             poisoned: self.poisoned.get().is_some(),
             full: self.room.full().is_some(),

@@ -14,6 +14,7 @@ use super::heads::Heads;
 use super::index::Line;
 use super::leases::{Leased, Leases, Stage};
 use super::record::IdentKey;
+use super::window::Place;
 use crate::selection::Selection;
 use crate::{Batch, BatchId, Class, Destination, Head, Ledger};
 
@@ -405,6 +406,14 @@ impl State {
         for entry in touched.values() {
             self.heads.trim(entry, |id| batches.contains_key(&id));
         }
+        self.shed(None);
+    }
+
+    /// Lets go of heads beyond what may be in memory, of all windows but this one.
+    pub fn shed(&mut self, except: Option<Place>) {
+        let batches = &self.batches;
+        let unindexed = (batches.len(), |id| batches.contains_key(&id));
+        self.heads.shed(unindexed, except);
     }
 
     fn message_indexed(&mut self, message: MessageId, sequence: u64) {
