@@ -3,6 +3,9 @@
 //! Never IDSESSION: there one oversize stream takes its siblings' answers with it. Never more than the size that clamd was
 //! configured for: sizes are checked before sending. Owns the dialogue; never decides what a finding means for a message.
 
+use mail::Timestamp;
+use time::PrimitiveDateTime;
+use time::macros::format_description;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Duration, Instant, timeout_at};
 
@@ -28,6 +31,14 @@ pub enum Finding {
     Oversized(Box<str>),
 }
 
+impl Finding {
+    /// About a message that was not sent.
+    pub fn oversized(bytes: u64, bytes_max: u64) -> Self {
+        let reason = format!("{bytes} bytes, clamd is given at most {bytes_max}");
+        Self::Oversized(reason.into())
+    }
+}
+
 /// Asks about a message. One larger than `bytes_max` is not sent.
 pub async fn ask(
     endpoint: &Endpoint,
@@ -37,8 +48,7 @@ pub async fn ask(
 ) -> Result<Finding, Trouble> {
     let length = message.len() as u64;
     if length > bytes_max {
-        let reason = format!("{length} bytes, clamd is given at most {bytes_max}");
-        return Ok(Finding::Oversized(reason.into()));
+        return Ok(Finding::oversized(length, bytes_max));
     }
     let answer = timeout_at(deadline, instream(endpoint, message)).await;
     answer
@@ -102,6 +112,17 @@ pub async fn version(endpoint: &Endpoint, deadline: Instant) -> Result<Box<str>,
         true => Ok(printable(&answer).into()),
         false => Err(trouble(Cause::Protocol(printable(&answer)))),
     }
+}
+
+/// When the signatures of a version were made; `None` without a date, as for a database of one's own.
+pub fn signatures_made(version: &str) -> Option<Timestamp> {
+    let format = format_description!(
+        "[weekday repr:short] [month repr:short] [day padding:space] [hour]:[minute]:[second] [year]"
+    );
+    let date = version.splitn(3, '/').nth(2)?;
+    let made = PrimitiveDateTime::parse(date.trim(), format).ok()?;
+    let seconds = u64::try_from(made.assume_utc().unix_timestamp()).ok()?;
+    Some(Timestamp(seconds * 1000))
 }
 
 fn trouble(cause: Cause) -> Trouble {
@@ -288,6 +309,29 @@ mod tests {
         check(b"stream: OK but not quite\0", Err("protocol"));
         check(b"OK\0", Err("protocol"));
         check(b"\0", Err("protocol"));
+    }
+
+    #[test]
+    fn the_date_of_signatures() {
+        for (version, expected) in [
+            (
+                "ClamAV 1.4.6/27771/Mon Sep  8 08:29:07 2025",
+                Some(1_757_320_147_000),
+            ),
+            (
+                "ClamAV 1.4.6/27999/Fri Apr 24 11:00:00 2026",
+                Some(1_777_028_400_000),
+            ),
+            ("ClamAV 1.4.6", None),
+            ("ClamAV 1.4.6/1/stub", None),
+            ("ClamAV 1.4.6/1/", None),
+        ] {
+            assert_eq!(
+                signatures_made(version).map(|made| made.0),
+                expected,
+                "{version}"
+            );
+        }
     }
 
     #[tokio::test]

@@ -92,23 +92,30 @@ pub struct Receive {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Spamd {
-    /// Where it listens.
-    pub address: Endpoint,
-    /// Scans at once; spooled mail takes at most half.
+    /// Where each of them listens.
+    pub addresses: Vec<Endpoint>,
+    /// Scans at once, each; spooled mail takes at most half.
     pub scans_max: usize,
     /// Bytes it is shown at most.
     #[serde(with = "service::config::bytes")]
     pub bytes_max: u64,
+    /// Whose preferences and Bayes data it uses; empty: its own.
+    pub user: String,
+    /// Whether mail travels to it compressed.
+    pub compress: bool,
 }
 
 /// ClamAV.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Clamd {
-    /// Where it listens.
-    pub address: Endpoint,
-    /// Scans at once; spooled mail takes at most half.
+    /// Where each of them listens.
+    pub addresses: Vec<Endpoint>,
+    /// Scans at once, each; spooled mail takes at most half.
     pub scans_max: usize,
+    /// With older signatures it is not asked; zero: however old.
+    #[serde(with = "service::config::duration")]
+    pub signatures_age_max: Duration,
 }
 
 /// Scanning.
@@ -118,6 +125,11 @@ pub struct Scan {
     /// For both daemons together, waiting for a slot included.
     #[serde(with = "service::config::duration")]
     pub deadline: Duration,
+    /// For one daemon, while another could still be asked.
+    #[serde(with = "service::config::duration")]
+    pub attempt: Duration,
+    /// Messages that wait for a slot, of each kind of daemon.
+    pub waiting_max: usize,
     /// Between two canaries.
     #[serde(with = "service::config::duration")]
     pub canary_interval: Duration,
@@ -226,9 +238,11 @@ impl Default for Receive {
 impl Default for Spamd {
     fn default() -> Self {
         Self {
-            address: Endpoint::Tcp((LOOPBACK, 783).into()),
+            addresses: vec![Endpoint::Tcp((LOOPBACK, 783).into())],
             scans_max: 4,
             bytes_max: 256 << 10,
+            user: String::new(),
+            compress: false,
         }
     }
 }
@@ -236,8 +250,9 @@ impl Default for Spamd {
 impl Default for Clamd {
     fn default() -> Self {
         Self {
-            address: Endpoint::Unix("/run/clamav/clamd.ctl".into()),
+            addresses: vec![Endpoint::Unix("/run/clamav/clamd.ctl".into())],
             scans_max: 10,
+            signatures_age_max: Duration::ZERO,
         }
     }
 }
@@ -246,6 +261,8 @@ impl Default for Scan {
     fn default() -> Self {
         Self {
             deadline: Duration::from_secs(18),
+            attempt: Duration::from_secs(10),
+            waiting_max: 64,
             canary_interval: Duration::from_secs(60),
             canary_retry: Duration::from_secs(2),
             canary_deadline: Duration::from_secs(5),

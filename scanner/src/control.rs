@@ -20,6 +20,7 @@ use service::program::Invocation;
 use crate::decide;
 use crate::headers;
 use crate::policy::Policy;
+use crate::pool::Pool;
 use crate::receive::Reception;
 use crate::scan::{Item, Known};
 use crate::standing::Standing;
@@ -158,14 +159,14 @@ async fn verdict(
         // Whoever shows a file is not its sender.
         sender: None,
     };
-    let (findings, _) = reception.rooms.scan.find(&config, item).await;
+    let scanned = reception.rooms.scan.find(&config, item).await;
     let policy = Policy {
         levels: config.levels.levels(),
         actions: config.classes,
         no_kill_level: false,
         banned: &config.banned,
     };
-    let decision = match decide::decide(&findings, &[policy], Custody::Live) {
+    let decision = match decide::decide(&scanned.findings, &[policy], Custody::Live) {
         Ok(decision) => decision,
         Err(trouble) => return error(StatusCode::SERVICE_UNAVAILABLE, trouble.to_string()),
     };
@@ -179,7 +180,7 @@ async fn verdict(
         "tests": decision.tests.join(","),
         "reason": outcome.reason,
         "rules": config.scan.rules_version,
-        "signatures": *reception.rooms.health.signatures(),
+        "signatures": *scanned.signatures,
     });
     (StatusCode::OK, Json(answer))
 }
@@ -203,18 +204,37 @@ pub fn status(reception: &Reception, standing: &Standing) -> Value {
     let config = reception.config.borrow();
     let rooms = &reception.rooms;
     let state = *standing.watch().borrow();
+    let health = &rooms.health;
+    let daemons = [&health.spamd, &health.clamd].map(|pool| daemons(pool));
+    let daemons = daemons.concat();
     json!({
         "name": config.announce.name,
         "state": state,
         "in_flight": rooms.metrics.in_flight.get(),
         "gates": {
-            "scan": rooms.health.fit_both().err().unwrap_or_else(|| "open".into()),
+            "scan": rooms.health.fit().err().unwrap_or_else(|| "open".into()),
             "list": rooms.relay.shut().unwrap_or_else(|| "open".into()),
         },
         "rules": config.scan.rules_version,
-        "signatures": *rooms.health.signatures(),
-        "clamd_bytes_max": rooms.health.clamd_bytes(),
+        "daemons": daemons,
     })
+}
+
+/// Each daemon of a kind, for `/status`.
+fn daemons(pool: &Pool) -> Vec<Value> {
+    let running = pool.running();
+    let daemons = pool.daemons.iter().zip(running);
+    let told = daemons.map(|(daemon, running)| {
+        json!({
+            "daemon": pool.kind.as_str(),
+            "address": daemon.endpoint,
+            "state": daemon.fit().err().as_deref().unwrap_or("in service"),
+            "scans": running,
+            "version": *daemon.version(),
+            "bytes_max": daemon.bytes_max(),
+        })
+    });
+    told.collect()
 }
 
 #[cfg(test)]

@@ -6,22 +6,24 @@
 
 pub mod announce;
 pub mod authenticate;
+pub mod canary;
 pub mod clamd;
 pub mod config;
 pub mod control;
+pub mod daemon;
 pub mod decide;
 pub mod endpoint;
 pub mod headers;
 pub mod health;
 pub mod metrics;
 pub mod policy;
+pub mod pool;
 pub mod receive;
 pub mod relay;
 pub mod replies;
 mod run;
 pub mod scan;
 pub mod size;
-pub mod slots;
 pub mod spamd;
 pub mod standing;
 pub mod structure;

@@ -40,6 +40,8 @@ pub struct Metrics {
     pub trouble: IntCounterVec,
     /// Scans that run, by daemon.
     pub scans: IntGaugeVec,
+    /// Messages that wait for a slot, by daemon.
+    pub waiting: IntGaugeVec,
     /// Presented tokens by what came of them.
     pub tokens: IntCounterVec,
     /// Relay attempts by outcome.
@@ -48,8 +50,14 @@ pub struct Metrics {
     pub canaries: IntCounterVec,
     /// Gates: 1 open, 0 shut.
     pub gates: IntGaugeVec,
-    /// The largest message that clamd looks at.
-    pub clamd_bytes_max: IntGauge,
+    /// Whether each daemon may be asked: 1 or 0.
+    pub daemons_in_service: IntGaugeVec,
+    /// Messages that were given to another daemon after one had failed.
+    pub retries: IntCounterVec,
+    /// The largest message that each clamd looks at.
+    pub clamd_bytes_max: IntGaugeVec,
+    /// The age of each clamd's signatures.
+    pub signatures_age_seconds: IntGaugeVec,
     /// Messages of which spamd saw the beginning alone.
     pub truncated: IntCounter,
     /// Transactions being worked on.
@@ -93,7 +101,17 @@ impl Metrics {
                 &["daemon", "cause"],
             )?,
             scans: IntGaugeVec::new(
-                Opts::new("scanner_scans", "Scans that run now; bounded by scans_max."),
+                Opts::new(
+                    "scanner_scans",
+                    "Scans that run now; bounded by scans_max, each daemon.",
+                ),
+                &["daemon"],
+            )?,
+            waiting: IntGaugeVec::new(
+                Opts::new(
+                    "scanner_waiting",
+                    "Messages that wait for a scan slot now; bounded by scan.waiting_max.",
+                ),
                 &["daemon"],
             )?,
             tokens: counters(
@@ -118,9 +136,31 @@ impl Metrics {
                 ),
                 &["gate"],
             )?,
-            clamd_bytes_max: IntGauge::new(
-                "scanner_clamd_bytes_max",
-                "Largest message that clamd was seen to look at, at most receive.message_bytes_max; 0 while it is not known.",
+            daemons_in_service: IntGaugeVec::new(
+                Opts::new(
+                    "scanner_daemon_in_service",
+                    "1 while the daemon at this address may be asked, 0 while its canary does not come back right.",
+                ),
+                &["daemon", "address"],
+            )?,
+            retries: counters(
+                "scanner_retries_total",
+                "Messages that were given to another daemon after one had failed.",
+                &["daemon"],
+            )?,
+            clamd_bytes_max: IntGaugeVec::new(
+                Opts::new(
+                    "scanner_clamd_bytes_max",
+                    "Largest message that the clamd at this address was seen to look at, at most receive.message_bytes_max; 0 while it is not known.",
+                ),
+                &["address"],
+            )?,
+            signatures_age_seconds: IntGaugeVec::new(
+                Opts::new(
+                    "scanner_clamd_signatures_age_seconds",
+                    "Age of the signatures of the clamd at this address, as of the last canary; 0 where they bear no date.",
+                ),
+                &["address"],
             )?,
             truncated: IntCounter::new(
                 "scanner_truncated_scans_total",
@@ -137,7 +177,7 @@ impl Metrics {
     }
 
     fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn Collector>; 14] = [
+        let all: [Box<dyn Collector>; 18] = [
             Box::new(self.sessions.clone()),
             Box::new(self.offered.clone()),
             Box::new(self.recipients.clone()),
@@ -145,11 +185,15 @@ impl Metrics {
             Box::new(self.scan_seconds.clone()),
             Box::new(self.trouble.clone()),
             Box::new(self.scans.clone()),
+            Box::new(self.waiting.clone()),
             Box::new(self.tokens.clone()),
             Box::new(self.relays.clone()),
             Box::new(self.canaries.clone()),
             Box::new(self.gates.clone()),
+            Box::new(self.daemons_in_service.clone()),
+            Box::new(self.retries.clone()),
             Box::new(self.clamd_bytes_max.clone()),
+            Box::new(self.signatures_age_seconds.clone()),
             Box::new(self.truncated.clone()),
             Box::new(self.in_flight.clone()),
         ];
@@ -169,6 +213,8 @@ impl Metrics {
         }
         for daemon in ["spamd", "clamd"] {
             self.scans.with_label_values(&[daemon]);
+            self.waiting.with_label_values(&[daemon]);
+            self.retries.with_label_values(&[daemon]);
             self.scan_seconds.with_label_values(&[daemon]);
             for cause in Cause::LABELS {
                 self.trouble.with_label_values(&[daemon, cause]);
@@ -191,4 +237,21 @@ impl Metrics {
 
 fn counters(name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
     IntCounterVec::new(Opts::new(name, help), labels)
+}
+
+/// A gauge that counts down however its scope is left.
+pub struct Running<'a>(&'a prometheus::IntGauge);
+
+impl<'a> Running<'a> {
+    /// Counts up.
+    pub fn new(gauge: &'a prometheus::IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }

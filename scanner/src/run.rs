@@ -38,17 +38,15 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
     })?;
     let identity = Identity::inside(config.inside.as_ref())?;
     let (sender, keys) = watch::channel(keys(&config)?);
-    let health = Arc::new(Health::new(metrics.clone()));
+    let health = Health::new(&config, metrics.clone());
     let standing = Arc::new(Standing::default());
     let memory_kib = usize::try_from(config.receive.memory_bytes_max / 1024);
     let reception = Arc::new(Reception {
         rooms: Rooms {
-            scan: Scan::new(&config, health.clone(), metrics.clone()).map_err(|why| {
-                StartError {
-                    what: "make a resolver".into(),
-                    why,
-                    remedy: "give authenticate.servers, or authenticate.enabled = false".into(),
-                }
+            scan: Scan::new(&config, health.clone()).map_err(|why| StartError {
+                what: "make a resolver".into(),
+                why,
+                remedy: "give authenticate.servers, or authenticate.enabled = false".into(),
             })?,
             relay: Relay::new(identity.clone(), metrics.clone()),
             health: health.clone(),
@@ -89,11 +87,7 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
 
     // What runs beside the sessions ends with this set.
     let mut aside = JoinSet::new();
-    aside.spawn(watch_health(&daemon, health.clone(), standing.clone()));
-    aside.spawn({
-        let config = daemon.config.clone();
-        async move { size::watch(move || config.borrow().clone(), health).await }
-    });
+    watch_daemons(&mut aside, &daemon, &health, &standing);
     aside.spawn({
         let (reception, config) = (reception.clone(), daemon.config.clone());
         async move {
@@ -167,20 +161,36 @@ fn keys(config: &Config) -> Result<Keys, StartError> {
     Keys::new(&secrets).ok_or_else(|| error("a secret is shorter than 16 bytes".into()))
 }
 
-fn watch_health(
+/// Canaries to each daemon, and how much each clamd looks at.
+fn watch_daemons(
+    aside: &mut JoinSet<()>,
     daemon: &Daemon<Config>,
-    health: Arc<Health>,
-    standing: Arc<Standing>,
-) -> impl Future<Output = ()> + use<> {
-    let (config, readiness) = (daemon.config.clone(), daemon.readiness.clone());
-    readiness.set("canary", Err("no canary has come back yet".into()));
-    async move {
-        let changed = |health: &Health| {
-            let fit = health.fit_both();
-            readiness.set("canary", fit.clone());
-            standing.fit(fit);
-        };
-        health.watch(move || config.borrow().clone(), changed).await;
+    health: &Health,
+    standing: &Arc<Standing>,
+) {
+    daemon
+        .readiness
+        .set("canary", Err("no canary has come back yet".into()));
+    for pool in [&health.spamd, &health.clamd] {
+        for at in 0..pool.daemons.len() {
+            let (config, readiness) = (daemon.config.clone(), daemon.readiness.clone());
+            let standing = standing.clone();
+            let changed = move |health: &Health| {
+                let fit = health.fit();
+                readiness.set("canary", fit.clone());
+                standing.fit(fit);
+            };
+            let config = move || config.borrow().clone();
+            aside.spawn(health.clone().watch(pool.clone(), at, config, changed));
+        }
+    }
+    for at in 0..health.clamd.daemons.len() {
+        let config = daemon.config.clone();
+        aside.spawn(size::watch(
+            move || config.borrow().clone(),
+            health.clone(),
+            at,
+        ));
     }
 }
 

@@ -1,7 +1,7 @@
-//! Asking both daemons about a message, in parallel, under one deadline, each within its slots.
+//! Asking a daemon of each kind about a message, in parallel, under one deadline.
 //!
-//! Owns the slots. A scan that has begun runs to its end even when nobody waits any more: a spamd child goes on working after
-//! its client has left, and a slot given back too early would overbook it.
+//! A scan that has begun runs to its end even when nobody waits any more: a spamd child goes on working after its client has left, and
+//! a slot given back too early would overbook it.
 
 use std::sync::Arc;
 
@@ -9,18 +9,18 @@ use bytes::Bytes;
 use mail::structure::Objection;
 use mail::trace::Custody;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::authenticate::{Authenticator, Evidence, Sender};
 use crate::config::Config;
+use crate::daemon::Daemon;
 use crate::decide::Findings;
 use crate::health::Health;
-use crate::metrics::Metrics;
-use crate::slots::Slots;
+use crate::pool::{Demand, UNMEASURED_BYTES_MAX};
 use crate::structure::budget::Limits;
 use crate::structure::{self, Inspection};
-use crate::trouble::{Cause, Kind, Trouble};
-use crate::{clamd, size, spamd};
+use crate::trouble::Trouble;
+use crate::{clamd, spamd};
 
 /// A task that was lost: should not be, and then nobody has looked.
 const LOST: Objection = Objection::Ambiguous("looking at it failed");
@@ -28,8 +28,8 @@ const LOST: Objection = Objection::Ambiguous("looking at it failed");
 /// What is already known from a presented verdict and need not be asked again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
-    /// clamd's finding.
-    pub virus: Option<clamd::Finding>,
+    /// clamd's finding, and the version that found it.
+    pub virus: Option<(clamd::Finding, Arc<str>)>,
     /// spamd's finding.
     pub spam: Option<spamd::Finding>,
 }
@@ -53,38 +53,46 @@ pub struct Item<'a> {
 /// Messages larger than this are looked at beside the sessions, not between them: the time is some milliseconds a MiB.
 const ASIDE_BYTES: usize = 262_144;
 
-/// Both daemons and their slots.
+/// What was found out about a message.
+pub struct Scanned {
+    /// For the decision.
+    pub findings: Findings,
+    /// About the sender, where that was looked at.
+    pub evidence: Option<Evidence>,
+    /// The version of clamd and its signatures that looked, or would have.
+    pub signatures: Arc<str>,
+}
+
+/// All that look at a message.
 pub struct Scan {
-    spamd: Slots,
-    clamd: Slots,
     archives: Semaphore,
     authenticator: Option<Authenticator>,
-    health: Arc<Health>,
-    metrics: Metrics,
+    health: Health,
 }
 
 impl Scan {
-    /// With the slots and the resolver of the configuration at start.
-    pub fn new(config: &Config, health: Arc<Health>, metrics: Metrics) -> Result<Self, String> {
+    /// With the resolver of the configuration at start.
+    pub fn new(config: &Config, health: Health) -> Result<Self, String> {
         let authenticator = match config.authenticate.enabled {
             true => Some(Authenticator::new(&config.authenticate)?),
             false => None,
         };
         Ok(Self {
             authenticator,
-            spamd: Slots::new(config.spamd.scans_max),
-            clamd: Slots::new(config.clamd.scans_max),
             archives: Semaphore::new(config.archives.messages_max),
             health,
-            metrics,
         })
     }
 
-    /// Looks at the structure, and then asks what is not known yet; with what was found out about the sender.
-    pub async fn find(&self, config: &Config, item: Item<'_>) -> (Findings, Option<Evidence>) {
+    /// Looks at the structure, and then asks what is not known yet.
+    pub async fn find(&self, config: &Config, item: Item<'_>) -> Scanned {
         match self.inspect(config, item.message, item.utf8).await {
             Ok(inspection) => self.ask(config, item, inspection).await,
-            Err(objection) => (Findings::Objection(objection), None),
+            Err(objection) => Scanned {
+                findings: Findings::Objection(objection),
+                evidence: None,
+                signatures: self.health.clamd.version(),
+            },
         }
     }
 
@@ -118,16 +126,11 @@ impl Scan {
             .unwrap_or(Err(LOST))
     }
 
-    async fn ask(
-        &self,
-        config: &Config,
-        item: Item<'_>,
-        inspection: Inspection,
-    ) -> (Findings, Option<Evidence>) {
+    async fn ask(&self, config: &Config, item: Item<'_>, inspection: Inspection) -> Scanned {
         let deadline = Instant::now() + config.scan.deadline;
         let virus = async {
             match &item.known.virus {
-                Some(finding) => Ok(finding.clone()),
+                Some(known) => Ok(known.clone()),
                 None => self.virus(config, &item, deadline).await,
             }
         };
@@ -141,12 +144,19 @@ impl Scan {
             (found, evidence)
         };
         let (virus, (spam, evidence)) = tokio::join!(virus, spam);
-        let findings = Findings::Asked {
-            inspection,
-            virus,
-            spam,
+        let (virus, signatures) = match virus {
+            Ok((finding, version)) => (Ok(finding), version),
+            Err(trouble) => (Err(trouble), self.health.clamd.version()),
         };
-        (findings, evidence)
+        Scanned {
+            findings: Findings::Asked {
+                inspection,
+                virus,
+                spam,
+            },
+            evidence,
+            signatures,
+        }
     }
 
     async fn virus(
@@ -154,21 +164,21 @@ impl Scan {
         config: &Config,
         item: &Item<'_>,
         deadline: Instant,
-    ) -> Result<clamd::Finding, Trouble> {
-        let size = item.message.len() as u64;
-        let bytes_max = match self.health.clamd_bytes() {
-            Some(bytes) => bytes,
-            // It would call clean what it does not look at.
-            None if size > size::UNMEASURED_BYTES_MAX => {
-                let cause = Cause::Unfit("its limits are not known yet".into());
-                let daemon = Kind::Clamd;
-                return Err(Trouble { daemon, cause });
-            }
-            None => size::UNMEASURED_BYTES_MAX,
+    ) -> Result<(clamd::Finding, Arc<str>), Trouble> {
+        let pool = &self.health.clamd;
+        let bytes = item.message.len() as u64;
+        // A daemon would call clean what it does not look at.
+        if let Some(bytes_max) = pool.bytes_max()
+            && bytes > bytes_max
+        {
+            return Ok((clamd::Finding::oversized(bytes, bytes_max), pool.version()));
+        }
+        let demand = demand(config, item.custody, bytes, deadline);
+        let scan = |daemon: Arc<Daemon>, deadline| async move {
+            let bytes_max = daemon.bytes_max().unwrap_or(UNMEASURED_BYTES_MAX);
+            clamd::ask(&daemon.endpoint, item.message, bytes_max, deadline).await
         };
-        let scan = clamd::ask(&config.clamd.address, item.message, bytes_max, deadline);
-        self.within(Kind::Clamd, &self.clamd, item.custody, deadline, scan)
-            .await
+        pool.ask(demand, scan).await
     }
 
     async fn spam(
@@ -181,17 +191,19 @@ impl Scan {
         let settings = &config.spamd;
         let results = evidence.map(|evidence| evidence.field(config.authserv_id()));
         let preamble = format!("{}{}", item.preamble, results.unwrap_or_default());
-        let bytes_max = usize::try_from(settings.bytes_max).unwrap_or(usize::MAX);
-        let preamble = preamble.as_bytes();
-        let scan = spamd::ask(
-            &settings.address,
-            preamble,
-            item.message,
-            bytes_max,
-            deadline,
-        );
-        let scan = self.within(Kind::Spamd, &self.spamd, item.custody, deadline, scan);
-        let mut finding = scan.await?;
+        let question = spamd::Question {
+            preamble: preamble.as_bytes(),
+            message: item.message,
+            bytes_max: usize::try_from(settings.bytes_max).unwrap_or(usize::MAX),
+            user: &settings.user,
+            compress: settings.compress,
+        };
+        let demand = demand(config, item.custody, 0, deadline);
+        let question = &question;
+        let scan = |daemon: Arc<Daemon>, deadline| async move {
+            spamd::ask(&daemon.endpoint, question, deadline).await
+        };
+        let (mut finding, _) = self.health.spamd.ask(demand, scan).await?;
         if let Some(evidence) = evidence {
             let (points, tests) = evidence.points(&config.authenticate);
             finding.score_hundredths = finding.score_hundredths.saturating_add(points);
@@ -199,66 +211,13 @@ impl Scan {
         }
         Ok(finding)
     }
-
-    /// Waits for a slot, scans, and keeps the books.
-    async fn within<T>(
-        &self,
-        daemon: Kind,
-        slots: &Slots,
-        custody: Custody,
-        deadline: Instant,
-        scan: impl Future<Output = Result<T, Trouble>>,
-    ) -> Result<T, Trouble> {
-        let name = daemon.as_str();
-        let result = async {
-            // An unfit daemon is not asked: each would cost the client the whole deadline.
-            self.health.fit(daemon)?;
-            let slot = timeout_at(deadline, slots.take(custody)).await;
-            let _slot = slot.map_err(|_| Trouble {
-                daemon,
-                cause: Cause::Busy,
-            })?;
-            let scans = self.metrics.scans.with_label_values(&[name]);
-            let _running = Running::new(&scans);
-            let started = Instant::now();
-            let result = scan.await;
-            let seconds = started.elapsed().as_secs_f64();
-            let histogram = self.metrics.scan_seconds.with_label_values(&[name]);
-            histogram.observe(seconds);
-            result
-        }
-        .await;
-        match &result {
-            Ok(_) => self.health.answered(daemon),
-            Err(trouble) => {
-                let labels = [name, trouble.cause.label()];
-                self.metrics.trouble.with_label_values(&labels).inc();
-                // That a daemon is out of service was told when its gate shut, once.
-                if !matches!(trouble.cause, Cause::Unfit(_)) {
-                    tracing::warn!(event = "trouble", daemon = name, cause = %trouble.cause);
-                }
-                if trouble.cause.suggests_down() {
-                    self.health.doubt();
-                }
-            }
-        }
-        result
-    }
 }
 
-/// A gauge that counts down however its scope is left.
-pub struct Running<'a>(&'a prometheus::IntGauge);
-
-impl<'a> Running<'a> {
-    /// Counts up.
-    pub fn new(gauge: &'a prometheus::IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge)
-    }
-}
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.dec();
+fn demand(config: &Config, custody: Custody, bytes: u64, deadline: Instant) -> Demand {
+    Demand {
+        custody,
+        bytes,
+        deadline,
+        attempt: config.scan.attempt,
     }
 }

@@ -4,19 +4,18 @@
 //! without having looked. So it is shown known malware behind as much text as mail may have: found, or its limit is searched for, told,
 //! and larger mail has the class oversized. spamd has no limit of its own: `spamd.bytes_max` is what it is shown.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::canary;
 use crate::clamd::{self, Finding};
 use crate::config::Config;
+use crate::daemon::Daemon;
 use crate::endpoint::Endpoint;
-use crate::health::{self, Health};
-use crate::trouble::{Kind, Trouble};
+use crate::health::Health;
+use crate::trouble::Trouble;
 
-/// Mail of this size is scanned before clamd's limits are known: its smallest sensible limit is far above.
-pub const UNMEASURED_BYTES_MAX: u64 = 1 << 20;
 /// How exactly a limit is searched for.
 const STEP_BYTES: u64 = 64 << 10;
 /// For one probe: clamd's own MaxScanTime.
@@ -26,46 +25,69 @@ const SILENCE: Duration = Duration::from_millis(300);
 /// A clamd with another configuration is noticed when it was away, or at least after so long.
 const AGAIN: Duration = Duration::from_secs(3600);
 
-/// Measures whenever clamd has come (back), for ever. `config` gives the configuration in force.
-pub async fn watch(config: impl Fn() -> Config, health: Arc<Health>) {
+/// Measures one clamd whenever it has come (back), for ever. `config` gives the configuration in force.
+pub async fn watch(config: impl Fn() -> Config, health: Health, at: usize) {
+    let daemon = &health.clamd.daemons[at];
+    let address = daemon.endpoint.to_string();
+    let gauge = health.clamd_bytes_max(&address);
+    let measured = |bytes: Option<u64>| {
+        gauge.set(
+            bytes
+                .and_then(|bytes| i64::try_from(bytes).ok())
+                .unwrap_or(0),
+        );
+        daemon.measured(bytes);
+    };
     loop {
         let now = config();
-        let wanted = now.receive.message_bytes_max;
-        if health.fit(Kind::Clamd).is_err() {
-            health.measured(None);
+        let (wanted, pause) = (now.receive.message_bytes_max, now.scan.canary_retry);
+        if daemon.fit().is_err() {
+            measured(None);
         } else {
-            match measure(&now.clamd.address, wanted).await {
+            match measure(&daemon.endpoint, wanted).await {
                 Ok(bytes) => {
-                    told(bytes, wanted);
-                    health.measured(Some(bytes));
-                    let until = Instant::now() + AGAIN;
-                    while Instant::now() < until
-                        && health.fit(Kind::Clamd).is_ok()
-                        && config().receive.message_bytes_max == wanted
-                    {
-                        tokio::time::sleep(now.scan.canary_retry).await;
-                    }
+                    told(&address, bytes, wanted);
+                    measured(Some(bytes));
+                    health.clamd.serve();
+                    stays(daemon, pause, || {
+                        config().receive.message_bytes_max == wanted
+                    })
+                    .await;
                     continue;
                 }
-                Err(trouble) => tracing::warn!(event = "size", trouble = %trouble),
+                Err(trouble) => tracing::warn!(event = "size", address, trouble = %trouble),
             }
         }
-        tokio::time::sleep(now.scan.canary_retry).await;
+        tokio::time::sleep(pause).await;
     }
 }
 
-fn told(bytes: u64, wanted: u64) {
+/// While nothing suggests that its limit is another one.
+async fn stays(daemon: &Daemon, pause: Duration, is_wanted: impl Fn() -> bool) {
+    let until = Instant::now() + AGAIN;
+    while Instant::now() < until && daemon.fit().is_ok() && is_wanted() {
+        tokio::time::sleep(pause).await;
+    }
+}
+
+fn told(address: &str, bytes: u64, wanted: u64) {
     if bytes >= wanted {
-        tracing::info!(event = "size", clamd_bytes_max = bytes, outcome = "enough");
+        tracing::info!(
+            event = "size",
+            address,
+            clamd_bytes_max = bytes,
+            outcome = "enough"
+        );
         return;
     }
     tracing::error!(
         event = "size",
+        address,
         clamd_bytes_max = bytes,
         message_bytes_max = wanted,
         outcome = "too small",
-        "clamd looks at less than receive.message_bytes_max: larger mail has the class oversized. Raise clamd's StreamMaxLength, \
-         MaxFileSize and MaxScanSize, or lower receive.message_bytes_max here and the edges' limit"
+        "clamd looks at less than receive.message_bytes_max: larger mail goes to another, or has the class oversized. Raise clamd's \
+         StreamMaxLength, MaxFileSize and MaxScanSize, or lower receive.message_bytes_max here and the edges' limit"
     );
 }
 
@@ -101,7 +123,7 @@ fn is_seen(finding: &Finding) -> bool {
 
 /// Malware behind text, together this large.
 async fn probe(address: &Endpoint, bytes: u64) -> Result<Finding, Trouble> {
-    let (head, tail) = health::behind_text();
+    let (head, tail) = canary::behind_text();
     let text = bytes.saturating_sub((head.len() + tail.len()) as u64);
     let deadline = Instant::now() + PROBE_MAX;
     clamd::ask_padded(address, &head, text, &tail, deadline).await

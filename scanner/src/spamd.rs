@@ -3,6 +3,11 @@
 //! SYMBOLS only: HEADERS and PROCESS rewrite the message, and what passes here must stay byte for byte what was signed.
 //! Owns the dialogue; never decides what a score means.
 
+use std::borrow::Cow;
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
@@ -24,25 +29,41 @@ pub struct Finding {
     pub tests: Vec<Box<str>>,
 }
 
-/// Asks about a message. `preamble` (our `Return-Path`) is put before it; of the message at most `bytes_max` are shown.
+/// What spamd is asked.
+pub struct Question<'a> {
+    /// Put before the message: our `Return-Path` and results.
+    pub preamble: &'a [u8],
+    /// The message.
+    pub message: &'a [u8],
+    /// Of it at most so many bytes are shown.
+    pub bytes_max: usize,
+    /// Whose preferences and Bayes data are used (`User`); empty: spamd's own.
+    pub user: &'a str,
+    /// Whether it travels compressed.
+    pub compress: bool,
+}
+
+/// Asks about a message.
 pub async fn ask(
     endpoint: &Endpoint,
-    preamble: &[u8],
-    message: &[u8],
-    bytes_max: usize,
+    question: &Question<'_>,
     deadline: Instant,
 ) -> Result<Finding, Trouble> {
-    let shown = shown(message, bytes_max);
-    let mut result = once(endpoint, preamble, shown, deadline).await;
+    let shown = shown(question.message, question.bytes_max);
+    let request = Request {
+        parts: question.parts(shown),
+        ends: question.compress,
+    };
+    let mut result = once(endpoint, &request, deadline).await;
     // A child that was killed closes its connection without a word; its parent has another one in milliseconds.
     if matches!(result, Err(Cause::Closed)) {
-        result = once(endpoint, preamble, shown, deadline).await;
+        result = once(endpoint, &request, deadline).await;
     }
     let mut finding = result.map_err(|cause| Trouble {
         daemon: Kind::Spamd,
         cause,
     })?;
-    if shown.len() < message.len() {
+    if shown.len() < question.message.len() {
         finding.tests.insert(0, TRUNCATED.into());
     }
     Ok(finding)
@@ -61,25 +82,60 @@ fn shown(message: &[u8], bytes_max: usize) -> &[u8] {
     &message[..end]
 }
 
+/// What goes over the wire.
+struct Request<'a> {
+    parts: [Cow<'a, [u8]>; 3],
+    /// Whether our side is closed then.
+    ends: bool,
+}
+
+impl Question<'_> {
+    /// Head and content, in pieces that are written one after another.
+    fn parts<'a>(&'a self, shown: &'a [u8]) -> [Cow<'a, [u8]>; 3] {
+        let content = match self.compress {
+            true => [Cow::Owned(zlib(&[self.preamble, shown])), Cow::default()],
+            false => [self.preamble.into(), shown.into()],
+        };
+        let length = content[0].len() + content[1].len();
+        let mut head = format!("SYMBOLS SPAMC/1.5\r\nContent-length: {length}\r\n");
+        if !self.user.is_empty() {
+            head += &format!("User: {}\r\n", self.user);
+        }
+        if self.compress {
+            head += "Compress: zlib\r\n";
+        }
+        head += "\r\n";
+        let [first, second] = content;
+        [Cow::Owned(head.into_bytes()), first, second]
+    }
+}
+
+fn zlib(parts: &[&[u8]]) -> Vec<u8> {
+    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
+    for part in parts {
+        encoder.write_all(part).expect("memory takes all");
+    }
+    encoder.finish().expect("memory takes all")
+}
+
 async fn once(
     endpoint: &Endpoint,
-    preamble: &[u8],
-    message: &[u8],
+    request: &Request<'_>,
     deadline: Instant,
 ) -> Result<Finding, Cause> {
-    match timeout_at(deadline, dialogue(endpoint, preamble, message)).await {
+    match timeout_at(deadline, dialogue(endpoint, request)).await {
         Ok(result) => result,
         Err(_) => Err(Cause::TimedOut),
     }
 }
 
-async fn dialogue(endpoint: &Endpoint, preamble: &[u8], message: &[u8]) -> Result<Finding, Cause> {
+async fn dialogue(endpoint: &Endpoint, request: &Request<'_>) -> Result<Finding, Cause> {
     let mut stream = endpoint
         .connect()
         .await
         .map_err(|error| Cause::Connect(error.to_string()))?;
     // After a failed write the daemon may have said why: its answer counts more than our error.
-    let written = write(&mut *stream, preamble, message).await;
+    let written = write(&mut *stream, request).await;
     match (read(&mut *stream).await, written) {
         (Ok(finding), _) => Ok(finding),
         (Err(Cause::Closed), Err(error)) => Err(Cause::Broken(error.to_string())),
@@ -87,13 +143,15 @@ async fn dialogue(endpoint: &Endpoint, preamble: &[u8], message: &[u8]) -> Resul
     }
 }
 
-async fn write(stream: &mut dyn Stream, preamble: &[u8], message: &[u8]) -> std::io::Result<()> {
-    let length = preamble.len() + message.len();
-    let head = format!("SYMBOLS SPAMC/1.5\r\nContent-length: {length}\r\n\r\n");
-    stream.write_all(head.as_bytes()).await?;
-    stream.write_all(preamble).await?;
-    stream.write_all(message).await?;
-    stream.flush().await
+async fn write(stream: &mut dyn Stream, request: &Request<'_>) -> std::io::Result<()> {
+    for part in &request.parts {
+        stream.write_all(part).await?;
+    }
+    // What is compressed spamd reads to the end of the stream, whatever length it was told.
+    match request.ends {
+        true => stream.shutdown().await,
+        false => stream.flush().await,
+    }
 }
 
 async fn read(stream: &mut dyn Stream) -> Result<Finding, Cause> {

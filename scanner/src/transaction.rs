@@ -16,21 +16,21 @@ use crate::authenticate::Sender;
 use crate::config::Config;
 use crate::decide::{self, Decision, Outcome};
 use crate::health::Health;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Running};
 use crate::policy::Policy;
 use crate::relay::{Failure, Parcel, Relay};
-use crate::scan::{Item, Known, Running, Scan};
+use crate::scan::{Item, Known, Scan};
 use crate::trouble::Trouble;
 use crate::{clamd, headers, replies, spamd};
 
 /// What every message needs.
 pub struct Rooms {
-    /// Both daemons.
+    /// All that look at a message.
     pub scan: Scan,
     /// The list hosts.
     pub relay: Relay,
-    /// The canary's knowledge.
-    pub health: Arc<Health>,
+    /// The daemons.
+    pub health: Health,
     /// Counters.
     pub metrics: Metrics,
 }
@@ -53,6 +53,8 @@ struct Work<'a> {
 /// What was found out and decided.
 struct Judgement {
     decision: Decision,
+    /// The version of clamd and its signatures.
+    signatures: Arc<str>,
     /// Of the scan.
     time: Timestamp,
     /// Our Authentication-Results.
@@ -147,12 +149,12 @@ impl Work<'_> {
             utf8: self.envelope.parameters.smtputf8,
             sender: self.sender(),
         };
-        let (findings, evidence) = self.rooms.scan.find(self.config, item).await;
+        let scanned = self.rooms.scan.find(self.config, item).await;
         let recipients = self.envelope.recipients.iter();
         let policies: Vec<Policy<'_>> = recipients
             .map(|recipient| self.config.policy(&recipient.address))
             .collect();
-        let decision = decide::decide(&findings, &policies, self.custody())?;
+        let decision = decide::decide(&scanned.findings, &policies, self.custody())?;
         let class = [decision.worst().0.as_str()];
         self.rooms.metrics.messages.with_label_values(&class).inc();
         if decision
@@ -164,9 +166,12 @@ impl Work<'_> {
         }
         self.log_verdict(&decision, presented.is_some());
         // A verdict that is passed on unchanged does not get younger.
-        let results = evidence.map(|evidence| evidence.field(self.config.authserv_id()));
+        let results = scanned
+            .evidence
+            .map(|evidence| evidence.field(self.config.authserv_id()));
         Ok(Judgement {
             decision,
+            signatures: scanned.signatures,
             time: presented.unwrap_or_else(Timestamp::now),
             results: results.unwrap_or_default(),
         })
@@ -197,7 +202,7 @@ impl Work<'_> {
             tests: decision.tests.clone(),
             reason: outcome.reason.clone(),
             rules: self.config.scan.rules_version.as_str().into(),
-            signatures: self.rooms.health.signatures().as_ref().into(),
+            signatures: judgement.signatures.as_ref().into(),
             time: judgement.time,
         }
     }
@@ -209,9 +214,10 @@ impl Work<'_> {
             return (None, Known::default());
         };
         let verified = Token::verify(token, &verdict::digest(&self.received), self.keys);
-        let signatures = self.rooms.health.signatures();
+        let clamd = &self.rooms.health.clamd;
         let known = verified.as_ref().map_or_else(Known::default, |verdict| {
-            known(verdict, self.config, &signatures, Timestamp::now())
+            let is_current = clamd.has_version(&verdict.signatures);
+            known(verdict, self.config, is_current, Timestamp::now())
         });
         let outcome = match (&known.virus, &known.spam) {
             (Some(_), Some(_)) => "reused",
@@ -422,7 +428,7 @@ impl Work<'_> {
 }
 
 /// What of a verified verdict still holds.
-fn known(verdict: &Verdict, config: &Config, signatures: &str, now: Timestamp) -> Known {
+fn known(verdict: &Verdict, config: &Config, is_current: bool, now: Timestamp) -> Known {
     if now.since(verdict.time) > config.token.age_max {
         return Known::default();
     }
@@ -440,6 +446,11 @@ fn known(verdict: &Verdict, config: &Config, signatures: &str, now: Timestamp) -
         Class::Oversized,
         Class::Ambiguous,
     ]);
-    let virus = (seen && *verdict.signatures == *signatures).then_some(clamd::Finding::Clean);
+    let virus = (seen && is_current).then(|| {
+        (
+            clamd::Finding::Clean,
+            Arc::from(verdict.signatures.as_ref()),
+        )
+    });
     Known { virus, spam }
 }

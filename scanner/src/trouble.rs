@@ -35,6 +35,9 @@ pub enum Cause {
     /// No free scan slot before the deadline.
     #[error("no free scan slot in time")]
     Busy,
+    /// So many messages wait for a slot that no more may.
+    #[error("too many messages wait for a scan slot")]
+    Full,
     /// It closed the connection before it had answered.
     #[error("connection closed before an answer")]
     Closed,
@@ -59,6 +62,7 @@ impl Cause {
             Self::Connect(_) => "connect",
             Self::TimedOut => "timed_out",
             Self::Busy => "busy",
+            Self::Full => "full",
             Self::Closed => "closed",
             Self::Broken(_) => "broken",
             Self::Refused(_) => "refused",
@@ -68,10 +72,11 @@ impl Cause {
     }
 
     /// All labels, so that every series exists from the start.
-    pub const LABELS: [&'static str; 8] = [
+    pub const LABELS: [&'static str; 9] = [
         "connect",
         "timed_out",
         "busy",
+        "full",
         "closed",
         "broken",
         "refused",
@@ -103,7 +108,7 @@ impl Trouble {
     pub fn reply(&self) -> Reply {
         let daemon = self.daemon.as_str();
         match self.cause {
-            Cause::Busy => Reply::new(
+            Cause::Busy | Cause::Full => Reply::new(
                 451,
                 (4, 3, 2),
                 format!("{daemon} has no free scan slot, try again later"),

@@ -29,6 +29,31 @@ async fn ham_passes_with_its_fields() {
 }
 
 #[tokio::test]
+async fn spamd_sees_the_client_that_the_edge_saw() {
+    let world = World::with("spamd.user = 'dev'\nspamd.compress = true").await;
+    // As an edge writes it, for a client without a name.
+    let received = format!(
+        "Received: from client.example ([203.0.113.7])\r\n\tby mx1.example (Mailflow) with ESMTP id mx1.5f.2a\r\n\
+         \tfor <dev@lists.example>;\r\n\t{}\r\n",
+        mail::Timestamp::now().rfc5322()
+    );
+    let rest = message("Minutes", "Hello Bob, here are the minutes of the meeting.");
+    let at = rest.windows(2).position(|two| two == b"\r\n").unwrap() + 2;
+    let ham = live([received.as_bytes(), &rest[at..]].concat().into());
+    let (code, reply) = ham.code(&world.scanner).await;
+    assert_eq!(code, "250 2.0.0", "{reply}");
+    let (_, _, rest) = world.list_host.only().opened();
+    let status = field(&rest, "X-Spam-Status");
+    let tests: Vec<&str> = status.split(['=', ',', ' ']).collect();
+    assert!(tests.contains(&"CLIENT_SEEN"), "{status}");
+    for missing in ["NO_RELAYS", "NO_RECEIVED", "UNPARSEABLE_RELAY"] {
+        assert!(!tests.contains(&missing), "{status}");
+    }
+    let spam = live(message("spam", &gtube()));
+    assert_eq!(spam.code(&world.scanner).await.0, "550 5.7.1");
+}
+
+#[tokio::test]
 async fn spam_and_malware_are_refused() {
     let world = World::start().await;
     let table = [

@@ -37,6 +37,7 @@ async fn what_clamd_does_not_look_at_is_never_clean() {
         Stub::clamd_refusing(2 << 20).await,
         Stub::clamd_blind(2 << 20).await,
     ] {
+        let address = clamd.address.to_string();
         let Stubbed {
             scanner,
             list_host,
@@ -44,7 +45,7 @@ async fn what_clamd_does_not_look_at_is_never_clean() {
             clamd: _clamd,
         } = Stubbed::between(Stub::spamd().await, clamd, "").await;
         let limit = until("clamd's limit is known", async || {
-            let bytes = scanner.metric("scanner_clamd_bytes_max", &[]).await;
+            let bytes = scanner.metric("scanner_clamd_bytes_max", &[&address]).await;
             (bytes > 0.0).then_some(bytes)
         });
         assert_eq!(limit.await, f64::from(2 << 20));

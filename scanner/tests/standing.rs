@@ -157,8 +157,8 @@ async fn stopping_a_scanner_loses_nothing() {
 async fn a_daemon_without_rules_keeps_a_scanner_out() {
     let (spamd, clamd) = (Stub::spamd_without_rules().await, Stub::clamd().await);
     let setup = Setup {
-        spamd: spamd.address.to_string(),
-        clamd: clamd.address.to_string(),
+        spamd: vec![spamd.address.to_string()],
+        clamd: vec![clamd.address.to_string()],
         ..Setup::default()
     };
     let scanner = Scanner::start(&setup).await;

@@ -107,7 +107,7 @@ fn scanner_node(site: &Site, name: &str) -> String {
     let root = site.root().display();
     let (spamd, clamd) = site.scan_sockets();
     format!(
-        "hostname = '{node}.lists.example'\n[authenticate]\nenabled = false\n[receive]\nlisten = '{}'\n[spamd]\naddress = '{}'\n[clamd]\naddress = '{}'\n\
+        "hostname = '{node}.lists.example'\n[authenticate]\nenabled = false\n[receive]\nlisten = '{}'\n[spamd]\naddresses = ['{}']\n[clamd]\naddresses = ['{}']\n\
          [token]\nkey_files = ['{root}/ca/verdict.key']\n[relay]\nhosts = ['{}']\n\
          [scan]\ncanary_retry = '200ms'\n[announce]\nname = '{node}'\nretry = '200ms'\ndrain_notice = '500ms'\nbalancers = ['{}']\nagent_listen = '{}'\n",
         site.address(name),

@@ -8,6 +8,7 @@ use service::log::LogSettings;
 use service::program::{Complaint, Configuration};
 
 use super::Config;
+use crate::endpoint::Endpoint;
 use crate::policy::{Actions, LevelSettings};
 use crate::structure::banned::Banned;
 use crate::structure::kind::Kind;
@@ -20,10 +21,16 @@ impl Configuration for Config {
             "receive.recipients_max",
             "receive.budget",
             "receive.contact",
-            "spamd.address",
             "spamd.bytes_max",
-            "clamd.address",
-            "scan",
+            "spamd.user",
+            "spamd.compress",
+            "clamd.signatures_age_max",
+            "scan.deadline",
+            "scan.attempt",
+            "scan.canary_interval",
+            "scan.canary_retry",
+            "scan.canary_deadline",
+            "scan.rules_version",
             "levels",
             "classes",
             "domains",
@@ -47,8 +54,11 @@ impl Configuration for Config {
             "receive.sessions_max",
             "receive.memory_bytes_max",
             "receive.drain",
+            "spamd.addresses",
             "spamd.scans_max",
+            "clamd.addresses",
             "clamd.scans_max",
+            "scan.waiting_max",
             "archives.messages_max",
             "authenticate.enabled",
             "authenticate.servers",
@@ -87,8 +97,22 @@ impl Config {
             ("receive.recipients_max", self.receive.recipients_max),
             ("spamd.scans_max", self.spamd.scans_max),
             ("clamd.scans_max", self.clamd.scans_max),
+            ("scan.waiting_max", self.scan.waiting_max),
             ("archives.messages_max", self.archives.messages_max),
         ]);
+        for (key, addresses) in [
+            ("spamd.addresses", &self.spamd.addresses),
+            ("clamd.addresses", &self.clamd.addresses),
+        ] {
+            check_addresses(complaints, key, addresses);
+        }
+        complaints.unless(
+            self.spamd.user.bytes().all(|byte| byte.is_ascii_graphic()),
+            "spamd.user",
+            format!("{:?} is no user's name", self.spamd.user),
+            "it stands in a header line of the request",
+            "give a name without blanks, or none",
+        );
         complaints.unless(
             self.spamd.bytes_max >= 4096,
             "spamd.bytes_max",
@@ -122,6 +146,7 @@ impl Config {
             "give less than half of receive.budget",
         );
         complaints.pauses([
+            ("scan.attempt", self.scan.attempt),
             ("scan.canary_interval", self.scan.canary_interval),
             ("scan.canary_retry", self.scan.canary_retry),
             ("relay.retry", self.relay.retry),
@@ -216,6 +241,26 @@ impl Config {
     }
 }
 
+/// At least one, and none twice: it would get twice the scans.
+fn check_addresses(complaints: &mut Complaints, key: &str, addresses: &[Endpoint]) {
+    complaints.unless(
+        !addresses.is_empty(),
+        key,
+        "no address".into(),
+        "no mail could be scanned",
+        "give at least one IP:PORT or path of a Unix socket",
+    );
+    for (index, address) in addresses.iter().enumerate() {
+        complaints.unless(
+            !addresses[..index].contains(address),
+            key,
+            format!("{address} stands there twice"),
+            "it would be given twice the scans that it can do",
+            "give each daemon once",
+        );
+    }
+}
+
 fn check_levels(complaints: &mut Complaints, key: &str, levels: &LevelSettings) {
     complaints.unless(
         levels.is_rising(),
@@ -297,6 +342,11 @@ mod tests {
             keys(|c| c.scan.deadline = Duration::from_secs(25)),
             ["scan.deadline"]
         );
+        assert_eq!(keys(|c| c.scan.attempt = Duration::ZERO), ["scan.attempt"]);
+        assert_eq!(keys(|c| c.spamd.user = "a b".into()), ["spamd.user"]);
+        assert_eq!(keys(|c| c.clamd.addresses.clear()), ["clamd.addresses"]);
+        let twice = |c: &mut Config| c.spamd.addresses.extend(c.spamd.addresses.clone());
+        assert_eq!(keys(twice), ["spamd.addresses"]);
         assert_eq!(keys(|c| c.levels.kill = 1.0), ["levels.kill"]);
         assert_eq!(keys(|c| c.levels.kill = f64::NAN), ["levels.kill"]);
         assert_eq!(

@@ -72,7 +72,9 @@ impl Daemons {
             }
         }
         let local = "use_bayes 0\nskip_rbl_checks 1\nskip_uribl_checks 1\ndns_available no\n\
-                     report_safe 0\nrequired_score 5.0\n";
+                     report_safe 0\nrequired_score 5.0\n\
+                     header CLIENT_SEEN X-Spam-Relays-Untrusted =~ /^\\[ ip=203\\.0\\.113\\.7 rdns=\\S* helo=client\\.example by=mx1\\.example /\n\
+                     score CLIENT_SEEN 0.001\n";
         std::fs::write(site.join("local.cf"), local).unwrap();
         let child = run(
             "spamd",

@@ -64,8 +64,9 @@ pub struct Scanner {
 /// What differs from test to test.
 #[derive(Default)]
 pub struct Setup {
-    pub spamd: String,
-    pub clamd: String,
+    /// Addresses, one or several.
+    pub spamd: Vec<String>,
+    pub clamd: Vec<String>,
     pub list_host: Option<SocketAddr>,
     /// `section.key = value`, a line each.
     pub more: String,
@@ -75,8 +76,8 @@ impl Setup {
     /// Between these.
     pub fn of(spamd: &Stub, clamd: &Stub, list_host: &ListHost, more: impl Into<String>) -> Self {
         Self {
-            spamd: spamd.address.to_string(),
-            clamd: clamd.address.to_string(),
+            spamd: vec![spamd.address.to_string()],
+            clamd: vec![clamd.address.to_string()],
             list_host: Some(list_host.address),
             more: more.into(),
         }
@@ -94,7 +95,7 @@ impl Scanner {
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
         let config = format!(
             "hostname = 'scan.example'\nreceive.listen = '127.0.0.1:0'\nreceive.message_bytes_max = '8MiB'\n{}\
-             spamd.address = '{}'\nclamd.address = '{}'\nrelay.hosts = ['{}']\n\
+             spamd.addresses = ['{}']\nclamd.addresses = ['{}']\nrelay.hosts = ['{}']\n\
              relay.retry = '50ms'\nscan.canary_retry = '50ms'\nannounce.retry = '50ms'\n\
              announce.agent_listen = '127.0.0.1:0'\nannounce.drain_notice = '100ms'\n\
              token.key_files = ['{}']\n\
@@ -104,8 +105,8 @@ impl Scanner {
                 true => "",
                 false => "authenticate.enabled = false\n",
             },
-            setup.spamd,
-            setup.clamd,
+            setup.spamd.join("', '"),
+            setup.clamd.join("', '"),
             setup.list_host.unwrap_or(nowhere),
             key.display(),
             path("control.sock"),

@@ -17,13 +17,18 @@ pub struct World {
 
 impl World {
     pub async fn start() -> Self {
+        Self::with("").await
+    }
+
+    /// With `more` in the scanner's configuration.
+    pub async fn with(more: &str) -> Self {
         let daemons = Daemons::start();
         let list_host = ListHost::start().await;
         let setup = Setup {
-            spamd: daemons.spamd_address(),
-            clamd: daemons.clamd_address(),
+            spamd: vec![daemons.spamd_address()],
+            clamd: vec![daemons.clamd_address()],
             list_host: Some(list_host.address),
-            ..Setup::default()
+            more: more.into(),
         };
         let scanner = Scanner::ready(&setup).await;
         Self {
@@ -35,12 +40,12 @@ impl World {
 }
 
 pub fn gtube() -> String {
-    let canary = String::from_utf8(scanner::health::gtube()).unwrap();
+    let canary = String::from_utf8(scanner::canary::gtube()).unwrap();
     canary.split_once("\r\n\r\n").unwrap().1.to_owned()
 }
 
 pub fn eicar() -> String {
-    String::from_utf8(scanner::health::eicar()).unwrap()
+    String::from_utf8(scanner::canary::eicar()).unwrap()
 }
 
 /// A message with one attachment.

@@ -109,9 +109,18 @@ impl Stub {
         Self::clamd_limited(usize::MAX, bytes).await
     }
 
+    /// One that tells this version.
+    pub async fn clamd_of(version: &'static str) -> Self {
+        Self::clamd_as(version, usize::MAX, usize::MAX).await
+    }
+
     async fn clamd_limited(stream_max: usize, file_max: usize) -> Self {
+        Self::clamd_as("ClamAV 1.4.6/1/stub", stream_max, file_max).await
+    }
+
+    async fn clamd_as(version: &'static str, stream_max: usize, file_max: usize) -> Self {
         Self::start("127.0.0.1:0", move |stream, shared| async move {
-            let _ = clamd(stream, shared, stream_max, file_max).await;
+            let _ = clamd(stream, shared, version, stream_max, file_max).await;
         })
         .await
     }
@@ -211,6 +220,7 @@ async fn spamd(stream: TcpStream, mut shared: Shared, has_rules: bool) -> std::i
 async fn clamd(
     mut stream: TcpStream,
     mut shared: Shared,
+    version: &str,
     stream_max: usize,
     file_max: usize,
 ) -> std::io::Result<()> {
@@ -219,7 +229,7 @@ async fn clamd(
         command.push(stream.read_u8().await?);
     }
     if command == b"zVERSION\0" {
-        return stream.write_all(b"ClamAV 1.4.6/1/stub\0").await;
+        return stream.write_all(format!("{version}\0").as_bytes()).await;
     }
     assert_eq!(command, b"zINSTREAM\0");
     let mut message = Vec::new();
