@@ -11,6 +11,7 @@ mod policy;
 mod recipients;
 mod records;
 mod siblings;
+mod tables;
 #[cfg(test)]
 mod tests;
 
@@ -35,6 +36,7 @@ pub use policy::{About, DomainList, Greylist, HeaderRule, Policy, Report, Shadow
 pub use recipients::{Directory, RecipientSources};
 pub use records::Records;
 pub use siblings::Handover;
+pub use tables::{Subject, TableFile};
 
 /// The whole configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -158,7 +158,7 @@ pub fn text(progress: &Value) -> String {
         }
         if line["refused_inside"] == true && progress["to"].is_null() {
             remarks.push(
-                "  what the inside refused waits for you: `mx-edge queue list`, then `queue release` or `drop`, or hand it over"
+                "  what the inside refused or a rule holds waits for you: `mx-edge queue list`, then `queue release` or `drop`, or hand it over"
                     .into(),
             );
         }

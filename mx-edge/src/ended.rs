@@ -24,7 +24,7 @@ const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub enum Kind {
     /// Refused inside while others of the message were taken; the client had its 250.
     Refused,
-    /// Refused inside after it was spooled; kept in the spool for an operator.
+    /// Refused inside after it was spooled, or held by a rule; kept in the spool for an operator.
     Held,
     /// An operator sent it inside again.
     Released,
@@ -45,7 +45,7 @@ pub struct Line<'a> {
     pub from: &'a str,
     /// The forward-path.
     pub to: &'a str,
-    /// What the inside said.
+    /// What the inside said, or which rule holds it.
     pub reply: &'a str,
 }
 

@@ -12,6 +12,7 @@ use crate::admission::Standing;
 use crate::config::Action;
 use crate::inquiry::{Inquiry, Ruling};
 use crate::policy::decide::{self, Judged};
+use crate::policy::tables::{Says, Table};
 use crate::policy::{self, Transaction};
 use crate::reason::Reason;
 use crate::receive::Edge;
@@ -73,7 +74,8 @@ pub async fn explain(edge: &Arc<Edge>, asked: &Asked) -> Result<Value, String> {
         let refusal = decision.refusal.filter(|_| ordinary);
         let refusal = refusal.as_ref();
         let reply = said(refusal.map(|finding| (finding.reason, finding.evidence.as_str())));
-        json!({ "reply": reply, "rules": judgements(&inquiry) })
+        let held = decision.hold.filter(|_| ordinary && refusal.is_none());
+        json!({ "reply": reply, "held_by": held, "rules": judgements(&inquiry) })
     };
     let mut answer = run(&rules.ruling).await;
     answer["access"] = access;
@@ -109,7 +111,10 @@ fn access(edge: &Edge, rules: &Rules, client: IpAddr) -> Value {
 /// Each rule with its action and what it says.
 fn judgements(inquiry: &Inquiry) -> Value {
     let policy = &inquiry.ruling().policy;
-    let rules = decide::RULES.map(|reason| {
+    let rules = decide::RULES
+        .iter()
+        .filter(|reason| **reason != Reason::Table);
+    let rules = rules.map(|&reason| {
         let action = policy.action(reason);
         let (says, evidence) = match decide::judge(policy, reason, inquiry.evidence()) {
             _ if action == Action::Off => ("off", String::new()),
@@ -120,7 +125,24 @@ fn judgements(inquiry: &Inquiry) -> Value {
         };
         json!({ "rule": reason.label(), "says": says, "evidence": evidence })
     });
-    json!(rules)
+    let said = |table: &Table| match table.says(inquiry.evidence()) {
+        Says::Nothing => ("clear", String::new()),
+        Says::Needs(_) => ("not asked", String::new()),
+        Says::Permits(_) | Says::Refuses(_) | Says::Holds(_) if inquiry.evidence().exempt => {
+            ("clear", String::new())
+        }
+        Says::Permits(evidence) => ("permits", evidence),
+        Says::Refuses(evidence) | Says::Holds(evidence) if table.action == Action::Warn => {
+            ("warns", evidence)
+        }
+        Says::Refuses(evidence) => ("refuses", evidence),
+        Says::Holds(evidence) => ("holds", evidence),
+    };
+    let tables = policy.tables.active().map(|table| {
+        let (says, evidence) = said(table);
+        json!({ "rule": format!("table {}", table.name), "says": says, "evidence": evidence })
+    });
+    tables.chain(rules).collect()
 }
 
 /// As text.
@@ -130,6 +152,11 @@ pub fn text(answer: &Value) -> String {
         format!("recipient: {}", word(&answer["recipient"])),
         format!("reply: {}", word(&answer["reply"])),
     ];
+    if let Some(rule) = answer["held_by"].as_str() {
+        lines.push(format!(
+            "held: by the rule {rule}, until `mx-edge queue release --rule {rule}`"
+        ));
+    }
     let access = &answer["access"];
     if access.is_object() {
         lines.push(format!(

@@ -26,6 +26,8 @@ pub struct MessageFacts {
     pub spf: Spf,
     /// From a network of our own: not scanned.
     pub exempt: bool,
+    /// The rule of the policy that had it held; until the inside has refused it.
+    pub held_by: Option<Box<str>>,
 }
 
 /// The form in the spool. A field is never given another meaning; a new one gets a default.
@@ -38,6 +40,8 @@ struct Stored {
     extended: bool,
     spf: Box<str>,
     exempt: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    held_by: Option<Box<str>>,
 }
 
 impl MessageFacts {
@@ -83,6 +87,7 @@ impl MessageFacts {
             extended: self.extended,
             spf: crate::spf::label(self.spf).into(),
             exempt: self.exempt,
+            held_by: self.held_by.clone(),
         };
         serde_json::to_vec(&stored)
             .expect("a struct of strings and numbers is JSON")
@@ -100,6 +105,7 @@ impl MessageFacts {
             extended: stored.extended,
             spf: spf(&stored.spf).ok_or_else(|| format!("SPF result {:?}", stored.spf))?,
             exempt: stored.exempt,
+            held_by: stored.held_by,
         })
     }
 }
@@ -130,6 +136,7 @@ mod tests {
             extended: true,
             spf,
             exempt: false,
+            held_by: None,
         }
     }
 
@@ -144,7 +151,11 @@ mod tests {
             Spf::TempError,
             Spf::PermError,
         ] {
-            let facts = facts(spf);
+            let held_by = (spf == Spf::Fail).then(|| "bulk".into());
+            let facts = MessageFacts {
+                held_by,
+                ..facts(spf)
+            };
             assert_eq!(MessageFacts::from_bytes(&facts.to_bytes()), Ok(facts));
         }
         assert!(MessageFacts::from_bytes(b"{}").is_err());

@@ -243,11 +243,16 @@ impl Forward {
     ) -> Result<(), spool::Error> {
         let now = Timestamp::now();
         let body = self.spool.body(lease.head.id).await?;
+        // A rule may have held it before; now it waits for another reason.
+        let held_anew = facts.map(|facts| MessageFacts {
+            held_by: None,
+            ..facts.clone()
+        });
         let message = NewMessage {
             arrival: lease.head.arrival,
             reverse_path: lease.head.reverse_path.clone(),
             parameters: lease.head.parameters.clone(),
-            facts: lease.head.facts.clone(),
+            facts: held_anew.map_or_else(|| lease.head.facts.clone(), |facts| facts.to_bytes()),
             body: vec![body],
             batches: vec![NewBatch {
                 destination: held(),

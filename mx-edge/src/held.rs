@@ -1,4 +1,4 @@
-//! What an operator does with mail that the inside refused after it was spooled: release it inwards again, or drop it. And what the
+//! What an operator does with mail that the inside refused after it was spooled, or that a rule holds: release it inwards, or drop it. And what the
 //! queue's commands ask of an edge. Works through the spool's own interface.
 
 use std::sync::Arc;
@@ -40,6 +40,11 @@ impl Names for Refused {
     fn list(&self, _: &Head, batch: &Batch) -> Option<String> {
         let first = batch.recipients.first()?;
         Some(first.address.to_string())
+    }
+
+    fn rule(&self, head: &Head) -> Option<String> {
+        let facts = MessageFacts::from_bytes(&head.facts).ok()?;
+        facts.held_by.map(Into::into)
     }
 
     fn by_domain(&self) -> bool {

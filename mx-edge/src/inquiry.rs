@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use mail::ReversePath;
 use mail::trace::Spf;
+use mail::{ReversePath, Timestamp};
 use prometheus::IntCounterVec;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -169,7 +169,7 @@ impl Inquiry {
 
     /// Decides on a recipient that exists.
     pub async fn decide(&mut self, forward_path: &str) -> Decision {
-        self.evidence.recipient(forward_path);
+        self.evidence.recipient(forward_path, Timestamp::now());
         let ruling = Arc::clone(&self.ruling);
         let mut asked: Vec<Question> = Vec::new();
         let mut under_way = JoinSet::new();
@@ -237,6 +237,10 @@ impl Inquiry {
             }
             _ => (None, None),
         };
+        let of_hosts = match question {
+            Question::Hosts(subject) => self.evidence.hosts_of(subject).cloned(),
+            _ => None,
+        };
         let domains = self.domains();
         let domain_lists = self.ruling.domain_lists.clone();
         let visit = (question == Question::Greylist).then(|| self.visit());
@@ -268,6 +272,10 @@ impl Inquiry {
                     Some(check) => check.result().await,
                     None => Spf::None,
                 })),
+                Question::Hosts(subject) => {
+                    let found = names.hosts(&of_hosts?, subject, patience).await;
+                    Some(Answer::Hosts(subject, found))
+                }
                 Question::Greylist => visit.map(Answer::Greylist),
             }
         }

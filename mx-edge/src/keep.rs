@@ -36,6 +36,8 @@ pub struct Kept {
     pub due: Timestamp,
     /// The signed verdict that came with the deferral.
     pub token: Option<String>,
+    /// A rule has it wait for an operator.
+    pub held: bool,
 }
 
 impl Keeper {
@@ -95,6 +97,7 @@ fn reason(error: &spool::Error) -> Reason {
 /// The note that a deferral left is the batch's template, so that the first attempt out of the spool presents it.
 fn message(kept: Kept) -> NewMessage {
     let destination = match kept.token {
+        _ if kept.held => forward::held(),
         Some(_) => forward::scanned(),
         None => Destination::Inside,
     };

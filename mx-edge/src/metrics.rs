@@ -79,6 +79,8 @@ pub struct Metrics {
     pub softened: IntCounterVec,
     /// RCPT commands that a rule would have refused.
     pub warned: IntCounterVec,
+    /// Named rules that hit.
+    pub rule_hits: IntCounterVec,
     /// Questions of the policy.
     pub questions: IntCounterVec,
     /// Differences of the second policy.
@@ -138,7 +140,7 @@ impl Metrics {
             )?,
             messages: maker.counters(
                 "messages_total",
-                "Messages by what the client was told and why: passed, spooled, refused, deferred",
+                "Messages by what the client was told and why: passed, spooled, held (by a rule, told 250), refused, deferred",
                 "outcome",
             )?,
             through: maker.counters(
@@ -184,7 +186,8 @@ impl Metrics {
             )?,
             held: maker.counters(
                 "held_recipients_total",
-                "Forward-paths of spooled mail that the inside refused for good; they wait for `mx-edge queue release` or `drop --yes`",
+                "Forward-paths in the spool that wait for `mx-edge queue release` or `drop --yes`: refused (for good by the inside after they \
+                 were spooled), unreadable, rule (of the policy)",
                 "reason",
             )?,
             sources: SourceMetrics::new(&maker)?,
@@ -197,7 +200,7 @@ impl Metrics {
             )?,
             path_ends: maker.pairs(
                 "path_ends_total",
-                "Forward-paths answered 250 at RCPT by what became of them: passed, spooled, refused, deferred, abandoned (no message came, or it was \
+                "Forward-paths answered 250 at RCPT by what became of them: passed, spooled, held, refused, deferred, abandoned (no message came, or it was \
                  refused in the dialogue); their sum is recipients_total{reason=\"accepted\"} once no session is open",
                 ["outcome", "reason"],
             )?,
@@ -236,6 +239,11 @@ impl Metrics {
                 "RCPT commands and messages that a rule at `warn` would have refused, by rule",
                 "reason",
             )?,
+            rule_hits: maker.pairs(
+                "rule_hits_total",
+                "RCPT commands and messages that a named rule (tables, header and body checks) hit, by what came of it: permitted, refused, held, warned",
+                ["rule", "outcome"],
+            )?,
             questions: maker.pairs(
                 "policy_questions_total",
                 "Questions that the policy asked, by whether an answer came; silence counts against nobody",
@@ -243,7 +251,7 @@ impl Metrics {
             )?,
             shadow: maker.pairs(
                 "shadow_recipients_total",
-                "Recipients and messages by what the second policy would have done: same, would_refuse, would_accept, other_reason; skipped \
+                "Recipients and messages by what the second policy would have done: same, would_refuse, would_accept, would_hold, other_reason; skipped \
                  when too many wait",
                 ["outcome", "reason"],
             )?,
@@ -282,12 +290,12 @@ impl Metrics {
             (&self.reloads, &["applied", "failed"]),
             (
                 &self.messages,
-                &["passed", "spooled", "refused", "deferred"],
+                &["passed", "spooled", "held", "refused", "deferred"],
             ),
             (&self.through, &["answered", "busy", "shut", "trouble"]),
             (&self.taken, &["through", "spool", "handed_over"]),
             (&self.done, &["passed", "exempt", "ended", "handed_over"]),
-            (&self.held, &["refused", "unreadable"]),
+            (&self.held, &["refused", "unreadable", "rule"]),
             (&self.lists.clients, &["listed", "allowed", "neutral"]),
             (
                 &self.screened,

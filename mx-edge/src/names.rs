@@ -2,16 +2,25 @@
 //! facts; what follows from them is the policy's. No answer is an answer of its own and never counts against anybody.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use mail::Domain;
 use serde::Serialize;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 
+use crate::config::Subject;
 use crate::dns::{self, Bounds};
 
 /// Names of one client that are looked at; a network's owner can publish thousands.
 const NAMES_MAX: usize = 5;
+/// Hosts of one domain that are looked up.
+const HOSTS_MAX: usize = 20;
+/// Zones that are looked at on the way up to the one that a domain is in.
+const ZONES_MAX: usize = 10;
 /// Records of one answer that are looked at.
 const RECORDS_MAX: usize = 100;
 /// Answers are kept within these bounds: a sender that has just repaired its DNS should not wait long.
@@ -130,6 +139,74 @@ impl Names {
             }
         }
         Some(MailDomain::Missing)
+    }
+
+    /// The addresses of a domain's hosts, of the kind that a table is about: as many as come within `patience`. None when nobody answered.
+    pub async fn hosts(
+        self: &Arc<Self>,
+        domain: &Domain,
+        subject: Subject,
+        patience: Duration,
+    ) -> Option<Vec<IpAddr>> {
+        let deadline = Instant::now() + patience;
+        let hosts = timeout_at(deadline, self.hosts_of(domain, subject));
+        let hosts = hosts.await.ok().flatten()?;
+        let mut asked = JoinSet::new();
+        for host in hosts.into_iter().take(HOSTS_MAX) {
+            for kind in [RecordType::A, RecordType::AAAA] {
+                let (this, host) = (Arc::clone(self), host.clone());
+                asked.spawn(async move { this.records(host, kind).await });
+            }
+        }
+        let (mut addresses, mut answered) = (Vec::new(), asked.is_empty());
+        // Whoever has one host that does not answer is not spared for it.
+        while let Ok(Some(found)) = timeout_at(deadline, asked.join_next()).await {
+            let Ok(Some(records)) = found else { continue };
+            answered = true;
+            addresses.extend(records.iter().filter_map(|record| match record {
+                RData::A(address) => Some(IpAddr::V4(address.0)),
+                RData::AAAA(address) => Some(IpAddr::V6(address.0)),
+                _ => None,
+            }));
+        }
+        addresses.sort();
+        addresses.dedup();
+        answered.then_some(addresses)
+    }
+
+    /// The domain itself, its mail exchangers (itself without any: RFC 5321 5.1), or the name servers of the zone that it is in.
+    async fn hosts_of(&self, domain: &Domain, subject: Subject) -> Option<Vec<Name>> {
+        let name = absolute(domain.as_str())?;
+        match subject {
+            Subject::HeloMx | Subject::SenderMx => {
+                let records = self.records(name.clone(), RecordType::MX).await?;
+                let hosts: Vec<Name> = (records.into_iter())
+                    .filter_map(|record| match record {
+                        RData::MX(exchanger) => Some(exchanger.exchange),
+                        _ => None,
+                    })
+                    .collect();
+                Some(if hosts.is_empty() { vec![name] } else { hosts })
+            }
+            Subject::HeloNs | Subject::SenderNs => {
+                let mut zone = name;
+                for _ in 0..ZONES_MAX {
+                    let records = self.records(zone.clone(), RecordType::NS).await?;
+                    let servers = records.into_iter().filter_map(|record| match record {
+                        RData::NS(server) => Some(server.0),
+                        _ => None,
+                    });
+                    let servers: Vec<Name> = servers.collect();
+                    // The servers of a top-level domain tell nothing of who is below.
+                    if !servers.is_empty() || zone.num_labels() <= 2 {
+                        return Some(servers);
+                    }
+                    zone = zone.base_name();
+                }
+                Some(Vec::new())
+            }
+            _ => Some(vec![name]),
+        }
     }
 
     /// Those of this type, CNAMEs followed; empty when the name does not exist or has none, none when nobody answered.

@@ -1,5 +1,6 @@
 //! Networks in CIDR notation, as configuration writes them. Pure; IPv4-mapped IPv6 addresses count as IPv4.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -78,6 +79,32 @@ impl From<IpAddr> for Network {
 /// Whether one of them contains the address.
 pub fn contains(networks: &[Network], address: IpAddr) -> bool {
     networks.iter().any(|network| network.contains(address))
+}
+
+/// The places of networks in a list. To look an address up costs one probe for each prefix length that occurs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Index(HashMap<(bool, u8), HashMap<u128, Vec<u32>>>);
+
+impl Index {
+    /// The network stands at this place; places only grow.
+    pub fn push(&mut self, network: Network, place: u32) {
+        let (v6, prefix, bits) = network.bits();
+        let of_length = self.0.entry((v6, prefix)).or_default();
+        of_length.entry(bits).or_default().push(place);
+    }
+
+    /// The first place that has the address and counts.
+    pub fn first(&self, address: IpAddr, counts: impl Fn(u32) -> bool) -> Option<u32> {
+        let address = Network::from(address);
+        let (v6, _, _) = address.bits();
+        let lengths = self.0.iter().filter(|((other, _), _)| *other == v6);
+        let found = lengths.filter_map(|((_, prefix), networks)| {
+            let (_, _, bits) = address.widened(*prefix).bits();
+            let places = networks.get(&bits)?.iter().copied();
+            places.into_iter().find(|place| counts(*place))
+        });
+        found.min()
+    }
 }
 
 /// By what a client is counted: an IPv4 address, or the /64 of an IPv6 one, since a host there has a whole one to choose from.

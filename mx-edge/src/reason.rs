@@ -46,6 +46,8 @@ pub enum Reason {
     SpfFail,
     /// Not known yet, and to come again.
     Greylisted,
+    /// In a table of the site's own.
+    Table,
     /// A header field matches a rule.
     Header,
     /// Scanned under another policy than the recipients before it.
@@ -103,7 +105,7 @@ struct Entry {
 
 impl Reason {
     /// All of them, for metrics that start at zero.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 42] = [
         Self::UnknownRecipient,
         Self::RelayDenied,
         Self::DirectoryNotLoaded,
@@ -122,6 +124,7 @@ impl Reason {
         Self::DomainListed,
         Self::SpfFail,
         Self::Greylisted,
+        Self::Table,
         Self::Header,
         Self::OtherPolicy,
         Self::NullSenderRecipients,
@@ -208,6 +211,7 @@ impl Reason {
             // RFC 7372 3.2.
             Self::SpfFail => ("spf_fail", 550, (5, 7, 23), "the sender's SPF policy forbids your host"),
             Self::Greylisted => ("greylisted", 451, (4, 7, 1), "you are not known here yet"),
+            Self::Table => ("table", 554, (5, 7, 1), "refused by this site"),
             Self::Header => ("header", 550, (5, 7, 1), "a header field is refused"),
             Self::OtherPolicy => ("other_policy", 452, (4, 5, 3), "send to this recipient in a transaction of its own"),
             Self::NullSenderRecipients => ("null_sender_recipients", 452, (4, 5, 3), "too many recipients for a notification"),
@@ -261,6 +265,7 @@ impl Reason {
             Self::SenderName | Self::SenderUnknown | Self::SenderNullMx | Self::SpfFail => {
                 "sender address"
             }
+            Self::Table => "tables of this site",
             Self::Header | Self::Loop => "header",
             Self::Greylisted
             | Self::DirectoryNotLoaded

@@ -95,6 +95,8 @@ pub struct Session {
     client: SocketAddr,
     entry: Entry,
     transaction: Transaction,
+    /// The rule that has its message held.
+    hold: Option<Box<str>>,
     /// Forward-paths that were answered 250 and wait for their message.
     paths_open: u64,
     /// What its record says.
@@ -128,6 +130,7 @@ impl Session {
                 admitted: None,
             },
             transaction: Transaction::default(),
+            hold: None,
             paths_open: 0,
             seen: Seen::default(),
         }
@@ -273,6 +276,7 @@ impl Handler for Session {
             null_sender: *reverse_path == ReversePath::Null,
             ..Transaction::default()
         };
+        self.hold = None;
         self.caller.inquiry.sender(reverse_path);
         Ok(())
     }
@@ -361,7 +365,13 @@ impl Handler for Session {
             },
         };
         let taking = self.take(facts, &message);
-        let reply = taking.take(envelope, message, sender, presence).await;
+        let reply = match self.hold.clone() {
+            Some(rule) => {
+                let held = taking.hold(envelope, message, sender, presence, rule);
+                held.await
+            }
+            None => taking.take(envelope, message, sender, presence).await,
+        };
         vec![reply]
     }
 

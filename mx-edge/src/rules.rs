@@ -17,6 +17,7 @@ use crate::names::Names;
 use crate::network::Network;
 use crate::passes::Kept;
 use crate::policy::decide::Policy;
+use crate::policy::tables::Tables;
 use crate::reason::Reason;
 use crate::screen::Screen;
 use crate::shadow::Shadow;
@@ -176,9 +177,15 @@ fn ruling(
         Checker::new(&dns.servers, dns.timeout, deadline)
     });
     let names = Names::new(&config.dns.servers, config.dns.timeout);
+    let tables = Tables::load(&config.policy.tables).map_err(|why| StartError {
+        what: "policy.tables".into(),
+        why,
+        remedy: "mend the line: KEY permit|reject|hold|dunno [until=TIME] [note]".into(),
+    })?;
     Ok(Ruling {
         policy: Policy {
             rules: config.policy.clone(),
+            tables: Arc::new(tables),
             spoke_first: config.screen.action,
             listed: config.dnsbl.action,
             greylist: config.greylist.action,

@@ -105,13 +105,35 @@ impl Take<'_> {
             Tried::Answered(replies, remote) => {
                 self.answered(&named, &replies, &remote, presence).await
             }
-            Tried::NotTried(why) => (self.spool_all(&named, presence).await, why),
+            Tried::NotTried(why) => (self.spool_instead(&named, presence).await, why),
             Tried::Trouble(why) => {
                 warn!(event = "through", ident = %named.facts.ident, outcome = "trouble", reason = %why);
-                (self.spool_all(&named, presence).await, "trouble")
+                (self.spool_instead(&named, presence).await, "trouble")
             }
         };
         let reply = self.rules.soften(reply);
+        self.log(&named.envelope, Some(&named.facts), &reply, way);
+        reply
+    }
+
+    /// Keeps a message for an operator, because this rule says so. The inside is not asked.
+    pub async fn hold(
+        &self,
+        envelope: &Envelope,
+        message: Bytes,
+        sender: Sender,
+        presence: &Presence,
+        rule: Box<str>,
+    ) -> Reply {
+        let mut named = self.name(envelope, message, &sender);
+        named.facts.held_by = Some(rule);
+        let (reply, way) = match self.spool_all(&named, presence).await {
+            Ok(reply) => {
+                self.list_held(&named);
+                (reply, "held")
+            }
+            Err(reason) => (self.own(reason), reason.label()),
+        };
         self.log(&named.envelope, Some(&named.facts), &reply, way);
         reply
     }
@@ -140,6 +162,7 @@ impl Take<'_> {
                 extended: self.facts.extended,
                 spf: sender.spf.unwrap_or_default(),
                 exempt: self.exempt,
+                held_by: None,
             },
             arrival,
             envelope,
@@ -225,19 +248,18 @@ impl Take<'_> {
         }
     }
 
-    async fn spool_all(&self, named: &Named, presence: &Presence) -> Reply {
+    async fn spool_instead(&self, named: &Named, presence: &Presence) -> Reply {
+        let spooled = self.spool_all(named, presence).await;
+        spooled.unwrap_or_else(|reason| self.own(reason))
+    }
+
+    async fn spool_all(&self, named: &Named, presence: &Presence) -> Result<Reply, Reason> {
         let all: Vec<usize> = (0..named.envelope.recipients.len()).collect();
         let count = all.len();
-        match self
-            .spool(named, all, named.arrival, None, 0, presence)
-            .await
-        {
-            Ok(()) => {
-                self.count_spooled(count);
-                self.spooled(named)
-            }
-            Err(reason) => self.own(reason),
-        }
+        self.spool(named, all, named.arrival, None, 0, presence)
+            .await?;
+        self.count_spooled(count);
+        Ok(self.spooled(named))
     }
 
     /// A client that is gone reads no 250 and sends again; with nothing accepted inside, keeping its message would make two of
@@ -268,6 +290,7 @@ impl Take<'_> {
             body: named.body.clone(),
             due,
             token,
+            held: named.facts.held_by.is_some(),
         };
         self.edge.keeper.keep(kept).await
     }
@@ -342,9 +365,34 @@ impl Take<'_> {
         self.edge.ended.add(named.arrival, &lines);
     }
 
+    /// Those that wait for an operator: nobody inside knows of them.
+    fn list_held(&self, named: &Named) {
+        let facts = &named.facts;
+        let from = named.envelope.reverse_path.to_string();
+        let said = format!(
+            "held by the rule {}",
+            facts.held_by.as_deref().unwrap_or_default()
+        );
+        let recipients = named.envelope.recipients.iter();
+        let to: Vec<String> = recipients.map(|to| to.address.to_string()).collect();
+        let line = |to| Line {
+            kind: Kind::Held,
+            ident: facts.ident.as_str(),
+            session: &facts.session,
+            from: &from,
+            to,
+            reply: &said,
+        };
+        let lines: Vec<Line<'_>> = to.iter().map(|to| line(to)).collect();
+        let held = &self.edge.metrics.held;
+        held.with_label_values(&["rule"]).inc_by(lines.len() as u64);
+        self.edge.ended.add(named.arrival, &lines);
+    }
+
     fn log(&self, envelope: &Envelope, facts: Option<&MessageFacts>, reply: &Reply, way: &str) {
         let outcome = match (reply.code, way) {
             (..400, "through") => "passed",
+            (..400, "held") => "held",
             (..400, _) => "spooled",
             (400..500, _) => "deferred",
             _ => "refused",
@@ -379,6 +427,7 @@ impl Take<'_> {
         });
         if let Some(facts) = facts {
             line["ident"] = json!(facts.ident.as_str());
+            line["rule"] = json!(facts.held_by);
         }
         self.edge.trail.add(line);
         info!(
@@ -390,6 +439,7 @@ impl Take<'_> {
             from = %envelope.reverse_path,
             to = %to.join(","),
             spf = facts.map_or("", |facts| spf::label(facts.spf)),
+            rule = facts.and_then(|facts| facts.held_by.as_deref()).unwrap_or_default(),
             outcome,
             way,
             reply = %reply

@@ -7,18 +7,17 @@
 //! 2001:db8::/32    dunno     # looked for no further
 //! ```
 
-use std::collections::HashMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use mail::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::network::Network;
+use crate::network::{Index, Network};
 
 /// Lines of all files together.
-const ENTRIES_MAX: usize = 200_000;
+pub const ENTRIES_MAX: usize = 200_000;
 /// One file.
 const FILE_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
@@ -73,12 +72,11 @@ pub struct Entry {
     pub note: Box<str>,
 }
 
-/// The whole list. A look-up costs one probe for each prefix length that occurs.
+/// The whole list.
 #[derive(Debug, Default)]
 pub struct Access {
     entries: Vec<Entry>,
-    /// By family and prefix length: networks and their lines, in order.
-    networks: HashMap<(bool, u8), HashMap<u128, Vec<u32>>>,
+    networks: Index,
 }
 
 impl Access {
@@ -86,13 +84,9 @@ impl Access {
     pub fn load(files: &[PathBuf]) -> Result<Self, String> {
         let mut access = Self::default();
         for path in files {
-            let said = |error: String| format!("{}: {error}", path.display());
-            let facts = std::fs::metadata(path).map_err(|error| said(error.to_string()))?;
-            if facts.len() > FILE_BYTES_MAX {
-                return Err(said(format!("larger than {FILE_BYTES_MAX} bytes")));
-            }
-            let text = std::fs::read_to_string(path).map_err(|error| said(error.to_string()))?;
-            access.add(&text).map_err(said)?;
+            let text = text(path)?;
+            let added = access.add(&text);
+            added.map_err(|error| format!("{}: {error}", path.display()))?;
         }
         Ok(access)
     }
@@ -105,16 +99,10 @@ impl Access {
     }
 
     fn add(&mut self, text: &str) -> Result<(), String> {
-        for (number, line) in text.lines().enumerate() {
-            let line = line.split('#').next().unwrap_or_default().trim();
-            if line.is_empty() {
-                continue;
-            }
-            let (network, entry) =
-                read(line).map_err(|error| format!("line {}: {error}", number + 1))?;
-            self.push(network, entry)?;
-        }
-        Ok(())
+        each_line(text, |line| {
+            let (network, entry) = read(line)?;
+            self.push(network, entry)
+        })
     }
 
     /// Adds a line below the others.
@@ -124,26 +112,18 @@ impl Access {
         }
         let index = u32::try_from(self.entries.len()).expect("fewer than ENTRIES_MAX");
         self.entries.push(entry);
-        let (v6, prefix, bits) = network.bits();
-        let of_length = self.networks.entry((v6, prefix)).or_default();
-        of_length.entry(bits).or_default().push(index);
+        self.networks.push(network, index);
         Ok(())
     }
 
     /// The first line that has the client and is not over.
     pub fn lookup(&self, client: IpAddr, now: Timestamp) -> Option<&Entry> {
-        let in_force = |index: &&u32| {
-            let until = self.entries[**index as usize].until;
+        let in_force = |index: u32| {
+            let until = self.entries[index as usize].until;
             until.is_none_or(|until| until > now)
         };
-        let address = Network::from(client);
-        let (v6, _, _) = address.bits();
-        let lengths = self.networks.iter().filter(|((other, _), _)| *other == v6);
-        let found = lengths.filter_map(|((_, prefix), networks)| {
-            let (_, _, bits) = address.widened(*prefix).bits();
-            networks.get(&bits)?.iter().find(in_force)
-        });
-        found.min().map(|index| &self.entries[*index as usize])
+        let found = self.networks.first(client, in_force)?;
+        Some(&self.entries[found as usize])
     }
 
     /// How many lines there are.
@@ -158,24 +138,72 @@ impl Access {
 }
 
 fn read(line: &str) -> Result<(Network, Entry), String> {
-    let mut rest = line.splitn(2, char::is_whitespace);
-    let network: Network = rest.next().unwrap_or_default().parse()?;
-    let rest = rest.next().unwrap_or_default().trim();
-    let (word, rest) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
-    let word: Word = word.parse()?;
-    let rest = rest.trim();
-    let (until, note) = match rest.strip_prefix("until=") {
-        None => (None, rest),
-        Some(rest) => {
-            let (time, note) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
-            let time = Timestamp::parse_rfc3339(time)
-                .ok_or_else(|| format!("{time:?} is no time like 2026-12-01T00:00:00Z"))?;
-            (Some(time), note.trim())
-        }
+    let (network, rest) = Rest::read(line)?;
+    let entry = Entry {
+        word: rest.word.parse()?,
+        until: rest.until,
+        note: rest.note.into(),
     };
-    check_note(note)?;
-    let note = note.into();
-    Ok((network, Entry { word, until, note }))
+    Ok((network.parse()?, entry))
+}
+
+/// A list's file as text.
+pub fn text(path: &Path) -> Result<String, String> {
+    let said = |error: String| format!("{}: {error}", path.display());
+    let facts = std::fs::metadata(path).map_err(|error| said(error.to_string()))?;
+    if facts.len() > FILE_BYTES_MAX {
+        return Err(said(format!("larger than {FILE_BYTES_MAX} bytes")));
+    }
+    std::fs::read_to_string(path).map_err(|error| said(error.to_string()))
+}
+
+/// Shows the lines that say something, without remarks. An error gets the line's number.
+pub fn each_line(
+    text: &str,
+    mut read: impl FnMut(&str) -> Result<(), String>,
+) -> Result<(), String> {
+    for (number, line) in text.lines().enumerate() {
+        let remark = line.match_indices('#').find(|(at, _)| {
+            // An address may have one in it.
+            line[..*at].ends_with(char::is_whitespace) || *at == 0
+        });
+        let line = line[..remark.map_or(line.len(), |(at, _)| at)].trim();
+        if !line.is_empty() {
+            read(line).map_err(|error| format!("line {}: {error}", number + 1))?;
+        }
+    }
+    Ok(())
+}
+
+/// What stands behind the key of a line: `WORD [until=TIME] [note]`.
+pub struct Rest<'a> {
+    /// What is done.
+    pub word: &'a str,
+    /// Until when; for ever without.
+    pub until: Option<Timestamp>,
+    /// Why.
+    pub note: &'a str,
+}
+
+impl<'a> Rest<'a> {
+    /// The key of a line and what stands behind it.
+    pub fn read(line: &'a str) -> Result<(&'a str, Self), String> {
+        let (key, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+        let rest = rest.trim();
+        let (word, rest) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+        let rest = rest.trim();
+        let (until, note) = match rest.strip_prefix("until=") {
+            None => (None, rest),
+            Some(rest) => {
+                let (time, note) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+                let time = Timestamp::parse_rfc3339(time)
+                    .ok_or_else(|| format!("{time:?} is no time like 2026-12-01T00:00:00Z"))?;
+                (Some(time), note.trim())
+            }
+        };
+        check_note(note)?;
+        Ok((key, Self { word, until, note }))
+    }
 }
 
 /// A note goes into a reply.

@@ -23,6 +23,7 @@ impl Configuration for Config {
         complaints.extend(self.forward.retry().check("forward"));
         self.check_lists(&mut complaints);
         self.check_policy(&mut complaints);
+        self.check_tables(&mut complaints);
         self.check_inside(&mut complaints);
         self.check_files(&mut complaints);
         complaints.into()

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use service::config::duration;
 
 use super::defaults::unlistable;
-use super::{Action, seconds};
+use super::{Action, TableFile, seconds};
 use crate::dnsbl::Codes;
 use crate::network::Network;
 use crate::policy::header::Pattern;
@@ -47,6 +47,8 @@ pub struct Policy {
     pub domain_listed: Action,
     /// The sender's domain forbids it to this client.
     pub spf_fail: Action,
+    /// Tables of the site's own.
+    pub tables: Vec<TableFile>,
     /// Lists of domains.
     pub domain_lists: Vec<DomainList>,
     /// Header fields that are refused.
@@ -114,7 +116,7 @@ pub struct HeaderRule {
     pub action: Action,
 }
 
-fn enforce() -> Action {
+pub(super) fn enforce() -> Action {
     Action::Enforce
 }
 
@@ -202,6 +204,7 @@ impl Default for Policy {
             sender_null_mx: Action::Enforce,
             domain_listed: Action::Enforce,
             spf_fail: Action::Off,
+            tables: Vec::new(),
             domain_lists: Vec::new(),
             headers: Vec::new(),
         }

@@ -305,6 +305,7 @@ fn copy(lease: &Lease, body: Bytes) -> Result<Copy, String> {
         key: format!("{}.{}.{:032x}", facts.ident, head.id, batch.id.0),
         place,
         session: facts.session.to_string(),
+        rule: facts.held_by.map(Into::into),
     };
     let copies = forward::copies(true, head, batch, &body).map_err(|reply| reply.to_string())?;
     let mut copy = copies

@@ -65,6 +65,8 @@ pub struct Label {
     pub place: Place,
     /// The session in which the client sent it.
     pub session: String,
+    /// The rule that holds it.
+    pub rule: Option<String>,
 }
 
 impl Label {
@@ -74,10 +76,13 @@ impl Label {
             key,
             place,
             session,
+            rule,
         } = self;
+        let rule = rule.as_ref().map(|rule| format!("; rule={rule}"));
         format!(
-            "{NAME}: v=1; key={key}; place={}; session={session}\r\n",
-            place.as_str()
+            "{NAME}: v=1; key={key}; place={}; session={session}{}\r\n",
+            place.as_str(),
+            rule.unwrap_or_default()
         )
     }
 
@@ -91,9 +96,12 @@ impl Label {
         let key = next("key")?;
         let place = next("place")?;
         let session = next("session")?;
+        let rule = next("rule");
         let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         let short = (1..=200).contains(&key.len()) && session.len() <= 64;
-        (short && key.chars().all(plain) && session.chars().all(plain)).then_some(())?;
+        let all_plain = |text: &String| text.chars().all(plain);
+        let texts = all_plain(&key) && all_plain(&session) && rule.iter().all(all_plain);
+        (short && texts).then_some(())?;
         let place = Place::ALL
             .into_iter()
             .find(|known| known.as_str() == place)?;
@@ -101,6 +109,7 @@ impl Label {
             key,
             place,
             session,
+            rule,
         })
     }
 }
@@ -129,6 +138,7 @@ mod tests {
             key: "mx1.65.7.0a.00ff".into(),
             place,
             session: "0123456789abcdef".into(),
+            rule: (place == Place::Held).then(|| "bulk-1.a_b".into()),
         }
     }
 

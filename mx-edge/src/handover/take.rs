@@ -140,6 +140,7 @@ impl Taker {
             extended: told.proto.as_deref() != Some("SMTP"),
             spf: trace.spf,
             exempt: trace.exempt,
+            held_by: label.rule.as_deref().map(Into::into),
         };
         let token = trace.verdict.as_deref().unwrap_or_default();
         NewMessage {

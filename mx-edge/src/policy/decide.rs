@@ -2,10 +2,12 @@
 //! know, cheap things first, and nothing more once a rule has refused.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use mail::trace::Spf;
 
 use super::evidence::{Asked, Evidence, Helo, Question};
+use super::tables::{Says, Tables};
 use crate::config::{self, Action};
 use crate::dnsbl::Outcome;
 use crate::names::{ClientName, MailDomain};
@@ -16,6 +18,8 @@ use crate::reason::Reason;
 pub struct Policy {
     /// `[policy]`.
     pub rules: config::Policy,
+    /// Those of `policy.tables`.
+    pub tables: Arc<Tables>,
     /// `screen.action`.
     pub spoke_first: Action,
     /// `dnsbl.action`.
@@ -40,8 +44,12 @@ pub struct Finding {
 pub struct Decision {
     /// The rule that refuses; none: the recipient is accepted.
     pub refusal: Option<Finding>,
+    /// The rule that has the message held, if it is taken.
+    pub hold: Option<Box<str>>,
     /// Rules that would refuse if they were enforced.
     pub warned: Vec<Finding>,
+    /// Named rules that hit, and what each does.
+    pub named: Vec<(Box<str>, &'static str)>,
 }
 
 /// How far a decision has come.
@@ -65,8 +73,9 @@ pub enum Judged {
 }
 
 /// The rules, cheap ones first. Who is unknown here, or nobody of ours, was told so before.
-pub const RULES: [Reason; 15] = [
+pub const RULES: [Reason; 16] = [
     Reason::SpokeFirst,
+    Reason::Table,
     Reason::HeloSyntax,
     Reason::HeloLiteral,
     Reason::HeloOurs,
@@ -90,6 +99,15 @@ pub fn step(policy: &Policy, evidence: &Evidence) -> Step {
     for reason in RULES {
         let action = policy.action(reason);
         if action == Action::Off {
+            continue;
+        }
+        if reason == Reason::Table {
+            match tables(policy, evidence, &mut decision) {
+                Found::Decided => return Step::Done(decision),
+                Found::Needs(question, true) => return Step::Ask(vec![question]),
+                Found::Needs(question, false) => questions.push(question),
+                Found::Nothing => {}
+            }
             continue;
         }
         match judge(policy, reason, evidence) {
@@ -117,7 +135,60 @@ pub fn step(policy: &Policy, evidence: &Evidence) -> Step {
     Step::Ask(questions)
 }
 
-/// What one rule says.
+/// What all tables say together.
+enum Found {
+    /// One of them permits or refuses.
+    Decided,
+    /// This has to be known first; before anything else where the table, or one below it, may permit what a rule would refuse.
+    Needs(Question, bool),
+    /// Neither.
+    Nothing,
+}
+
+fn tables(policy: &Policy, evidence: &Evidence, decision: &mut Decision) -> Found {
+    if evidence.exempt {
+        return Found::Nothing;
+    }
+    for (at, table) in policy.tables.active().enumerate() {
+        let enforced = table.action == Action::Enforce;
+        let mut named = |what| decision.named.push((table.name.clone(), what));
+        match table.says(evidence) {
+            Says::Nothing => {}
+            Says::Needs(question) => {
+                let below = policy.tables.active().skip(at);
+                let may_permit = below.into_iter().any(|table| table.may_permit());
+                return Found::Needs(question, may_permit);
+            }
+            Says::Permits(_) if !enforced => {}
+            Says::Permits(_) => {
+                named("permitted");
+                return Found::Decided;
+            }
+            Says::Holds(_) if enforced => {
+                named("held");
+                decision.hold.get_or_insert(table.name.clone());
+            }
+            Says::Refuses(evidence) if enforced => {
+                named("refused");
+                decision.refusal = Some(Finding {
+                    reason: Reason::Table,
+                    evidence,
+                });
+                return Found::Decided;
+            }
+            Says::Holds(evidence) | Says::Refuses(evidence) => {
+                named("warned");
+                decision.warned.push(Finding {
+                    reason: Reason::Table,
+                    evidence,
+                });
+            }
+        }
+    }
+    Found::Nothing
+}
+
+/// What one rule says; tables speak for themselves.
 pub fn judge(policy: &Policy, reason: Reason, evidence: &Evidence) -> Judged {
     let own_skip = matches!(reason, Reason::SpokeFirst | Reason::Listed);
     if evidence.exempt && !own_skip {
@@ -284,7 +355,7 @@ fn sender_of(evidence: &Evidence) -> String {
 }
 
 /// A stranger's text as a reply and a log can hold it.
-fn shown(said: &str) -> String {
+pub(super) fn shown(said: &str) -> String {
     let printable = |c: char| if c.is_ascii_graphic() { c } else { '?' };
     said.chars().take(100).map(printable).collect()
 }

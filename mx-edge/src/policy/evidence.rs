@@ -1,10 +1,12 @@
 //! What is known of a client and its sender when a recipient is decided upon, and what can still be asked. Pure.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use mail::trace::Spf;
-use mail::{Domain, ReversePath};
+use mail::{Domain, ReversePath, Timestamp};
 
+use crate::config::Subject;
 use crate::dnsbl::Listing;
 use crate::names::{ClientName, MailDomain};
 
@@ -41,6 +43,8 @@ pub enum Question {
     DomainLists,
     /// SPF.
     Spf,
+    /// The addresses that a table is about.
+    Hosts(Subject),
     /// Whether the client has to come again for this recipient.
     Greylist,
 }
@@ -55,6 +59,7 @@ impl Question {
             Self::SenderDomain => "sender_domain",
             Self::DomainLists => "domain_lists",
             Self::Spf => "spf",
+            Self::Hosts(subject) => subject.as_str(),
             Self::Greylist => "greylist",
         }
     }
@@ -75,6 +80,8 @@ pub enum Answer {
     DomainLists(Vec<Box<str>>),
     /// See [`Question::Spf`].
     Spf(Spf),
+    /// See [`Question::Hosts`].
+    Hosts(Subject, Option<Vec<IpAddr>>),
     /// See [`Question::Greylist`]: how many seconds it has to wait; none when it need not.
     Greylist(Option<u64>),
 }
@@ -87,6 +94,7 @@ impl Answer {
             Self::ClientName(None)
                 | Self::HeloHost(None)
                 | Self::SenderDomain(None)
+                | Self::Hosts(_, None)
                 | Self::Spf(Spf::TempError)
         )
     }
@@ -142,6 +150,8 @@ pub struct Evidence {
     pub reverse_path: ReversePath,
     /// The forward-path that is decided upon.
     pub forward_path: Box<str>,
+    /// When it is decided: lines of tables have an end.
+    pub time: Timestamp,
     /// See [`Question::Listing`].
     pub listing: Asked<Listing>,
     /// See [`Question::ClientName`].
@@ -154,6 +164,8 @@ pub struct Evidence {
     pub domain_lists: Asked<Vec<Box<str>>>,
     /// See [`Question::Spf`].
     pub spf: Asked<Spf>,
+    /// See [`Question::Hosts`].
+    pub hosts: BTreeMap<Subject, Asked<Vec<IpAddr>>>,
     /// See [`Question::Greylist`].
     pub greylist: Asked<Option<u64>>,
 }
@@ -170,12 +182,14 @@ impl Evidence {
             helo_is_ours: false,
             reverse_path: ReversePath::Null,
             forward_path: Box::default(),
+            time: Timestamp(0),
             listing: Asked::No,
             client_name: Asked::No,
             helo_host: Asked::No,
             sender_domain: Asked::No,
             domain_lists: Asked::No,
             spf: Asked::No,
+            hosts: BTreeMap::new(),
             greylist: Asked::No,
         }
     }
@@ -186,6 +200,7 @@ impl Evidence {
             self.said = said.into();
             self.helo = Helo::parse(said);
             self.helo_host = Asked::No;
+            self.hosts.retain(|subject, _| subject.is_of_sender());
         }
         self.helo_is_ours = ours;
         self.sender(&ReversePath::Null);
@@ -197,11 +212,13 @@ impl Evidence {
         self.sender_domain = Asked::No;
         self.domain_lists = Asked::No;
         self.spf = Asked::No;
+        self.hosts.retain(|subject, _| !subject.is_of_sender());
     }
 
     /// RCPT: the same.
-    pub fn recipient(&mut self, forward_path: &str) {
+    pub fn recipient(&mut self, forward_path: &str, now: Timestamp) {
         self.forward_path = forward_path.into();
+        self.time = now;
         self.greylist = Asked::No;
     }
 
@@ -209,6 +226,15 @@ impl Evidence {
     pub fn domain(&self) -> Option<&Domain> {
         let domain = self.reverse_path.address().map(mail::Address::domain);
         domain.filter(|domain| !domain.is_literal())
+    }
+
+    /// The domain whose hosts a table is about, where it is a name.
+    pub fn hosts_of(&self, subject: Subject) -> Option<&Domain> {
+        match &self.helo {
+            _ if subject.is_of_sender() => self.domain(),
+            Helo::Host(name) if !name.is_literal() => Some(name),
+            _ => None,
+        }
     }
 
     /// Takes an answer in.
@@ -220,6 +246,9 @@ impl Evidence {
             Answer::SenderDomain(domain) => self.sender_domain = domain.into(),
             Answer::DomainLists(hits) => self.domain_lists = Asked::Known(hits),
             Answer::Spf(result) => self.spf = Asked::Known(result),
+            Answer::Hosts(subject, addresses) => {
+                self.hosts.insert(subject, addresses.into());
+            }
             Answer::Greylist(wait) => self.greylist = Asked::Known(wait),
         }
     }
@@ -233,6 +262,9 @@ impl Evidence {
             Question::SenderDomain => self.sender_domain = Asked::Silent,
             Question::DomainLists => self.domain_lists = Asked::Silent,
             Question::Spf => self.spf = Asked::Silent,
+            Question::Hosts(subject) => {
+                self.hosts.insert(subject, Asked::Silent);
+            }
             Question::Greylist => self.greylist = Asked::Silent,
         }
     }

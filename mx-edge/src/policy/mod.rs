@@ -3,6 +3,7 @@
 pub mod decide;
 pub mod evidence;
 pub mod header;
+pub mod tables;
 
 use mail::header as fields;
 

@@ -28,6 +28,10 @@ impl Session {
                 evidence = finding.evidence
             );
         };
+        for (rule, what) in &decision.named {
+            let hits = &self.edge.metrics.rule_hits;
+            hits.with_label_values(&[&**rule, what]).inc();
+        }
         for finding in &decision.warned {
             warned.with_label_values(&[finding.reason.label()]).inc();
             log(finding, "warned");
@@ -52,7 +56,7 @@ impl Session {
                     reason: Reason::Access,
                     evidence: note.to_string(),
                 }),
-                warned: Vec::new(),
+                ..Decision::default()
             },
             Standing::Ordinary => {
                 let decision = self.caller.decide(&self.rules, facts, &to).await;
@@ -64,7 +68,14 @@ impl Session {
             }
         };
         self.log_findings(facts, envelope, &to, &decision);
-        decision.refusal.map_or(Ok(()), Err)
+        match decision.refusal {
+            Some(finding) => Err(finding),
+            None => {
+                // One message is held as a whole, for all its recipients.
+                self.hold = self.hold.take().or(decision.hold);
+                Ok(())
+            }
+        }
     }
 
     fn about(&self, facts: &Facts, envelope: &Envelope, to: String) -> About {

@@ -53,6 +53,7 @@ pub fn text(report: &Value) -> String {
         &report["scanner"]["unchecked"],
     );
     page.section("malware", &report["scanner"]["malware"]);
+    page.section("named rules that hit", &report["rules"]);
     page.section("rules at warn", &report["warned"]);
     page.section("SPF", &report["spf"]);
     page.section("second policy", &report["shadow"]);

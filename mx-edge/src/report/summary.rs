@@ -44,6 +44,7 @@ pub fn summary(day: &Day, sessions_open: u64) -> Value {
             "malware": all(counts, "malware_total"),
             "unchecked": all(counts, "unchecked_total"),
         },
+        "rules": rules(counts),
         "warned": all(counts, "warned_recipients_total"),
         "spf": all(counts, "spf_total"),
         "shadow": by_first(counts, "shadow_recipients_total", "outcome"),
@@ -169,7 +170,7 @@ impl End {
         let by = by_first(counts, "path_ends_total", "outcome");
         let of = |kind: &str| by.get(kind).copied().unwrap_or(0);
         Self {
-            accepted: of("passed") + of("spooled"),
+            accepted: of("passed") + of("spooled") + of("held"),
             abandoned: of("abandoned"),
             others: of("refused") + of("deferred"),
         }
@@ -200,6 +201,19 @@ fn all(counts: &Counts, name: &str) -> BTreeMap<String, u64> {
     for (key, count) in counts {
         if let Some([(_, value)]) = labels(key, name).as_deref() {
             *by.entry((*value).to_owned()).or_default() += count;
+        }
+    }
+    by
+}
+
+/// What named rules did: `bulk held` each.
+fn rules(counts: &Counts) -> BTreeMap<String, u64> {
+    let mut by = BTreeMap::new();
+    for (key, count) in counts {
+        let labels = labels(key, "rule_hits_total").unwrap_or_default();
+        let of = |name: &str| labels.iter().find(|(label, _)| *label == name);
+        if let (Some((_, rule)), Some((_, outcome))) = (of("rule"), of("outcome")) {
+            by.insert(format!("{rule} {outcome}"), *count);
         }
     }
     by

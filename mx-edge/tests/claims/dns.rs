@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hickory_resolver::proto::op::{Message, ResponseCode};
-use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX, PTR, TXT};
+use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX, NS, PTR, TXT};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -38,7 +38,7 @@ impl Drop for Dns {
     }
 }
 
-/// `name TYPE data` a line: A, AAAA, MX (`10 host`, `0 .`), PTR, CNAME, TXT, or SILENT and FAILS.
+/// `name TYPE data` a line: A, AAAA, MX (`10 host`, `0 .`), NS, PTR, CNAME, TXT, or SILENT and FAILS.
 pub fn script(lines: &[&str]) -> Script {
     let mut script = Script::new();
     for line in lines {
@@ -60,6 +60,7 @@ pub fn record(kind: &str, data: &str) -> RData {
         "A" => RData::A(A(data.parse().unwrap())),
         "AAAA" => RData::AAAA(AAAA(data.parse().unwrap())),
         "PTR" => RData::PTR(PTR(name(data))),
+        "NS" => RData::NS(NS(name(data))),
         "CNAME" => RData::CNAME(CNAME(name(data))),
         "TXT" => RData::TXT(TXT::new(vec![data.to_owned()])),
         "MX" => {

@@ -23,4 +23,5 @@ mod sender_policy_suite;
 mod smuggled;
 mod spooled;
 mod stays_standing;
+mod tables;
 mod through;

@@ -125,7 +125,7 @@ impl Queue {
             Verb::Retry => Action::Retry,
             Verb::Drop => Action::Drop,
         };
-        let selected = match (words.refused, action) {
+        let selected = match (words.waits_for_decision(), action) {
             (true, Action::Release | Action::Drop) => {
                 self.names.settle_refused(&predicate, action).await?
             }
@@ -175,12 +175,13 @@ impl Queue {
     async fn meant(&self, words: &Words, verb: Verb) -> Result<Predicate, Refusal> {
         words.must_say()?;
         let mut predicate = self.predicate(words).await?;
-        match (words.refused, verb) {
+        match (words.waits_for_decision(), verb) {
             // It waits for a decision, not under a hold.
             (true, Verb::Release) => {}
             (true, Verb::Hold | Verb::Retry) => {
                 return Err(Refusal::asked(
-                    "what the inside refused waits until it is told to go on or to end: `queue release --refused`, `queue drop --refused`",
+                    "what the inside refused or a rule holds waits until it is told to go on or to end: `queue release`, `queue drop` with \
+                     --refused or --rule",
                 ));
             }
             _ => verb.narrow(&mut predicate)?,

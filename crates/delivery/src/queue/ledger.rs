@@ -50,7 +50,10 @@ pub(super) fn print(account: &Value) -> String {
         ("dropped", "ended by an operator"),
         ("set_aside", "unreadable, kept for an operator"),
         ("waiting", "not ended yet"),
-        ("held", "of these, held by an operator"),
+        (
+            "held",
+            "of these, held by an operator or a rule, or refused inside",
+        ),
         ("unaccounted", "gone without an end being told"),
         (
             "difference",
@@ -72,7 +75,16 @@ pub(super) fn print(account: &Value) -> String {
 impl Queue {
     /// The account now.
     pub(super) async fn account(&self) -> Result<Value, Refusal> {
-        Ok(account(&self.spool.ledger().await?))
+        let mut account = account(&self.spool.ledger().await?);
+        // What waits for a decision is held too, by the place where it waits.
+        if let Some(place) = self.names.refused() {
+            let tally = self.spool.tally().await?;
+            let there = tally.iter().filter(|line| line.destination == place);
+            let recipients: u64 = there.map(|line| line.recipients).sum();
+            let held = account["held"].as_u64().unwrap_or_default() + recipients;
+            account["held"] = held.into();
+        }
+        Ok(account)
     }
 }
 

@@ -47,7 +47,13 @@ pub trait Names: Send + Sync + 'static {
     /// Whether mail leaves by domain; otherwise all of it goes inside.
     fn by_domain(&self) -> bool;
 
-    /// Where mail waits for an operator that was refused for good, if there is such a place.
+    /// The rule of the program's policy that had the message held, if one did.
+    fn rule(&self, head: &Head) -> Option<String> {
+        let _ = head;
+        None
+    }
+
+    /// Where mail waits for an operator that was refused for good, if there is such a place; also what a rule holds.
     fn refused(&self) -> Option<Destination> {
         None
     }

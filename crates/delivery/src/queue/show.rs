@@ -1,9 +1,11 @@
 //! What waits, as JSON: the tally, a listing, one message or batch in full, the sites, and how the queue is as a whole.
 
+use std::sync::Arc;
+
 use axum::http::StatusCode;
 use mail::{MessageId, Timestamp};
 use serde_json::{Value, json};
-use spool::{BatchId, Found, Lane, Predicate, Tally};
+use spool::{BatchId, Found, Lane, Matcher, Predicate, Tally};
 
 use super::{Queue, Refusal, Words, destination};
 use crate::lane;
@@ -60,7 +62,8 @@ impl Queue {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Value, Refusal> {
-        let predicate = self.predicate(words).await?;
+        let mut predicate = self.predicate(words).await?;
+        self.all_held(words, &mut predicate);
         let after = after.map(batch_id).transpose()?;
         let limit = limit.clamp(1, LIST_MAX);
         let found = self.spool.find(&predicate, after, limit).await?;
@@ -70,6 +73,32 @@ impl Queue {
             "batches": found.iter().map(|found| self.line(found, now)).collect::<Vec<_>>(),
             "after": next.map(|last| hex(last.batch.id)),
         }))
+    }
+
+    /// To one who looks, what waits for a decision is held like what an operator holds.
+    fn all_held(&self, words: &Words, predicate: &mut Predicate) {
+        let Some(place) = self.names.refused().filter(|_| words.held) else {
+            return;
+        };
+        predicate.held = None;
+        let others = predicate.owner.take();
+        predicate.owner = Some(Matcher(Arc::new(move |head, batch| {
+            let held = batch.held.is_some() || batch.destination == place;
+            held && others.as_ref().is_none_or(|others| (others.0)(head, batch))
+        })));
+    }
+
+    /// By what a batch is held: the number of an operator's hold, the name of a rule, or that it was refused.
+    fn hold(&self, found: &Found) -> Value {
+        let (head, batch) = (&found.head, &found.batch);
+        match (batch.held, self.names.refused()) {
+            (Some(hold), _) => hold.0.into(),
+            (None, Some(place)) if batch.destination == place => {
+                let rule = self.names.rule(head);
+                rule.unwrap_or_else(|| "refused".into()).into()
+            }
+            (None, _) => Value::Null,
+        }
     }
 
     /// A message with its batches, or a batch: by the message's id, its ident, or the batch's id.
@@ -176,7 +205,7 @@ impl Queue {
             "attempts": batch.attempts,
             "due": batch.due.rfc3339(),
             "in_flight": found.in_flight,
-            "hold": batch.held.map(|hold| hold.0),
+            "hold": self.hold(found),
             "reply": batch.reply,
         })
     }

@@ -74,6 +74,10 @@ pub struct Words {
     #[arg(long)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub refused: bool,
+    /// What this rule of the policy holds (mx-edge)
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
     /// Everything
     #[arg(long)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -84,6 +88,11 @@ impl Words {
     /// Whether nothing was said at all.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Whether what waits for an operator's decision is meant: what the inside refused, or a rule holds.
+    pub(super) fn waits_for_decision(&self) -> bool {
+        self.refused || self.rule.is_some()
     }
 
     /// For what changes something: everything is meant only by those who say so.
@@ -131,11 +140,38 @@ impl Words {
             reply: self.reply.as_deref().map(Into::into),
             held: self.held.then_some(true),
             hold: self.hold.map(HoldId),
-            owner: owner(names, self.list.as_deref(), self.ident.as_deref())?,
+            owner: self.owner(names)?,
             ..Predicate::default()
         };
         self.destinations(&mut predicate, names, site)?;
         Ok(predicate)
+    }
+
+    /// What only the program can tell.
+    fn owner(&self, names: &Arc<dyn Names>) -> Result<Option<Matcher>, Refusal> {
+        let list = self.list.as_deref().map(|text| {
+            let address = Address::parse(text);
+            address.map_err(|error| wrong("--list", text, &format!("a list's address ({error})")))
+        });
+        let list = list
+            .transpose()?
+            .map(|list| list.to_string().to_lowercase());
+        let (ident, rule) = (self.ident.clone(), self.rule.clone());
+        // What a rule holds was not refused by anybody.
+        let of_rule = self.waits_for_decision();
+        if list.is_none() && ident.is_none() && !of_rule {
+            return Ok(None);
+        }
+        let names = names.clone();
+        Ok(Some(Matcher(Arc::new(move |head, batch| {
+            let of_list = list.as_ref().is_none_or(|wanted| {
+                let of = names.list(head, batch);
+                of.is_some_and(|of| of.to_lowercase() == *wanted)
+            });
+            of_list
+                && (ident.is_none() || ident == names.ident(head))
+                && (!of_rule || rule == names.rule(head))
+        }))))
     }
 
     fn destinations(
@@ -151,10 +187,10 @@ impl Words {
                 Some(old) => old.into_iter().filter(|d| these.contains(d)).collect(),
             });
         };
-        if self.refused {
+        if self.waits_for_decision() {
             let Some(place) = names.refused() else {
                 return Err(Refusal::asked(
-                    "--refused: this program keeps nothing that was refused; see `quarantine list`",
+                    "--refused, --rule: this program keeps nothing that was refused or a rule holds; see `quarantine list`",
                 ));
             };
             add(vec![place]);
@@ -193,7 +229,7 @@ impl fmt::Display for Words {
         let many = |name: &'static str, texts: &[String]| {
             texts.iter().map(|text| (name, text.clone())).collect()
         };
-        let options: [Vec<(&str, String)>; 12] = [
+        let options: [Vec<(&str, String)>; 13] = [
             one("--list", &self.list),
             one("--sender", &self.sender),
             one("--recipient", &self.recipient),
@@ -206,6 +242,7 @@ impl fmt::Display for Words {
             one("--message", &self.message),
             one("--ident", &self.ident),
             one("--hold", &self.hold.map(|hold| hold.to_string())),
+            one("--rule", &self.rule),
         ];
         let mut words: Vec<String> = Vec::new();
         for (name, text) in options.into_iter().flatten() {
@@ -253,33 +290,6 @@ fn ago(option: &str, text: Option<&str>, now: Timestamp) -> Result<Option<Timest
         .map_err(|_| wrong(option, text, "an age such as 90s, 30m, 2h or 5d"))?;
     let millis = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
     Ok(Some(Timestamp(now.0.saturating_sub(millis))))
-}
-
-/// What only the program can tell.
-fn owner(
-    names: &Arc<dyn Names>,
-    list: Option<&str>,
-    ident: Option<&str>,
-) -> Result<Option<Matcher>, Refusal> {
-    let list = list.map(|text| {
-        let address = Address::parse(text);
-        address.map_err(|error| wrong("--list", text, &format!("a list's address ({error})")))
-    });
-    let list = list
-        .transpose()?
-        .map(|list| list.to_string().to_lowercase());
-    let ident = ident.map(str::to_owned);
-    if list.is_none() && ident.is_none() {
-        return Ok(None);
-    }
-    let names = names.clone();
-    Ok(Some(Matcher(Arc::new(move |head, batch| {
-        let of_list = list.as_ref().is_none_or(|wanted| {
-            let of = names.list(head, batch);
-            of.is_some_and(|of| of.to_lowercase() == *wanted)
-        });
-        of_list && (ident.is_none() || ident == names.ident(head))
-    }))))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use mail::{Address, ReversePath};
 fn policy() -> Policy {
     Policy {
         rules: config::Policy::default(),
+        tables: Arc::default(),
         spoke_first: Action::Enforce,
         listed: Action::Enforce,
         greylist: Action::Off,
@@ -373,4 +374,112 @@ fn an_exempt_client_meets_no_rule_of_the_policy() {
     none.listed = Action::Off;
     assert_eq!(step(&none, &exempt), Step::Done(Decision::default()));
     assert_eq!(step(&policy(), &exempt), Step::Ask(vec![Question::Listing]));
+}
+
+/// `action about lines`, a table each, named by their number.
+fn tables(tables: &[(Action, config::Subject, &str)]) -> Arc<Tables> {
+    use crate::policy::tables::Table;
+    let read = tables
+        .iter()
+        .enumerate()
+        .map(|(at, (action, about, lines))| {
+            Table::read(&format!("t{at}"), *about, *action, lines).unwrap()
+        });
+    Arc::new(read.collect())
+}
+
+#[test]
+fn tables_decide_before_the_rules_and_in_their_order() {
+    use config::Subject::{Helo, Sender, SenderMx};
+    let (enforce, warn) = (Action::Enforce, Action::Warn);
+    let nonsense = evidence("192.0.2.1", "ann@sender.example");
+    let check = |given: &[(Action, config::Subject, &str)], evidence: &Evidence, expected: &str| {
+        let mut policy = only(Reason::HeloSyntax, enforce);
+        policy.tables = tables(given);
+        let said = match step(&policy, evidence) {
+            Step::Ask(questions) => format!("asks {questions:?}"),
+            Step::Done(decision) => {
+                let refused = decision.refusal.map(|finding| finding.reason.label());
+                let hold = decision.hold.as_deref().unwrap_or("");
+                let named: Vec<_> = (decision.named.iter())
+                    .map(|(rule, what)| format!("{rule} {what}"))
+                    .collect();
+                let warned = decision.warned.len();
+                format!(
+                    "{} {hold} {warned} {named:?}",
+                    refused.unwrap_or("accepted")
+                )
+            }
+        };
+        assert_eq!(said, expected, "{given:?}");
+    };
+    let (permit, reject, hold) = (
+        "@sender.example permit",
+        "@sender.example reject",
+        "@sender.example hold",
+    );
+    check(&[], &nonsense, "helo_syntax  0 []");
+    check(
+        &[(enforce, Sender, permit)],
+        &nonsense,
+        "accepted  0 [\"t0 permitted\"]",
+    );
+    check(
+        &[(enforce, Sender, reject), (enforce, Sender, permit)],
+        &good(),
+        "table  0 [\"t0 refused\"]",
+    );
+    check(
+        &[(enforce, Sender, permit), (enforce, Sender, reject)],
+        &good(),
+        "accepted  0 [\"t0 permitted\"]",
+    );
+    check(
+        &[
+            (enforce, Sender, hold),
+            (enforce, Sender, hold),
+            (enforce, Helo, ".sender.example reject"),
+        ],
+        &good(),
+        "table t0 0 [\"t0 held\", \"t1 held\", \"t2 refused\"]",
+    );
+    check(
+        &[(enforce, Sender, hold)],
+        &good(),
+        "accepted t0 0 [\"t0 held\"]",
+    );
+    check(
+        &[(warn, Sender, reject), (warn, Sender, hold)],
+        &good(),
+        "accepted  2 [\"t0 warned\", \"t1 warned\"]",
+    );
+    check(&[(warn, Sender, permit)], &nonsense, "helo_syntax  0 []");
+    check(&[(Action::Off, Sender, reject)], &good(), "accepted  0 []");
+    // What may permit is known before a rule refuses; what cannot is not asked for then.
+    check(
+        &[(enforce, SenderMx, "192.0.2.0/24 permit")],
+        &nonsense,
+        "asks [Hosts(SenderMx)]",
+    );
+    check(
+        &[(enforce, SenderMx, "192.0.2.0/24 reject")],
+        &nonsense,
+        "helo_syntax  0 []",
+    );
+    check(
+        &[(enforce, SenderMx, "192.0.2.0/24 reject")],
+        &good(),
+        "asks [Hosts(SenderMx)]",
+    );
+    check(
+        &[
+            (enforce, SenderMx, "192.0.2.0/24 reject"),
+            (enforce, Sender, permit),
+        ],
+        &nonsense,
+        "asks [Hosts(SenderMx)]",
+    );
+    let mut exempt = good();
+    exempt.exempt = true;
+    check(&[(enforce, Sender, reject)], &exempt, "accepted  0 []");
 }
