@@ -51,10 +51,12 @@ pub mod spf;
 pub use service::state;
 pub mod take;
 pub mod through;
+pub mod told;
 pub mod trail;
 pub mod watch;
 pub mod why;
 pub mod wiring;
+pub mod wording;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -269,7 +269,7 @@ impl Metrics {
     /// A label that has never been counted is shown as 0, so that alerts on rates work from the start.
     fn zero(&self) {
         self.recipients.with_label_values(&["accepted"]);
-        for reason in Reason::ALL {
+        for reason in Reason::ALL.into_iter().filter(|one| one.is_of_recipient()) {
             self.recipients.with_label_values(&[reason.label()]);
         }
         for objection in Objection::ALL {

@@ -1,40 +1,37 @@
 //! What sessions refuse on their own account, before any policy is asked, and how they end: in this program's words, counted.
 
-use smtp::server::{Ending, Facts, Objection};
-use tracing::info;
+use smtp::server::{Ending, Facts, Objection, Refusal};
 
-use crate::metrics::Metrics;
-use crate::reason::Reason;
+use crate::receive::Edge;
+use crate::told::Told;
 
-/// Counts an objection. One to a message is the end of the forward-paths that waited for it, `paths_open`.
-pub fn count(metrics: &Metrics, facts: &Facts, objection: Objection, paths_open: &mut u64) {
-    let label = objection.label();
+/// Counts one, and tells of it if it was a message. `paths_open` forward-paths wait for a message.
+pub fn count(edge: &Edge, facts: &Facts, refusal: &Refusal, paths_open: &mut u64) {
+    let label = refusal.objection.label();
+    let metrics = &edge.metrics;
     metrics.objections.with_label_values(&[label]).inc();
-    match objection {
-        Objection::Syntax
-        | Objection::Sequence
-        | Objection::Sender
-        | Objection::Announced
-        | Objection::Junk => {}
+    match refusal.objection {
         Objection::Recipient | Objection::Recipients => {
             metrics.recipients.with_label_values(&[label]).inc();
+            if refusal.objection.is_permanent() && refusal.reply.code < 500 {
+                metrics.softened.with_label_values(&[label]).inc();
+            }
         }
-        Objection::TooLarge | Objection::BareNewline | Objection::NoMemory => {
-            let permanent = Reason::of(objection).is_some_and(Reason::is_permanent);
-            let outcome = if permanent { "refused" } else { "deferred" };
-            let paths = std::mem::take(paths_open);
-            metrics.messages.with_label_values(&[outcome]).inc();
-            let ends = metrics.path_ends.with_label_values(&[outcome, label]);
-            ends.inc_by(paths);
-            info!(
-                event = "message",
-                session = %facts.session,
-                client = %facts.client.ip(),
-                recipients = paths,
-                outcome,
-                way = label
-            );
+        of_message if of_message.is_of_message() => {
+            // The end of those that waited for it.
+            *paths_open = 0;
+            let told = Told {
+                facts,
+                from: &refusal.from,
+                to: &refusal.to,
+                message_id: "",
+                named: None,
+                way: label,
+                reply: &refusal.reply,
+            };
+            told.tell(edge);
         }
+        _ => {}
     }
 }
 

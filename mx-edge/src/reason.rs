@@ -84,16 +84,8 @@ pub enum Reason {
     SpoolLate,
     /// The client left before the message was taken.
     ClientGone,
-    /// RCPT names nobody: it cannot be read.
-    RecipientSyntax,
-    /// More recipients than one transaction may have.
-    TooManyRecipients,
-    /// The message is larger than is taken.
-    TooLarge,
-    /// The message has a bare CR or LF.
-    BareNewline,
-    /// No memory for the message.
-    NoMemory,
+    /// Refused by the session on its own account, in its own words.
+    Session(Objection),
 }
 
 struct Entry {
@@ -103,9 +95,21 @@ struct Entry {
     text: &'static str,
 }
 
+impl Entry {
+    fn of(objection: Objection) -> Self {
+        let (code, enhanced, text) = objection.words();
+        Self {
+            label: objection.label(),
+            code,
+            enhanced,
+            text,
+        }
+    }
+}
+
 impl Reason {
     /// All of them, for metrics that start at zero.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 52] = [
         Self::UnknownRecipient,
         Self::RelayDenied,
         Self::DirectoryNotLoaded,
@@ -143,11 +147,21 @@ impl Reason {
         Self::SpoolSlow,
         Self::SpoolLate,
         Self::ClientGone,
-        Self::RecipientSyntax,
-        Self::TooManyRecipients,
-        Self::TooLarge,
-        Self::BareNewline,
-        Self::NoMemory,
+        Self::Session(Objection::Syntax),
+        Self::Session(Objection::Sequence),
+        Self::Session(Objection::Sender),
+        Self::Session(Objection::Announced),
+        Self::Session(Objection::Recipient),
+        Self::Session(Objection::Recipients),
+        Self::Session(Objection::TooLarge),
+        Self::Session(Objection::BareNewline),
+        Self::Session(Objection::NoMemory),
+        Self::Session(Objection::Junk),
+        Self::Session(Objection::Pipelined),
+        Self::Session(Objection::Foreign),
+        Self::Session(Objection::TimedOut),
+        Self::Session(Objection::Errors),
+        Self::Session(Objection::Stopping),
     ];
 
     /// Those for which a client is not even greeted.
@@ -169,27 +183,11 @@ impl Reason {
         Self::SpoolSlow,
     ];
 
-    /// What a session refused without asking, where it concerns forward-paths; the session has said the reply.
-    pub fn of(objection: Objection) -> Option<Self> {
-        Some(match objection {
-            Objection::Recipient => Self::RecipientSyntax,
-            Objection::Recipients => Self::TooManyRecipients,
-            Objection::TooLarge => Self::TooLarge,
-            Objection::BareNewline => Self::BareNewline,
-            Objection::NoMemory => Self::NoMemory,
-            Objection::Syntax
-            | Objection::Sequence
-            | Objection::Sender
-            | Objection::Announced
-            | Objection::Junk => {
-                return None;
-            }
-        })
-    }
-
     #[rustfmt::skip]
     fn entry(self) -> Entry {
         let (label, code, enhanced, text) = match self {
+            // One table has the words of both: crates/smtp's.
+            Self::Session(objection) => return Entry::of(objection),
             Self::UnknownRecipient => ("unknown_recipient", 550, (5, 1, 1), "no such recipient here"),
             Self::RelayDenied => ("relay_denied", 554, (5, 7, 1), "relay denied: not a domain of ours"),
             Self::DirectoryNotLoaded => ("directory_not_loaded", 451, (4, 3, 0), "recipients cannot be checked yet, try again later"),
@@ -231,12 +229,6 @@ impl Reason {
             Self::SpoolSlow => ("spool_slow", 451, (4, 3, 2), "too much waits to be kept at present, try again later"),
             Self::SpoolLate => ("spool_late", 451, (4, 3, 0), "this message could not be kept in time, try again later"),
             Self::ClientGone => ("client_gone", 451, (4, 4, 2), "you left before the message was taken"),
-            // In the words of crates/smtp, which says them.
-            Self::RecipientSyntax => ("recipient_syntax", 501, (5, 1, 3), "bad recipient address"),
-            Self::TooManyRecipients => ("too_many_recipients", 452, (4, 5, 3), "too many recipients, send the others in another transaction"),
-            Self::TooLarge => ("too_large", 552, (5, 3, 4), "message is larger than SIZE allows"),
-            Self::BareNewline => ("bare_newline", 550, (5, 5, 2), "message contains a bare CR or LF; lines end in CRLF"),
-            Self::NoMemory => ("no_memory", 452, (4, 3, 1), "insufficient memory, try again later"),
         };
         Entry { label, code, enhanced, text }
     }
@@ -249,6 +241,16 @@ impl Reason {
     /// Whether it is said for good, with a 5xx.
     pub fn is_permanent(self) -> bool {
         self.entry().code >= 500
+    }
+
+    /// Whether it can be said of one recipient at RCPT.
+    pub fn is_of_recipient(self) -> bool {
+        match self {
+            Self::Session(objection) => {
+                matches!(objection, Objection::Recipient | Objection::Recipients)
+            }
+            _ => true,
+        }
     }
 
     /// Its line in the daily report.
@@ -271,8 +273,8 @@ impl Reason {
             | Self::DirectoryNotLoaded
             | Self::OtherPolicy
             | Self::NullSenderRecipients
-            | Self::RecipientSyntax => "recipient address",
-            Self::BareNewline => "message form",
+            | Self::Session(Objection::Recipient) => "recipient address",
+            Self::Session(Objection::BareNewline) => "message form",
             Self::SpoolFull
             | Self::SpoolFailed
             | Self::SpoolSlow
@@ -290,50 +292,37 @@ impl Reason {
             | Self::MessageRate
             | Self::RecipientRate
             | Self::Overloaded
-            | Self::TooManyRecipients
-            | Self::TooLarge
-            | Self::NoMemory => LIMITS,
+            | Self::Session(
+                Objection::Recipients
+                | Objection::Announced
+                | Objection::TooLarge
+                | Objection::NoMemory
+                | Objection::Junk,
+            ) => LIMITS,
+            // No forward-path is lost by these alone.
+            Self::Session(_) => "dialogue",
         }
     }
 
-    /// The reply: what is wrong, the token by which an operator finds it in the logs, and where to ask.
-    pub fn reply(self, token: &str, contact: &str) -> Reply {
-        self.reply_with("", token, contact)
-    }
-
-    /// The same with what was found: whoever is refused wrongly must be able to see by what.
-    pub fn reply_with(self, evidence: &str, token: &str, contact: &str) -> Reply {
+    /// The reply, with what was found: whoever is refused wrongly must be able to see by what. The token and where to ask are put on
+    /// where it is said, see `wording`.
+    pub fn reply(self, evidence: &str) -> Reply {
         let Entry {
             code,
             enhanced,
             text,
             ..
         } = self.entry();
-        let mut line = match evidence {
-            "" => format!("{text} [{token}]"),
-            evidence => format!("{text}: {evidence} [{token}]"),
-        };
-        if !contact.is_empty() {
-            line.push(' ');
-            line.push_str(contact);
+        match evidence {
+            "" => Reply::new(code, enhanced, text),
+            evidence => Reply::new(code, enhanced, format!("{text}: {evidence}")),
         }
-        Reply::new(code, enhanced, line)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// One word for the same thing in both metrics.
-    #[test]
-    fn objections_have_one_label() {
-        for objection in Objection::ALL {
-            if let Some(reason) = Reason::of(objection) {
-                assert_eq!(reason.label(), objection.label());
-            }
-        }
-    }
 
     #[test]
     fn labels_are_words_of_their_own_and_codes_agree() {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mail::trace::Spf;
 use mail::{Domain, Envelope, MailParameters, Recipient, Reply, ReversePath};
-use smtp::server::{Ending, Facts, Handler, Objection, Presence, Screening};
+use smtp::server::{Ending, Facts, Handler, Presence, Refusal, Screening};
 use tracing::info;
 
 use crate::admission::rates::Of;
@@ -25,12 +25,12 @@ use crate::metrics::Metrics;
 use crate::network::contains;
 use crate::objections;
 use crate::passes::Kept;
+use crate::policy::Transaction;
 use crate::policy::evidence::Asked;
-use crate::policy::{self, Scanning, Transaction};
 use crate::reason::Reason;
 use crate::recipients::{Recipients, literal};
 use crate::rules::Rules;
-use crate::seen::Seen;
+use crate::seen::{No, Seen};
 use crate::spf;
 use crate::take::{Sender, Take, message_id};
 use crate::through::Through;
@@ -147,9 +147,9 @@ impl Session {
         metrics.screened.with_label_values(&[screened]).inc();
         metrics.sessions.with_label_values(&[outcome]).inc();
         let Self { id, client, .. } = &self;
-        let objections = self.seen.objections;
+        let (objections, reason) = (self.seen.objections, self.seen.ended_by());
         self.seen.record(&self.edge.trail, id, client.ip(), outcome);
-        info!(event = "session", session = %id, client = %client, outcome, objections);
+        info!(event = "session", session = %id, client = %client, outcome, reason, objections);
     }
 
     fn take<'a>(&'a self, facts: &'a Facts, message: &Bytes) -> Take<'a> {
@@ -207,11 +207,15 @@ impl Drop for Session {
 impl Handler for Session {
     async fn connect(&mut self, facts: &Facts) -> Result<(), Reply> {
         self.id = facts.session.clone();
-        self.client = facts.client;
+        let before = std::mem::replace(&mut self.client, facts.client);
         if self.is_check() {
             return Ok(());
         }
-        // The same session may come again for another client (XCLIENT).
+        // The same session may come again for another client (XCLIENT), with a record of its own.
+        if !self.seen.is_empty() {
+            let seen = std::mem::take(&mut self.seen);
+            seen.record(&self.edge.trail, &self.id, before.ip(), "xclient");
+        }
         self.entry = Entry::default();
         self.caller = Caller::new(&self.rules.ruling, facts.client.ip());
         let entry = match self.edge.is_draining() {
@@ -227,12 +231,11 @@ impl Handler for Session {
                 Ok(())
             }
             Err(refused) => {
-                self.seen.turned_away(refused.reason);
                 let turned_away = &self.edge.metrics.turned_away;
                 turned_away
                     .with_label_values(&[refused.reason.label()])
                     .inc();
-                Err(self.refusal_with(&refused, facts))
+                Err(self.no(("connect", facts), "", &[], &refused))
             }
         }
     }
@@ -271,7 +274,10 @@ impl Handler for Session {
             (admitted.as_ref()).map_or_else(|refused| refused.reason.label(), |()| "accepted");
         let senders = &self.edge.metrics.senders;
         senders.with_label_values(&[label]).inc();
-        admitted.map_err(|refused| self.refusal_with(&refused, facts))?;
+        if let Err(refused) = admitted {
+            let from = reverse_path.to_string();
+            return Err(self.no(("mail", facts), &from, &[], &refused));
+        }
         self.transaction = Transaction {
             null_sender: *reverse_path == ReversePath::Null,
             ..Transaction::default()
@@ -287,48 +293,14 @@ impl Handler for Session {
         envelope: &Envelope,
         recipient: &Recipient,
     ) -> Result<(), Reply> {
-        if let Err(refused) = self.count(Of::Recipients, facts) {
-            let label = refused.reason.label();
-            let recipients = &self.edge.metrics.recipients;
-            recipients.with_label_values(&[label]).inc();
-            return Err(self.refusal_with(&refused, facts));
-        }
-        let known = self
-            .edge
-            .recipients
-            .lookup(&recipient.address, facts.local.ip());
-        self.transaction.accepted = envelope.recipients.len();
-        let most = self.rules.null_sender_recipients_max;
-        let decision = policy::recipient(known, &self.transaction, most);
-        let mut evidence = String::new();
-        let decision = match decision {
-            Ok(Scanning::Ordinary) => {
-                let decided = self.decide(facts, envelope, recipient).await;
-                decided.map(|()| Scanning::Ordinary).map_err(|finding| {
-                    evidence = finding.evidence;
-                    finding.reason
-                })
-            }
-            Ok(scanning) => Ok(scanning),
-            Err(reason) => {
-                info!(
-                    event = "recipient",
-                    session = %facts.session,
-                    client = %facts.client.ip(),
-                    from = %envelope.reverse_path,
-                    to = %recipient.address,
-                    outcome = "refused",
-                    reason = reason.label()
-                );
-                Err(reason)
-            }
+        let decision = match self.count(Of::Recipients, facts) {
+            Ok(()) => self.admit(facts, envelope, recipient).await,
+            Err(refused) => Err(refused),
         };
-        let label = decision.map_or_else(Reason::label, |_| "accepted");
+        let label =
+            (decision.as_ref()).map_or_else(|refused| refused.reason.label(), |_| "accepted");
         let metrics = &self.edge.metrics;
         metrics.recipients.with_label_values(&[label]).inc();
-        if decision.is_err_and(|reason| reason.is_permanent()) && self.rules.is_soft() {
-            metrics.softened.with_label_values(&[label]).inc();
-        }
         match decision {
             Ok(scanning) => {
                 self.transaction.scanning = Some(scanning);
@@ -337,10 +309,13 @@ impl Handler for Session {
                 self.caller.inquiry.start_spf();
                 Ok(())
             }
-            Err(reason) => {
-                let paths = (envelope, recipient);
-                self.seen.refused(facts, paths, reason, &evidence);
-                Err(self.rules.refusal(reason, &evidence, &facts.session))
+            Err(refused) => {
+                if refused.reason.is_permanent() && self.rules.words.soft {
+                    metrics.softened.with_label_values(&[label]).inc();
+                }
+                let from = envelope.reverse_path.to_string();
+                let to = [recipient.address.to_string().into()];
+                Err(self.no(("rcpt", facts), &from, &to, &refused))
             }
         }
     }
@@ -375,12 +350,16 @@ impl Handler for Session {
         vec![reply]
     }
 
-    fn objected(&mut self, facts: &Facts, objection: Objection) {
+    fn objected(&mut self, facts: &Facts, refusal: Refusal) {
         if self.is_check() {
             return;
         }
         self.seen.objections = self.seen.objections.saturating_add(1);
-        objections::count(&self.edge.metrics, facts, objection, &mut self.paths_open);
+        objections::count(&self.edge, facts, &refusal, &mut self.paths_open);
+        let told = refusal.objection.is_of_message() || refusal.reply.is_positive();
+        if !told {
+            self.seen.refused(facts, &No::of(&refusal));
+        }
     }
 
     fn reset(&mut self) {

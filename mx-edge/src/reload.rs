@@ -141,6 +141,8 @@ fn guard_of(config: &Config, edge: &Edge) -> Guard {
         data_rate_min: limits.data_bytes_per_second_min,
         junk_commands_max: limits.junk_commands_max,
         xclient: false,
+        // Those in force: a configuration whose rules could not be read has none.
+        wording: Some(edge.rules().words.clone()),
         stress: Some(Stress {
             now: edge.admission.pressure.watch(),
             command: stress.command_timeout.min(limits.command_timeout),

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use mail::{Domain, Reply, Severity};
+use mail::{Domain, Reply};
 use service::program::StartError;
 
 use crate::admission::Door;
@@ -22,6 +22,7 @@ use crate::reason::Reason;
 use crate::screen::Screen;
 use crate::shadow::Shadow;
 use crate::spf::Checker;
+use crate::wording::Words;
 
 /// What a session is held to.
 pub struct Rules {
@@ -45,30 +46,14 @@ pub struct Rules {
     pub null_sender_recipients_max: usize,
     /// See the configuration.
     pub hops_max: usize,
-    /// See the configuration.
-    pub contact: String,
+    /// How refusals are worded.
+    pub words: Arc<Words>,
 }
 
 impl Rules {
-    /// What a client is told: by what it is refused, and where to ask.
+    /// What a client is told: by what it is refused, how to find it and where to ask.
     pub fn refusal(&self, reason: Reason, evidence: &str, token: &str) -> Reply {
-        self.soften(reason.reply_with(evidence, token, &self.contact))
-    }
-
-    /// Whether nothing is refused for good.
-    pub fn is_soft(&self) -> bool {
-        self.ruling.policy.rules.soft_bounce
-    }
-
-    /// With `soft_bounce` nothing is refused for good: the sender keeps it while a mistake of ours is looked for.
-    pub fn soften(&self, mut reply: Reply) -> Reply {
-        if self.is_soft() && reply.severity() == Severity::Permanent {
-            reply.code -= 100;
-            if let Some(enhanced) = &mut reply.enhanced {
-                enhanced.0 = 4;
-            }
-        }
-        reply
+        self.words.told(reason.reply(evidence), token)
     }
 }
 
@@ -106,7 +91,10 @@ pub fn rules(
         stress_sessions: config.stress_sessions(),
         null_sender_recipients_max: config.limits.null_sender_recipients_max,
         hops_max: config.limits.hops_max,
-        contact: config.mail.contact.clone(),
+        words: Arc::new(Words {
+            contact: config.mail.contact.clone(),
+            soft: config.policy.soft_bounce,
+        }),
     })
 }
 

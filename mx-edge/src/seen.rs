@@ -1,17 +1,70 @@
-//! What a session has shown, for its record: whom it was refused, and by what. Bounded, so that a dictionary attack costs a line a
-//! session and not one an address.
+//! Refusals: each is logged as one event when it is said, and named in its session's record, which `why` reads. Bounded, so that a
+//! dictionary attack costs a line a session and not one an address.
 
-use mail::{Envelope, Recipient};
 use serde_json::{Value, json};
-use smtp::server::Facts;
+use smtp::server::{Facts, Refusal};
+use tracing::info;
 
 use crate::reason::Reason;
 use crate::trail::Trail;
+use mail::Reply;
 
-/// Refusals that are named; more are counted.
-const NAMED_MAX: usize = 10;
+/// Refusals of a session that are named; more are counted. `limits.errors_max` ends a session long before, if they are for good.
+const NAMED_MAX: usize = 100;
+/// Forward-paths that are named of one refusal; more are counted.
+const PATHS_MAX: usize = 10;
 
-/// See the module.
+/// Something that was refused, with what is known of it.
+pub struct No<'a> {
+    /// Where in the dialogue: `connect`, `helo`, `mail`, `rcpt`, `session`. What is said of a message is its own event.
+    pub stage: &'static str,
+    /// The reverse-path; empty where there is none yet.
+    pub from: &'a str,
+    /// Forward-paths that it is about.
+    pub to: &'a [Box<str>],
+    /// Why.
+    pub reason: Reason,
+    /// By what.
+    pub evidence: &'a str,
+    /// As the client was told.
+    pub reply: &'a Reply,
+}
+
+impl<'a> No<'a> {
+    /// Of the session's own.
+    pub fn of(refusal: &'a Refusal) -> Self {
+        use smtp::server::Objection::{Announced, Recipient, Recipients, Sender};
+        Self {
+            stage: match refusal.objection {
+                Sender | Announced => "mail",
+                Recipient | Recipients => "rcpt",
+                _ => "session",
+            },
+            from: &refusal.from,
+            to: &refusal.to,
+            reason: Reason::Session(refusal.objection),
+            evidence: &refusal.said,
+            reply: &refusal.reply,
+        }
+    }
+
+    fn log(&self, facts: &Facts) {
+        info!(
+            event = "refused",
+            stage = self.stage,
+            session = %facts.session,
+            client = %facts.client.ip(),
+            helo = %facts.helo,
+            from = self.from,
+            to = self.to.join(","),
+            reason = self.reason.label(),
+            evidence = self.evidence,
+            reply = %self.reply
+        );
+    }
+}
+
+/// What a session has shown, for its record.
 #[derive(Default)]
 pub struct Seen {
     /// What was refused without asking.
@@ -19,46 +72,48 @@ pub struct Seen {
     helo: Box<str>,
     refused: Vec<Value>,
     more: u64,
-    turned_away: Option<&'static str>,
+    ended_by: Option<&'static str>,
 }
 
 impl Seen {
-    /// A recipient was refused.
-    pub fn refused(
-        &mut self,
-        facts: &Facts,
-        (envelope, recipient): (&Envelope, &Recipient),
-        reason: Reason,
-        evidence: &str,
-    ) {
+    /// Something was refused, and is no message.
+    pub fn refused(&mut self, facts: &Facts, no: &No<'_>) {
+        no.log(facts);
+        if !facts.helo.is_empty() {
+            self.helo.clone_from(&facts.helo);
+        }
+        // RFC 5321 3.8, RFC 7504 3: behind these comes nothing.
+        if matches!(no.reply.code, 421 | 521) || no.stage == "connect" {
+            self.ended_by = Some(no.reason.label());
+        }
         if self.refused.len() >= NAMED_MAX {
             self.more += 1;
             return;
         }
-        self.helo.clone_from(&facts.helo);
         self.refused.push(json!({
-            "from": envelope.reverse_path.to_string(),
-            "to": recipient.address.to_string(),
-            "reason": reason.label(),
-            "evidence": evidence,
+            "stage": no.stage,
+            "from": no.from,
+            "to": &no.to[..no.to.len().min(PATHS_MAX)],
+            "to_more": no.to.len().saturating_sub(PATHS_MAX),
+            "reason": no.reason.label(),
+            "evidence": no.evidence,
+            "reply": no.reply.to_string(),
         }));
     }
 
-    /// It was not even greeted.
-    pub fn turned_away(&mut self, reason: Reason) {
-        self.turned_away = Some(reason.label());
+    /// The reason for which the session was ended on our side, if it was.
+    pub fn ended_by(&self) -> &'static str {
+        self.ended_by.unwrap_or_default()
+    }
+
+    /// Whether there is nothing to tell of it.
+    pub fn is_empty(&self) -> bool {
+        self.refused.is_empty() && self.objections == 0
     }
 
     /// The session is over: recorded, unless it came, sent and went as it should.
     pub fn record(&self, trail: &Trail, session: &str, client: std::net::IpAddr, outcome: &str) {
-        let Self {
-            objections,
-            helo,
-            refused,
-            more,
-            turned_away,
-        } = self;
-        if refused.is_empty() && *objections == 0 && outcome == "quit" {
+        if self.is_empty() && outcome == "quit" {
             return;
         }
         let mut line = json!({
@@ -66,15 +121,17 @@ impl Seen {
             "session": session,
             "client": client,
             "outcome": outcome,
-            "objections": objections,
+            "objections": self.objections,
         });
-        if let Some(reason) = turned_away {
+        if let Some(reason) = self.ended_by {
             line["reason"] = json!(reason);
         }
-        if !refused.is_empty() {
-            line["helo"] = json!(helo);
-            line["refused"] = json!(refused);
-            line["refused_more"] = json!(more);
+        if !self.helo.is_empty() {
+            line["helo"] = json!(self.helo);
+        }
+        if !self.refused.is_empty() {
+            line["refused"] = json!(self.refused);
+            line["refused_more"] = json!(self.more);
         }
         trail.add(line);
     }

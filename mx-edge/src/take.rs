@@ -7,7 +7,6 @@ use bytes::Bytes;
 use delivery::Copy;
 use mail::trace::{self, Custody, Spf};
 use mail::{Envelope, Reply, Timestamp, header};
-use serde_json::json;
 use smtp::server::{Facts, Presence};
 use tracing::{info, warn};
 
@@ -23,8 +22,8 @@ use crate::receive::Edge;
 use crate::received;
 use crate::replies::{self, Plan};
 use crate::rules::Rules;
-use crate::spf;
 use crate::through::Tried;
+use crate::told::Told;
 
 /// The message below our field. One that does not begin with a field, nor with the blank line that ends a header, gets that line
 /// first: its text would read as a header, or go on with ours.
@@ -85,8 +84,8 @@ impl Take<'_> {
     /// Says no to a message in this edge's own words.
     pub fn refuse(&self, envelope: &Envelope, finding: &Finding) -> Reply {
         let Finding { reason, evidence } = finding;
-        let reply = self.rules.refusal(*reason, evidence, &self.facts.session);
-        self.log(envelope, None, &reply, reason.label());
+        let reply = reason.reply(evidence);
+        self.told(envelope, None, &reply, reason.label());
         reply
     }
 
@@ -111,8 +110,7 @@ impl Take<'_> {
                 (self.spool_instead(&named, presence).await, "trouble")
             }
         };
-        let reply = self.rules.soften(reply);
-        self.log(&named.envelope, Some(&named.facts), &reply, way);
+        self.told(&named.envelope, Some(&named.facts), &reply, way);
         reply
     }
 
@@ -132,9 +130,9 @@ impl Take<'_> {
                 self.list_held(&named);
                 (reply, "held")
             }
-            Err(reason) => (self.own(reason), reason.label()),
+            Err(reason) => (reason.reply(""), reason.label()),
         };
-        self.log(&named.envelope, Some(&named.facts), &reply, way);
+        self.told(&named.envelope, Some(&named.facts), &reply, way);
         reply
     }
 
@@ -242,7 +240,7 @@ impl Take<'_> {
                         self.list_refused(named, &refused, replies);
                         (self.spooled(named), "deferred")
                     }
-                    Err(reason) => (self.own(reason), reason.label()),
+                    Err(reason) => (reason.reply(""), reason.label()),
                 }
             }
         }
@@ -250,7 +248,7 @@ impl Take<'_> {
 
     async fn spool_instead(&self, named: &Named, presence: &Presence) -> Reply {
         let spooled = self.spool_all(named, presence).await;
-        spooled.unwrap_or_else(|reason| self.own(reason))
+        spooled.unwrap_or_else(|reason| reason.reply(""))
     }
 
     async fn spool_all(&self, named: &Named, presence: &Presence) -> Result<Reply, Reason> {
@@ -305,10 +303,6 @@ impl Take<'_> {
 
     fn spooled(&self, named: &Named) -> Reply {
         Reply::new(250, (2, 0, 0), format!("kept as {}", named.facts.ident))
-    }
-
-    fn own(&self, reason: Reason) -> Reply {
-        self.rules.refusal(reason, "", &self.facts.session)
     }
 
     fn count_passed(&self, recipients: usize) {
@@ -389,61 +383,24 @@ impl Take<'_> {
         self.edge.ended.add(named.arrival, &lines);
     }
 
-    fn log(&self, envelope: &Envelope, facts: Option<&MessageFacts>, reply: &Reply, way: &str) {
-        let outcome = match (reply.code, way) {
-            (..400, "through") => "passed",
-            (..400, "held") => "held",
-            (..400, _) => "spooled",
-            (400..500, _) => "deferred",
-            _ => "refused",
-        };
-        let metrics = &self.edge.metrics;
-        metrics.messages.with_label_values(&[outcome]).inc();
-        let class = (way == "through").then(|| heard::class(std::slice::from_ref(reply)));
-        let reason = class.flatten().map_or(way, |class| class.as_str());
-        if reply.code < 400 {
-            metrics.accepted_bytes.inc_by(self.bytes);
+    /// Tells what became of it, in the words that the client gets.
+    fn told(&self, envelope: &Envelope, named: Option<&MessageFacts>, reply: &Reply, way: &str) {
+        let reply = self.rules.words.told(reply.clone(), &self.facts.session);
+        if reply.is_positive() {
+            self.edge.metrics.accepted_bytes.inc_by(self.bytes);
         }
-        metrics
-            .path_ends
-            .with_label_values(&[outcome, reason])
-            .inc_by(envelope.recipients.len() as u64);
-        let to: Vec<String> = envelope
-            .recipients
-            .iter()
-            .map(|recipient| recipient.address.to_string())
-            .collect();
-        let mut line = json!({
-            "event": "message",
-            "session": self.facts.session,
-            "client": self.facts.client.ip(),
-            "helo": self.facts.helo,
-            "from": envelope.reverse_path.to_string(),
-            "to": to,
-            "message_id": self.message_id,
-            "outcome": outcome,
-            "way": way,
-            "reply": reply.to_string(),
-        });
-        if let Some(facts) = facts {
-            line["ident"] = json!(facts.ident.as_str());
-            line["rule"] = json!(facts.held_by);
-        }
-        self.edge.trail.add(line);
-        info!(
-            event = "message",
-            session = %self.facts.session,
-            ident = facts.map_or("", |facts| facts.ident.as_str()),
-            message_id = self.message_id,
-            client = %self.facts.client.ip(),
-            from = %envelope.reverse_path,
-            to = %to.join(","),
-            spf = facts.map_or("", |facts| spf::label(facts.spf)),
-            rule = facts.and_then(|facts| facts.held_by.as_deref()).unwrap_or_default(),
-            outcome,
+        let to = envelope.recipients.iter();
+        let to: Vec<Box<str>> = to.map(|one| one.address.to_string().into()).collect();
+        let told = Told {
+            facts: self.facts,
+            from: &envelope.reverse_path.to_string(),
+            to: &to,
+            message_id: &self.message_id,
+            named,
             way,
-            reply = %reply
-        );
+            reply: &reply,
+        };
+        told.tell(self.edge);
     }
 }
 

@@ -91,7 +91,7 @@ impl Who {
                 let mut refused = refused.flat_map(|one| [&one["to"], &one["from"]]);
                 is(&line["from"], address)
                     || any(&line["to"], address)
-                    || refused.any(|path| is(path, address))
+                    || refused.any(|path| any(path, address))
             }
         }
     }
@@ -249,12 +249,16 @@ pub fn text(answer: &Value) -> String {
             .collect::<Vec<_>>()
             .join(" ");
         for one in line["refused"].as_array().into_iter().flatten() {
+            let whom = match word(&one["to"]) {
+                to if to.is_empty() => word(&one["stage"]),
+                to => to,
+            };
             text += &format!(
-                "\n    refused {} from <{}>: {} {}",
-                word(&one["to"]),
+                "\n    refused {whom} from <{}>: {} {}, told {}",
                 word(&one["from"]),
                 word(&one["reason"]),
-                word(&one["evidence"])
+                word(&one["evidence"]),
+                word(&one["reply"])
             );
         }
         text

@@ -35,63 +35,6 @@ pub struct Tls {
     pub peer_certificates: Arc<Vec<Vec<u8>>>,
 }
 
-/// What a session refused on its own account, before anybody was asked: for figures of what clients do wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Objection {
-    /// A command that is none, or whose arguments cannot be read.
-    Syntax,
-    /// A command where it may not come, or that is not offered.
-    Sequence,
-    /// MAIL that cannot be read: what it gives is no address, or a parameter is not known.
-    Sender,
-    /// MAIL that announces more than is taken (RFC 1870 6.1).
-    Announced,
-    /// RCPT that cannot be read, within a transaction.
-    Recipient,
-    /// RCPT beyond what one transaction may have (RFC 5321 4.5.3.1.10).
-    Recipients,
-    /// A message that came and is larger than is taken.
-    TooLarge,
-    /// A message with a bare CR or LF, where these are refused.
-    BareNewline,
-    /// A message for which there was no memory.
-    NoMemory,
-    /// One of too many commands that bring no message on; it was followed all the same.
-    Junk,
-}
-
-impl Objection {
-    /// All of them.
-    pub const ALL: [Self; 10] = [
-        Self::Syntax,
-        Self::Sequence,
-        Self::Sender,
-        Self::Announced,
-        Self::Recipient,
-        Self::Recipients,
-        Self::TooLarge,
-        Self::BareNewline,
-        Self::NoMemory,
-        Self::Junk,
-    ];
-
-    /// The word in logs and metric labels.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Syntax => "syntax",
-            Self::Sequence => "sequence",
-            Self::Sender => "sender_syntax",
-            Self::Announced => "announced_too_large",
-            Self::Recipient => "recipient_syntax",
-            Self::Recipients => "too_many_recipients",
-            Self::TooLarge => "too_large",
-            Self::BareNewline => "bare_newline",
-            Self::NoMemory => "no_memory",
-            Self::Junk => "junk_commands",
-        }
-    }
-}
-
 /// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ending {

@@ -8,6 +8,7 @@ pub mod client;
 pub mod command;
 pub mod data;
 pub mod facts;
+pub mod objection;
 pub mod proxy;
 pub mod server;
 pub mod session;

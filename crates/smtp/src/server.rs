@@ -17,7 +17,8 @@ mod secure;
 mod tests;
 
 pub use crate::data::BareNewline;
-pub use crate::facts::{Ending, Facts, Objection, Tls};
+pub use crate::facts::{Ending, Facts, Tls};
+pub use crate::objection::{Objection, Refusal, Wording};
 pub use crate::settings::{Guard, Settings, Stress, Timeouts};
 pub use proxied::{NotProxied, proxy_header};
 
@@ -112,8 +113,8 @@ pub trait Handler: Send {
     ) -> Vec<Reply>;
 
     /// The session has refused something without asking; of a message it is told before [`Handler::reset`].
-    fn objected(&mut self, facts: &Facts, objection: Objection) {
-        let _ = (facts, objection);
+    fn objected(&mut self, facts: &Facts, refusal: Refusal) {
+        let _ = (facts, refusal);
     }
 
     /// RSET, or EHLO, STARTTLS, the end of a message: the transaction is over.

@@ -10,6 +10,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -18,7 +19,8 @@ use mail::{Envelope, MailParameters, Recipient, Reply, ReversePath};
 use crate::Protocol;
 use crate::command::{Extensions, LineReader};
 use crate::data::Fault;
-use crate::facts::{Ending, Facts, Objection, Tls};
+use crate::facts::{Ending, Facts, Tls};
+use crate::objection::{Objection, Refusal};
 use crate::settings::Settings;
 use state::{Asked, State};
 
@@ -30,7 +32,7 @@ pub enum Step<'a> {
     /// Ask the handler, then call [`Session::answer`] or, for a message, [`Session::answer_message`].
     Ask(Question<'a>),
     /// Tell the handler what was refused without asking it.
-    Objected(Objection),
+    Objected(Box<Refusal>),
     /// Tell the handler that the transaction, if there was one, is over.
     Reset,
     /// Grant this much memory, in bytes, by [`Session::grant`], or call [`Session::shed`].
@@ -115,8 +117,8 @@ pub struct Session {
     exempt: bool,
     /// A transaction ended, and the handler has not been told.
     over: bool,
-    /// Something was refused, and the handler has not been told.
-    objected: Option<Objection>,
+    /// What was refused, and the handler has not been told of.
+    objected: VecDeque<Box<Refusal>>,
 }
 
 impl Session {
@@ -132,7 +134,7 @@ impl Session {
             junk: 0,
             exempt: false,
             over: false,
-            objected: None,
+            objected: VecDeque::new(),
         }
     }
 
@@ -149,8 +151,8 @@ impl Session {
     /// Reads on in `input`, appends replies to `out`, and says what must happen before it can go further.
     pub fn step(&mut self, input: &mut BytesMut, out: &mut Vec<u8>) -> Step<'_> {
         loop {
-            if let Some(objection) = self.objected.take() {
-                return Step::Objected(objection);
+            if let Some(refusal) = self.objected.pop_front() {
+                return Step::Objected(refusal);
             }
             if std::mem::take(&mut self.over) {
                 return Step::Reset;
@@ -194,7 +196,8 @@ impl Session {
         let mut replies = replies.into_iter();
         for _ in 0..expected {
             // A handler that owes a reply has not said that it owns the message.
-            replies.next().unwrap_or_else(replies::no_reply).write(out);
+            let reply = replies.next().unwrap_or_else(replies::no_reply);
+            self.say(reply, out);
         }
         debug_assert!(replies.next().is_none(), "more replies than recipients");
         self.end_transaction();
@@ -235,8 +238,7 @@ impl Session {
     /// Ends an idle session because the server shuts down.
     pub fn stop(&mut self, out: &mut Vec<u8>) {
         if self.idle() {
-            replies::stopping(&self.settings.hostname).write(out);
-            self.state = State::Closed(Ending::Shutdown);
+            self.end(Objection::Stopping, Ending::Shutdown, out);
         }
     }
 
@@ -253,8 +255,7 @@ impl Session {
 
     /// Ends the session because the client was too slow.
     pub fn timed_out(&mut self, out: &mut Vec<u8>) {
-        replies::timed_out(&self.settings.hostname).write(out);
-        self.state = State::Closed(Ending::TimedOut);
+        self.end(Objection::TimedOut, Ending::TimedOut, out);
     }
 
     fn waits_for(&self, input: &BytesMut) -> Step<'_> {

@@ -9,6 +9,7 @@ use tokio_rustls::rustls::ServerConfig;
 
 use crate::Protocol;
 use crate::data::BareNewline;
+use crate::objection::Wording;
 
 /// How a server behaves; one for all its sessions, replaced as a whole on reload.
 #[derive(Clone, Debug)]
@@ -78,6 +79,8 @@ pub struct Guard {
     pub junk_commands_max: usize,
     /// Offer and believe XCLIENT.
     pub xclient: bool,
+    /// How refusals are worded; none: as they come.
+    pub wording: Option<Arc<dyn Wording>>,
     /// What changes while the server is under stress.
     pub stress: Option<Stress>,
 }
@@ -90,6 +93,7 @@ impl Default for Guard {
             data_rate_min: 0,
             junk_commands_max: usize::MAX,
             xclient: false,
+            wording: None,
             stress: None,
         }
     }

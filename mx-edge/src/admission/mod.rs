@@ -13,6 +13,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::network::{Network, contains};
+use crate::policy::decide::Finding;
 use crate::reason::Reason;
 use access::{Access, Entry as Line, Word};
 use added::Added;
@@ -93,6 +94,12 @@ impl From<Reason> for Refused {
             reason,
             evidence: String::new(),
         }
+    }
+}
+
+impl From<Finding> for Refused {
+    fn from(Finding { reason, evidence }: Finding) -> Self {
+        Self { reason, evidence }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Whether a session may go on as it would: what admission says of its client, at each thing that is counted.
+//! Whether a session may go on as it would: what admission says of its client, at each thing that is counted; and how it is told no.
 
 use mail::Reply;
 use smtp::server::Facts;
@@ -7,6 +7,7 @@ use super::Session;
 use crate::admission::rates::Of;
 use crate::admission::{Refused, Standing};
 use crate::reason::Reason;
+use crate::seen::No;
 
 impl Session {
     pub(super) fn is_check(&self) -> bool {
@@ -38,8 +39,25 @@ impl Session {
         self.count(Of::Messages, facts)
     }
 
-    pub(super) fn refusal_with(&self, refused: &Refused, facts: &Facts) -> Reply {
+    /// Says no to anything but a message: the reply, told and kept for the record.
+    pub(super) fn no(
+        &mut self,
+        (stage, facts): (&'static str, &Facts),
+        from: &str,
+        to: &[Box<str>],
+        refused: &Refused,
+    ) -> Reply {
         let Refused { reason, evidence } = refused;
-        self.rules.refusal(*reason, evidence, &facts.session)
+        let reply = reason.reply(evidence);
+        let no = No {
+            stage,
+            from,
+            to,
+            reason: *reason,
+            evidence,
+            reply: &self.rules.words.told(reply.clone(), &facts.session),
+        };
+        self.seen.refused(facts, &no);
+        reply
     }
 }

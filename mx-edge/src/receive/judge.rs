@@ -5,44 +5,55 @@ use smtp::server::Facts;
 use tracing::info;
 
 use super::Session;
-use crate::admission::Standing;
+use crate::admission::{Refused, Standing};
 use crate::policy::decide::{Decision, Finding};
 use crate::policy::{self, Scanning, header};
 use crate::reason::Reason;
 use crate::shadow::About;
 
 impl Session {
-    /// Logs what speaks against a recipient's mail: whoever is refused wrongly must be findable by what.
-    fn log_findings(&self, facts: &Facts, envelope: &Envelope, to: &str, decision: &Decision) {
+    /// Logs what speaks against a recipient's mail and does not refuse it; a refusal is logged where it is said.
+    fn log_warnings(&self, facts: &Facts, envelope: &Envelope, to: &str, decision: &Decision) {
         let warned = &self.edge.metrics.warned;
-        let log = |finding: &Finding, outcome| {
+        for finding in &decision.warned {
+            warned.with_label_values(&[finding.reason.label()]).inc();
             info!(
-                event = "recipient",
+                event = "warned",
                 session = %facts.session,
                 client = %facts.client.ip(),
                 helo = %facts.helo,
                 from = %envelope.reverse_path,
                 to,
-                outcome,
                 reason = finding.reason.label(),
                 evidence = finding.evidence
             );
-        };
+        }
         for (rule, what) in &decision.named {
             let hits = &self.edge.metrics.rule_hits;
             hits.with_label_values(&[&**rule, what]).inc();
         }
-        for finding in &decision.warned {
-            warned.with_label_values(&[finding.reason.label()]).inc();
-            log(finding, "warned");
+    }
+
+    /// Whether a recipient's mail may come, and how it is scanned.
+    pub(super) async fn admit(
+        &mut self,
+        facts: &Facts,
+        envelope: &Envelope,
+        recipient: &Recipient,
+    ) -> Result<Scanning, Refused> {
+        let recipients = &self.edge.recipients;
+        let known = recipients.lookup(&recipient.address, facts.local.ip());
+        self.transaction.accepted = envelope.recipients.len();
+        let most = self.rules.null_sender_recipients_max;
+        let scanning = policy::recipient(known, &self.transaction, most)?;
+        if scanning == Scanning::Ordinary {
+            self.decide(facts, envelope, recipient).await?;
         }
-        if let Some(finding) = &decision.refusal {
-            log(finding, "refused");
-        }
+        Ok(scanning)
     }
 
     /// Decides by client and sender, for recipients that they may concern (never a role: RFC 5321 4.5.1).
-    pub(super) async fn decide(
+    async fn decide(
         &mut self,
         facts: &Facts,
         envelope: &Envelope,
@@ -67,7 +78,7 @@ impl Session {
                 decision
             }
         };
-        self.log_findings(facts, envelope, &to, &decision);
+        self.log_warnings(facts, envelope, &to, &decision);
         match decision.refusal {
             Some(finding) => Err(finding),
             None => {
@@ -109,7 +120,7 @@ impl Session {
         if let Some(shadow) = &self.rules.shadow {
             shadow.message(message, &decision, &self.about(facts, envelope, to.clone()));
         }
-        self.log_findings(facts, envelope, &to, &decision);
+        self.log_warnings(facts, envelope, &to, &decision);
         decision.refusal.map_or(Ok(()), Err)
     }
 }

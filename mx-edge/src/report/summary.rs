@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use smtp::server::{Ending, Objection};
+use smtp::server::Ending;
 
 use super::{Counts, Day};
 use crate::objections;
@@ -108,7 +108,6 @@ fn limits(counts: &Counts) -> BTreeMap<String, u64> {
     };
     // What sessions say on their own account is counted there, and a recipient among recipients too.
     let objections = all(counts, "objections_total");
-    let own = Objection::ALL.map(Reason::of);
     let counters = [
         "turned_away_sessions_total",
         "senders_total",
@@ -117,13 +116,10 @@ fn limits(counts: &Counts) -> BTreeMap<String, u64> {
     let counters = counters.map(|name| all(counts, name));
     for reason in Reason::ALL.into_iter().filter(|one| one.group() == LIMITS) {
         let label = reason.label();
-        match own.contains(&Some(reason)) {
-            true => add(label, &objections, label),
-            false => counters.iter().for_each(|by| add(label, by, label)),
+        match reason {
+            Reason::Session(_) => add(label, &objections, label),
+            _ => counters.iter().for_each(|by| add(label, by, label)),
         }
-    }
-    for objection in [Objection::Announced, Objection::Junk] {
-        add(objection.label(), &objections, objection.label());
     }
     let ends = all(counts, "sessions_total");
     add(

@@ -9,23 +9,27 @@ use crate::edge::{Edge, Site, until};
 use crate::inside::{Inside, PATIENCE};
 
 /// A client that sends what it is told, from the loopback address it is told.
-struct Raw(TcpStream);
+pub struct Raw(pub TcpStream);
 
 impl Raw {
     async fn from(client: &str, edge: &Edge) -> Self {
+        Self::at(client, edge.address).await
+    }
+
+    pub async fn at(client: &str, edge: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket
             .bind(SocketAddr::new(client.parse().unwrap(), 0))
             .unwrap();
-        Self(socket.connect(edge.address).await.unwrap())
+        Self(socket.connect(edge).await.unwrap())
     }
 
-    async fn send(&mut self, bytes: &[u8]) {
+    pub async fn send(&mut self, bytes: &[u8]) {
         self.0.write_all(bytes).await.unwrap();
     }
 
     /// The last line of the next reply; "" when the connection is closed.
-    async fn hear(&mut self) -> String {
+    pub async fn hear(&mut self) -> String {
         let mut line = Vec::new();
         let reading = async {
             while let Ok(byte) = self.0.read_u8().await {
@@ -42,13 +46,13 @@ impl Raw {
         String::from_utf8(line).unwrap()
     }
 
-    async fn say(&mut self, line: &str) -> String {
+    pub async fn say(&mut self, line: &str) -> String {
         self.send(format!("{line}\r\n").as_bytes()).await;
         self.hear().await
     }
 
     /// Greets and begins a transaction.
-    async fn begin(&mut self) -> String {
+    pub async fn begin(&mut self) -> String {
         self.say("EHLO client.elsewhere.example").await;
         self.say("MAIL FROM:<ann@elsewhere.example>").await
     }

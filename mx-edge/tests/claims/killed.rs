@@ -59,6 +59,7 @@ impl Program {
 
     /// `enough` looks at the reasons why it is not ready.
     async fn start_until(&mut self, log: &Path, enough: impl Fn(&str) -> bool) -> SocketAddr {
+        let path = log;
         let log = std::fs::File::options()
             .create(true)
             .append(true)
@@ -83,7 +84,11 @@ impl Program {
                     .parse()
                     .unwrap();
             }
-            assert!(tokio::time::Instant::now() < deadline, "not ready: {said}");
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "not ready: {said} {}",
+                std::fs::read_to_string(path).unwrap()
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

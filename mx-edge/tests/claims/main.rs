@@ -17,6 +17,7 @@ mod killed;
 mod list_host;
 mod policy;
 mod published;
+mod refused;
 mod report;
 mod sender_policy;
 mod sender_policy_suite;

@@ -187,9 +187,12 @@ async fn what_sessions_refuse_without_asking_is_in_the_sums() {
         check(&report, &told);
         let (door, sessions) = (&report["door"], &report["sessions"]);
         assert_eq!(door["put_off_by"]["limits"], 1, "{report:#}");
-        assert_eq!(door["refused_by"]["recipient address"], 1, "{report:#}");
-        assert_eq!(door["refused_by"]["message form"], 2, "{report:#}");
-        let softened = if soft { 2 } else { 0 };
+        let (refused_by, softened) = match soft {
+            true => (&door["softened_by"], 5),
+            false => (&door["refused_by"], 0),
+        };
+        assert_eq!(refused_by["recipient address"], 1, "{report:#}");
+        assert_eq!(refused_by["message form"], 2, "{report:#}");
         let soft_bounce = door["put_off_by"]["soft bounce"].as_u64().unwrap_or(0);
         assert_eq!(soft_bounce, softened, "{report:#}");
         let objections = &sessions["objections"];

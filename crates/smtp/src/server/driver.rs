@@ -157,7 +157,7 @@ impl Driver {
                     }
                     self.session.answer(answer, &mut self.out);
                 }
-                Step::Objected(objection) => handler.objected(self.session.facts(), objection),
+                Step::Objected(refusal) => handler.objected(self.session.facts(), *refusal),
                 Step::Reset => {
                     self.memory = None;
                     handler.reset();

@@ -1,14 +1,15 @@
 //! What each command does in each state, and what a handler's answer does.
 
 use bytes::BytesMut;
-use mail::{Envelope, Recipient, Reply};
+use mail::{Envelope, Recipient, Reply, Severity};
 
 use super::state::{Asked, State};
 use super::{Session, replies};
 use crate::Protocol;
 use crate::command::{Command, CommandError, ForwardPath, Line, Mail, Rcpt};
 use crate::data::BareNewline;
-use crate::facts::{Ending, Facts, Objection};
+use crate::facts::{Ending, Facts};
+use crate::objection::{Objection, Refusal};
 use crate::xclient::Xclient;
 
 impl Session {
@@ -30,7 +31,7 @@ impl Session {
             },
             Line::TooLong => Err(CommandError::TooLong),
         };
-        let verb = line.as_ref().map_or(*b"    ", verb);
+        let said = line.clone().unwrap_or_default();
         match line.and_then(|line| Command::parse(&line, &self.extensions())) {
             Ok(command) => {
                 let junk = is_junk(&command, &state);
@@ -41,14 +42,20 @@ impl Session {
             }
             // What follows can be told neither from a chunk nor from commands; or was never meant for us.
             Err(error @ (CommandError::ChunkSize | CommandError::Foreign)) => {
-                error.reply().write(out);
-                self.state = State::Closed(Ending::Foreign);
+                let objection = match error {
+                    CommandError::Foreign => Objection::Foreign,
+                    _ => Objection::Syntax,
+                };
+                self.state = state;
+                self.part(Refusal::new(objection, error.reply()), Ending::Foreign, out);
             }
             Err(error) => {
-                self.objected = Some(objection(verb, &state));
-                self.state = state;
-                self.refuse(error.reply(), out);
+                let objection = objection(verb(&said), &state);
+                self.object(objection, state, error.reply(), out);
             }
+        }
+        if let Some(refusal) = self.objected.front_mut() {
+            refusal.answers(&said);
         }
         true
     }
@@ -91,8 +98,9 @@ impl Session {
             }
             // DATA ends a group (RFC 2920 3.1). What was sent ahead is a message, and must not be read as commands, even if
             // DATA itself is refused.
-            (Command::Data, _, _) if spoke_ahead(input) => {
-                self.close(Ending::Pipelined, replies::pipelined(), out);
+            (Command::Data, state, _) if spoke_ahead(input) => {
+                self.state = state;
+                self.end(Objection::Pipelined, Ending::Pipelined, out);
             }
             (Command::Data, State::Transaction(envelope), _) => self.data(envelope, out),
             (Command::Xforward(arguments), State::Ready, _) => self.xforward(&arguments, out),
@@ -114,7 +122,8 @@ impl Session {
     ) {
         // Before it has read what we offer, nobody may know that we take commands in groups; and EHLO ends a group (RFC 2920 3.1).
         if matches!(state, State::Fresh) && spoke_ahead(input) {
-            return self.close(Ending::Pipelined, replies::pipelined(), out);
+            self.state = state;
+            return self.end(Objection::Pipelined, Ending::Pipelined, out);
         }
         self.end_transaction();
         self.facts.helo = name;
@@ -142,8 +151,11 @@ impl Session {
             .size
             .is_some_and(|size| size > self.settings.message_bytes_max)
         {
-            let reply = replies::too_large();
-            return self.object(Objection::Announced, State::Ready, reply, out);
+            let objection = Objection::Announced;
+            let mut refusal = Refusal::new(objection, objection.reply());
+            refusal.from = mail.reverse_path.to_string().into();
+            self.state = State::Ready;
+            return self.refuse_as(refusal, out);
         }
         self.state = State::Asked(Asked::Mail(mail));
     }
@@ -155,12 +167,13 @@ impl Session {
         }
         if envelope.recipients.len() >= self.settings.recipients_max {
             // Not an error of the client: it comes again with the rest (RFC 5321 4.5.3.1.10).
-            self.objected = Some(Objection::Recipients);
-            return self.reply(
-                State::Transaction(envelope),
-                replies::too_many_recipients(),
-                out,
-            );
+            let objection = Objection::Recipients;
+            let mut refusal = Refusal::new(objection, objection.reply()).within(&envelope);
+            if let ForwardPath::Mailbox(address) = &rcpt.forward_path {
+                refusal.to = vec![address.to_string().into()];
+            }
+            self.state = State::Transaction(envelope);
+            return self.refuse_as(refusal, out);
         }
         let address = match rcpt.forward_path {
             ForwardPath::Mailbox(address) => Ok(address),
@@ -268,7 +281,10 @@ impl Session {
     /// The handler refuses: the transaction stays as it was.
     pub(super) fn refused(&mut self, asked: Asked, reply: Reply, out: &mut Vec<u8>) {
         match asked {
-            Asked::Connect => self.close(Ending::Refused, reply, out),
+            Asked::Connect => {
+                self.say(reply, out);
+                self.state = State::Closed(Ending::Refused);
+            }
             Asked::Helo { .. } => {
                 self.facts.helo = Box::default();
                 self.facts.extended = false;
@@ -305,30 +321,66 @@ impl Session {
         reply: Reply,
         out: &mut Vec<u8>,
     ) {
-        self.objected = Some(objection);
-        self.reject(state, reply, out);
+        let mut refusal = Refusal::new(objection, reply);
+        if let Some(envelope) = state.envelope() {
+            refusal = refusal.within(envelope);
+        }
+        self.state = state;
+        self.refuse_as(refusal, out);
     }
 
-    pub(super) fn close(&mut self, ending: Ending, reply: Reply, out: &mut Vec<u8>) {
-        reply.write(out);
-        self.state = State::Closed(ending);
+    /// The same with what is known of it.
+    pub(super) fn refuse_as(&mut self, mut refusal: Refusal, out: &mut Vec<u8>) {
+        let severity = refusal.reply.severity();
+        refusal.reply = self.say(refusal.reply, out);
+        self.objected.push_back(Box::new(refusal));
+        self.judge(severity, out);
     }
 
-    /// Says a reply; a permanent refusal counts as the client's error, and one too many ends the session behind it: what was refused for
-    /// good must not look as if it might be taken later (RFC 5321 3.8 lets 421 be said at any time).
+    /// Says a reply of the handler.
     pub(super) fn refuse(&mut self, reply: Reply, out: &mut Vec<u8>) {
-        if reply.severity() == mail::Severity::Permanent {
+        let severity = reply.severity();
+        self.say(reply, out);
+        self.judge(severity, out);
+    }
+
+    /// A permanent refusal counts as the client's error, however it was worded, and one too many ends the session behind it: what was
+    /// refused for good must not look as if it might be taken later (RFC 5321 3.8 lets 421 be said at any time).
+    fn judge(&mut self, severity: Severity, out: &mut Vec<u8>) {
+        if severity == Severity::Permanent {
             self.errors += 1;
         }
-        reply.write(out);
         self.end_if_too_many(out);
     }
 
     fn end_if_too_many(&mut self, out: &mut Vec<u8>) {
         if !self.exempt && self.errors >= self.settings.errors_max_now() {
-            let ending = replies::too_many_errors(&self.settings.hostname);
-            self.close(Ending::Errors, ending, out);
+            self.end(Objection::Errors, Ending::Errors, out);
         }
+    }
+
+    /// Ends the session, and with it the transaction that it is in.
+    pub(super) fn end(&mut self, objection: Objection, ending: Ending, out: &mut Vec<u8>) {
+        let reply = objection.parting(&self.settings.hostname);
+        self.part(Refusal::new(objection, reply), ending, out);
+    }
+
+    fn part(&mut self, mut refusal: Refusal, ending: Ending, out: &mut Vec<u8>) {
+        if let Some(envelope) = self.state.envelope() {
+            refusal = refusal.of(envelope);
+        }
+        refusal.reply = self.say(refusal.reply, out);
+        self.objected.push_back(Box::new(refusal));
+        self.state = State::Closed(ending);
+    }
+
+    /// Says a reply of anybody, in the words that refusals have here. Returns what was said.
+    pub(super) fn say(&self, mut reply: Reply, out: &mut Vec<u8>) -> Reply {
+        if let (Some(wording), false) = (&self.settings.guard.wording, reply.is_positive()) {
+            reply = wording.refusal(&self.facts, reply);
+        }
+        reply.write(out);
+        reply
     }
 
     /// One more command that brings no message on has been followed: a client may probe and wait so, but not for ever.
@@ -336,7 +388,8 @@ impl Session {
         self.junk = self.junk.saturating_add(1);
         if !self.exempt && self.junk > self.settings.junk_commands_max_now() {
             self.errors += 1;
-            self.objected = Some(Objection::Junk);
+            let followed = Refusal::new(Objection::Junk, replies::ok());
+            self.objected.push_back(Box::new(followed));
             self.end_if_too_many(out);
         }
     }

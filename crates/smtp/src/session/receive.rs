@@ -5,8 +5,8 @@ use mail::{Envelope, Reply};
 
 use super::state::{Asked, Chunked, Incoming, State};
 use super::{Session, replies};
-use crate::data::{ChunkReader, Content, DotReader, Fault};
-use crate::facts::Objection;
+use crate::data::{ChunkReader, Content, DotReader};
+use crate::objection::{Objection, Refusal};
 
 impl Session {
     /// One transition; `false` when the session waits for something.
@@ -54,9 +54,7 @@ impl Session {
                     self.state = State::Discard { left, reply, after };
                     return false;
                 }
-                self.state = *after;
-                self.objected = Some(Objection::Sequence);
-                self.refuse(reply, out);
+                self.object(Objection::Sequence, *after, reply, out);
                 true
             }
         }
@@ -102,32 +100,48 @@ impl Session {
                 incoming: *incoming,
                 reader,
             }));
-            // A faulty message is refused at each chunk, so that its client need not send the rest.
             match fault {
-                Some(fault) => self.refuse(replies::fault(fault), out),
+                Some(fault) => self.refuse_chunk(fault.into(), out),
                 None => replies::chunk_received().write(out),
             }
         }
         true
     }
 
+    /// A faulty message is refused at each chunk, so that its client need not send the rest; the handler is told once.
+    fn refuse_chunk(&mut self, objection: Objection, out: &mut Vec<u8>) {
+        let refusal = Refusal::new(objection, objection.reply());
+        match &mut self.state {
+            State::Chunks(chunked) if !chunked.incoming.told => {
+                chunked.incoming.told = true;
+                let refusal = refusal.of(&chunked.incoming.envelope);
+                self.refuse_as(refusal, out);
+            }
+            _ => self.refuse(refusal.reply, out),
+        }
+    }
+
     /// A message has been read to its end.
     fn received(&mut self, incoming: Incoming, out: &mut Vec<u8>) {
-        let Incoming { envelope, content } = incoming;
+        let Incoming {
+            envelope,
+            content,
+            told,
+        } = incoming;
         match content.finish() {
             Ok(message) => {
                 let message = Bytes::from(message);
                 self.state = State::Asked(Asked::Message { envelope, message });
             }
             Err(fault) => {
-                self.objected = Some(match fault {
-                    Fault::TooLarge => Objection::TooLarge,
-                    Fault::BareNewline => Objection::BareNewline,
-                    Fault::NoMemory => Objection::NoMemory,
-                });
-                let reply = replies::fault(fault);
+                let objection = Objection::from(fault);
+                let mut refusal = Refusal::new(objection, objection.reply()).of(&envelope);
+                let reply = refusal.reply.clone();
                 for _ in 0..self.replies_to_message(&envelope) {
-                    reply.write(out);
+                    refusal.reply = self.say(reply.clone(), out);
+                }
+                if !told {
+                    self.objected.push_back(Box::new(refusal));
                 }
                 self.end_transaction();
             }
@@ -189,6 +203,10 @@ impl Session {
     fn incoming(&self, envelope: Envelope) -> Incoming {
         let Self { settings, .. } = self;
         let content = Content::new(settings.message_bytes_max, settings.bare_newline);
-        Incoming { envelope, content }
+        Incoming {
+            envelope,
+            content,
+            told: false,
+        }
     }
 }

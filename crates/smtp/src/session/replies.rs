@@ -5,7 +5,6 @@ use mail::{Domain, Reply};
 use super::state::State;
 use crate::Protocol;
 use crate::command::{Command, Extensions};
-use crate::data::Fault;
 use crate::settings::Settings;
 use crate::{xclient, xforward};
 
@@ -94,50 +93,6 @@ pub fn cannot_verify() -> Reply {
     Reply::new(252, (2, 5, 0), "Cannot verify; send mail and see")
 }
 
-pub fn stopping(hostname: &Domain) -> Reply {
-    Reply::new(
-        421,
-        (4, 3, 2),
-        format!("{hostname} is shutting down, try again later"),
-    )
-}
-
-pub fn timed_out(hostname: &Domain) -> Reply {
-    Reply::new(
-        421,
-        (4, 4, 2),
-        format!("{hostname} waited too long, closing connection"),
-    )
-}
-
-pub fn too_many_errors(hostname: &Domain) -> Reply {
-    Reply::new(
-        421,
-        (4, 7, 0),
-        format!("{hostname} closing connection: too many errors"),
-    )
-}
-
-pub fn pipelined() -> Reply {
-    Reply::new(
-        554,
-        (5, 5, 0),
-        "Improper use of pipelining: wait for the reply",
-    )
-}
-
-pub fn too_large() -> Reply {
-    Reply::new(552, (5, 3, 4), "Message is larger than SIZE allows")
-}
-
-pub fn too_many_recipients() -> Reply {
-    Reply::new(
-        452,
-        (4, 5, 3),
-        "Too many recipients, send the others in another transaction",
-    )
-}
-
 pub fn no_recipients(protocol: Protocol) -> Reply {
     match protocol {
         Protocol::Smtp => Reply::new(554, (5, 5, 1), "No valid recipients"),
@@ -174,18 +129,6 @@ pub fn no_tls(active: bool, transaction: bool) -> Reply {
         bad_sequence("STARTTLS within a transaction")
     } else {
         not_implemented()
-    }
-}
-
-pub fn fault(fault: Fault) -> Reply {
-    match fault {
-        Fault::TooLarge => too_large(),
-        Fault::BareNewline => Reply::new(
-            550,
-            (5, 5, 2),
-            "Message contains a bare CR or LF; lines end in CRLF",
-        ),
-        Fault::NoMemory => Reply::new(452, (4, 3, 1), "Insufficient memory, try again later"),
     }
 }
 

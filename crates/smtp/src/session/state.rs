@@ -70,6 +70,8 @@ pub enum Asked {
 pub struct Incoming {
     pub envelope: Envelope,
     pub content: Content,
+    /// The handler has been told that it is refused.
+    pub told: bool,
 }
 
 /// A message of which some chunks have come.
@@ -83,6 +85,20 @@ impl State {
     /// Takes the state out for a transition, which must put one back.
     pub fn take(&mut self) -> Self {
         std::mem::replace(self, Self::Closed(Ending::Lost))
+    }
+
+    /// The transaction, where there is one.
+    pub fn envelope(&self) -> Option<&Envelope> {
+        match self {
+            Self::Transaction(envelope)
+            | Self::Asked(Asked::Rcpt { envelope, .. } | Asked::Message { envelope, .. }) => {
+                Some(envelope)
+            }
+            Self::Chunks(chunked) => Some(&chunked.incoming.envelope),
+            Self::Data { incoming, .. } | Self::Chunk { incoming, .. } => Some(&incoming.envelope),
+            Self::Discard { after, .. } => after.envelope(),
+            _ => None,
+        }
     }
 
     /// The message that is being received.

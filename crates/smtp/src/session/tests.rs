@@ -5,6 +5,7 @@
 
 mod dialogue;
 mod messages;
+mod refusals;
 mod tls;
 
 use mail::Domain;
@@ -19,8 +20,8 @@ struct Peer {
     handler: Decider,
     input: BytesMut,
     out: Vec<u8>,
-    /// Labels of what was refused without asking.
-    objections: Vec<&'static str>,
+    /// What was refused without asking.
+    refusals: Vec<Refusal>,
     events: Vec<String>,
 }
 
@@ -44,7 +45,7 @@ impl Peer {
             input,
             out,
             events: Vec::new(),
-            objections: Vec::new(),
+            refusals: Vec::new(),
         }
     }
 
@@ -84,8 +85,8 @@ impl Peer {
                 session.grant(bytes);
                 return true;
             }
-            Step::Objected(objection) => {
-                self.objections.push(objection.label());
+            Step::Objected(refusal) => {
+                self.refusals.push(*refusal);
                 return true;
             }
             Step::Reset => {
@@ -278,54 +279,6 @@ fn a_handler_that_owes_a_reply_has_not_accepted() {
     assert!(matches!(step, Step::Ask(_)), "{step:?}");
     peer.session.answer_message(Vec::new(), &mut peer.out);
     assert!(peer.out.starts_with(b"451 4.3.0"));
-}
-
-#[test]
-fn what_is_refused_without_asking_is_told_apart() {
-    const BEGUN: &str = "EHLO x\r\nMAIL FROM:<a@example.org>\r\n";
-    let mut settings = settings(Protocol::Smtp);
-    settings.recipients_max = 1;
-    settings.message_bytes_max = 10;
-    settings.bare_newline = crate::data::BareNewline::Refuse;
-    let told = "EHLO x\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.org>\r\nDATA\r\n";
-    for (input, expected) in [
-        ("NONSENSE\r\n".to_owned(), &["syntax"][..]),
-        ("DATA\r\n".into(), &["sequence"]),
-        ("EHLO x\r\nMAIL FROM:<@>\r\n".into(), &["sender_syntax"]),
-        (
-            "EHLO x\r\nMAIL FROM:<> SIZE=11\r\n".into(),
-            &["announced_too_large"],
-        ),
-        // Nobody was named: there is no transaction.
-        ("RCPT TO:<a b@c>\r\n".into(), &["syntax"]),
-        (format!("{BEGUN}RCPT TO:<b@>\r\n"), &["recipient_syntax"]),
-        (
-            format!("{BEGUN}RCPT TO:<b@example.org>\r\nRCPT TO:<c@example.org>\r\n"),
-            &["too_many_recipients"],
-        ),
-        (format!("{BEGUN}BDAT 2\r\nxx"), &["sequence"]),
-        (format!("{BEGUN}RCPT TO:<550-b@example.org>\r\n"), &[]),
-    ] {
-        let mut peer = Peer::new(settings.clone());
-        peer.feed(b"");
-        for line in input.split_inclusive('\n') {
-            peer.feed(line.as_bytes());
-        }
-        assert_eq!(peer.objections, expected, "{input:?} {:?}", peer.events);
-    }
-    for (message, expected) in [
-        ("123456789\r\n.\r\n", "too_large"),
-        ("a\nb\r\n.\r\n", "bare_newline"),
-    ] {
-        let mut peer = Peer::new(settings.clone());
-        peer.feed(b"");
-        for line in told.split_inclusive('\n') {
-            peer.feed(line.as_bytes());
-        }
-        peer.events.clear();
-        peer.feed(message.as_bytes());
-        assert_eq!(peer.objections, [expected], "{:?}", peer.events);
-    }
 }
 
 /// A sequence that is the same in every run.
