@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,8 @@ pub struct Config {
     pub control: control::Settings,
     /// `[log]`.
     pub log: LogSettings,
+    /// Where operators' words are kept.
+    pub state: PathBuf,
 }
 
 /// How scanners join.
@@ -71,6 +74,11 @@ pub struct Pick {
     /// From there to the whole greeting.
     #[serde(with = "service::config::duration")]
     pub greeting: Duration,
+    /// Connections for each slot that a node has told.
+    pub connections_per_slot: usize,
+    /// How long a node's share grows after it has come (back).
+    #[serde(with = "service::config::duration")]
+    pub slow_start: Duration,
 }
 
 /// Probing static nodes, and those that were set aside.
@@ -99,6 +107,12 @@ pub struct Splice {
     /// How long both directions may be silent.
     #[serde(with = "service::config::duration")]
     pub idle: Duration,
+    /// How long a connection may last.
+    #[serde(with = "service::config::duration")]
+    pub total: Duration,
+    /// From so many bytes in one direction on the kernel moves them.
+    #[serde(with = "service::config::bytes")]
+    pub kernel_from: u64,
 }
 
 /// A node that does not register: amavisd, or a scanner of another site.
@@ -109,6 +123,15 @@ pub struct StaticNode {
     pub name: String,
     /// Where it listens.
     pub address: SocketAddr,
+    /// How many messages it scans at once; 0: nobody knows.
+    #[serde(default)]
+    pub slots: u32,
+    /// Whether it is told who the client is, by version 2 of the PROXY protocol.
+    #[serde(default)]
+    pub proxy_protocol: bool,
+    /// Where its agent answers, as HAProxy's agent-check asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<SocketAddr>,
 }
 
 const LOOPBACK: [u8; 4] = [127, 0, 0, 1];
@@ -130,6 +153,7 @@ impl Default for Config {
                 listen: (LOOPBACK, 9124).into(),
             },
             log: LogSettings::default(),
+            state: "/var/lib/mailflow/balancer".into(),
         }
     }
 }
@@ -152,6 +176,8 @@ impl Default for Pick {
             attempts_max: 3,
             connect: Duration::from_secs(1),
             greeting: Duration::from_secs(1),
+            connections_per_slot: 4,
+            slow_start: Duration::from_secs(3),
         }
     }
 }
@@ -172,6 +198,8 @@ impl Default for Splice {
     fn default() -> Self {
         Self {
             idle: Duration::from_secs(300),
+            total: Duration::from_secs(3600),
+            kernel_from: 64 << 10,
         }
     }
 }
@@ -192,6 +220,7 @@ impl Configuration for Config {
             "drain",
             "registration.listen",
             "inside",
+            "state",
         ],
     };
 
@@ -202,6 +231,7 @@ impl Configuration for Config {
             ("registration.nodes_max", self.registration.nodes_max),
             ("pick.connections_max", self.pick.connections_max),
             ("pick.attempts_max", self.pick.attempts_max),
+            ("pick.connections_per_slot", self.pick.connections_per_slot),
             ("probe.rise", self.probe.rise as usize),
             ("probe.fall", self.probe.fall as usize),
         ]);
@@ -212,6 +242,7 @@ impl Configuration for Config {
             ("pick.connect", self.pick.connect),
             ("pick.greeting", self.pick.greeting),
             ("splice.idle", self.splice.idle),
+            ("splice.total", self.splice.total),
         ]);
         complaints.unless(
             self.probe.backoff_max >= self.probe.backoff_min,
@@ -288,6 +319,9 @@ mod tests {
         let node = |name: &str| StaticNode {
             name: name.into(),
             address: "127.0.0.1:10024".parse().unwrap(),
+            slots: 0,
+            proxy_protocol: false,
+            agent: None,
         };
         assert!(keys(|c| c.nodes = vec![node("a"), node("b")]).is_empty());
         assert_eq!(keys(|c| c.nodes = vec![node("a"), node("a")]), ["nodes"]);

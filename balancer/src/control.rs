@@ -1,4 +1,4 @@
-//! Registration for scanners; commands for operators: `balancer nodes`, `balancer drain NAME`, `balancer undrain NAME`.
+//! Registration for scanners; commands for operators: `balancer nodes`, `drain NAME`, `maint NAME`, `undrain NAME`, `weight NAME PERCENT`.
 
 use std::sync::Arc;
 
@@ -6,12 +6,14 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use service::config::is_node_name;
 use service::control::{Peer, Request};
 use service::program::Invocation;
 use service::tls::Role;
 
+use crate::node::Mode;
 use crate::pool::{Refusal, Registration};
 use crate::shared::Shared;
 
@@ -25,32 +27,54 @@ pub enum Command {
         /// The node's name.
         name: String,
     },
-    /// Take a drain back.
+    /// Take a node out for work on it: it gets nothing and is not probed.
+    Maint {
+        /// The node's name.
+        name: String,
+    },
+    /// Take a drain or a maintenance back.
     Undrain {
         /// The node's name.
         name: String,
     },
+    /// Use so much of a node's capacity; 100 is all of it, 0 none.
+    Weight {
+        /// The node's name.
+        name: String,
+        /// Percent.
+        #[arg(value_parser = clap::value_parser!(u32).range(0..=i64::from(WEIGHT_MAX)))]
+        percent: u32,
+    },
 }
+
+/// Largest weight, percent: a node may be given twice what it says it can do.
+const WEIGHT_MAX: u32 = 200;
 
 /// What a command does.
 pub fn command(command: Command) -> Invocation {
-    let (method, path, print): (_, _, fn(&Value) -> String) = match command {
-        Command::Nodes => ("GET", "/nodes".to_owned(), print_nodes),
-        Command::Drain { name } | Command::Undrain { name } if !is_node_name(&name) => {
-            return Invocation::Here(Box::new(move || {
-                Err(format!(
-                    "{name:?} is no node's name; `balancer nodes` shows them"
-                ))
-            }));
+    let (name, word) = match command {
+        Command::Nodes => {
+            let path = "/nodes".into();
+            let (method, body) = ("GET", None);
+            return control(Request { method, path, body });
         }
-        Command::Drain { name } => ("POST", format!("/nodes/{name}/drain"), print_nodes),
-        Command::Undrain { name } => ("POST", format!("/nodes/{name}/undrain"), print_nodes),
+        Command::Drain { name } => (name, json!({ "mode": Mode::Drain })),
+        Command::Maint { name } => (name, json!({ "mode": Mode::Maint })),
+        Command::Undrain { name } => (name, json!({ "mode": Mode::Ready })),
+        Command::Weight { name, percent } => (name, json!({ "weight": percent })),
     };
-    let request = Request {
-        method,
-        path,
-        body: None,
-    };
+    if !is_node_name(&name) {
+        return Invocation::Here(Box::new(move || {
+            Err(format!(
+                "{name:?} is no node's name; `balancer nodes` shows them"
+            ))
+        }));
+    }
+    control(Request::post(format!("/nodes/{name}"), word))
+}
+
+fn control(request: Request) -> Invocation {
+    let print = print_nodes;
     Invocation::Control { request, print }
 }
 
@@ -60,18 +84,27 @@ fn print_nodes(answer: &Value) -> String {
         return "no nodes: scanners register by themselves, see [announce] in scanner.toml".into();
     }
     let mut lines = vec![format!(
-        "{:<20} {:<9} {:<22} {:<10} {:>9}  {}",
-        "NODE", "STATE", "ADDRESS", "ORIGIN", "IN FLIGHT", "WHY"
+        "{:<20} {:<9} {:<22} {:<10} {:>9} {:>5} {:>6} {:>8}  {}",
+        "NODE", "STATE", "ADDRESS", "ORIGIN", "IN FLIGHT", "SLOTS", "WEIGHT", "SECONDS", "WHY"
     )];
     for node in nodes {
         let text = |key: &str| node[key].as_str().unwrap_or("").to_owned();
+        let slots = match node["slots"].as_u64() {
+            Some(0) | None => "-".to_owned(),
+            Some(slots) => slots.to_string(),
+        };
+        let seconds = node["seconds"].as_f64();
+        let seconds = seconds.map_or("-".to_owned(), |seconds| format!("{seconds:.3}"));
         let line = format!(
-            "{:<20} {:<9} {:<22} {:<10} {:>9}  {}",
+            "{:<20} {:<9} {:<22} {:<10} {:>9} {:>5} {:>5}% {:>8}  {}",
             text("name"),
             text("state"),
             text("address"),
             text("origin"),
             node["in_flight"],
+            slots,
+            node["weight"],
+            seconds,
             text("reason")
         );
         lines.push(line.trim_end().to_owned());
@@ -83,8 +116,7 @@ fn print_nodes(answer: &Value) -> String {
 pub fn routes(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/nodes", get(nodes))
-        .route("/nodes/{name}/drain", post(drain))
-        .route("/nodes/{name}/undrain", post(undrain))
+        .route("/nodes/{name}", post(say))
         .with_state(shared)
 }
 
@@ -92,27 +124,41 @@ async fn nodes(State(shared): State<Arc<Shared>>) -> Json<Value> {
     Json(json!({ "nodes": shared.shown() }))
 }
 
-async fn drain(
-    State(shared): State<Arc<Shared>>,
-    Path(name): Path<String>,
-) -> (StatusCode, Json<Value>) {
-    operate(&shared, &name, true)
+/// What of an operator's word is changed.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Change {
+    mode: Option<Mode>,
+    weight: Option<u32>,
 }
 
-async fn undrain(
+async fn say(
     State(shared): State<Arc<Shared>>,
     Path(name): Path<String>,
+    Json(change): Json<Change>,
 ) -> (StatusCode, Json<Value>) {
-    operate(&shared, &name, false)
-}
-
-fn operate(shared: &Shared, name: &str, drained: bool) -> (StatusCode, Json<Value>) {
-    if !shared.drain(name, drained) {
-        let error = format!("there is no node {name:?}; `balancer nodes` shows them");
-        return (StatusCode::NOT_FOUND, Json(json!({ "error": error })));
+    let error = |code, error: String| (code, Json(json!({ "error": error })));
+    if change.weight.is_some_and(|weight| weight > WEIGHT_MAX) {
+        let range = format!("a weight is 0 to {WEIGHT_MAX} percent");
+        return error(StatusCode::BAD_REQUEST, range);
     }
-    tracing::warn!(event = "operator", node = name, drained);
-    (StatusCode::OK, Json(json!({ "nodes": shared.shown() })))
+    let said = shared.say(&name, |word| {
+        word.mode = change.mode.unwrap_or(word.mode);
+        word.weight = change.weight.unwrap_or(word.weight);
+    });
+    let Some(kept) = said else {
+        let none = format!("there is no node {name:?}; `balancer nodes` shows them");
+        return error(StatusCode::NOT_FOUND, none);
+    };
+    tracing::warn!(event = "operator", node = name, mode = ?change.mode, weight = change.weight);
+    match kept {
+        Ok(()) => (StatusCode::OK, Json(json!({ "nodes": shared.shown() }))),
+        Err(why) => {
+            tracing::error!(event = "words", problem = why);
+            let problem = format!("it holds now, but not after a restart: {why}");
+            error(StatusCode::INSUFFICIENT_STORAGE, problem)
+        }
+    }
 }
 
 /// The routes of the registration listener.

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use crate::config::Pick;
 use crate::greeting::{self, Progress};
+use crate::proxy;
 
 /// How long a probe waits for the reply to its QUIT.
 const QUIT_DEADLINE: Duration = Duration::from_secs(1);
@@ -55,8 +56,12 @@ pub struct Greeted {
     pub greeting: Vec<u8>,
 }
 
-/// Connects and reads the greeting.
-pub async fn dial(address: SocketAddr, settings: &Pick) -> Result<Greeted, Failure> {
+/// Connects, says `header` where the node wants to know who the client is, and reads the greeting.
+pub async fn dial(
+    address: SocketAddr,
+    header: Option<&[u8]>,
+    settings: &Pick,
+) -> Result<Greeted, Failure> {
     let mut stream = match timeout(settings.connect, TcpStream::connect(address)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return Err(Failure::Connect(error.to_string())),
@@ -65,14 +70,18 @@ pub async fn dial(address: SocketAddr, settings: &Pick) -> Result<Greeted, Failu
     // What is spliced comes in whole commands and replies: holding them back would only add delay.
     let nodelay = stream.set_nodelay(true);
     nodelay.map_err(|error| Failure::Connect(error.to_string()))?;
-    match timeout(settings.greeting, greet(&mut stream)).await {
+    match timeout(settings.greeting, greet(&mut stream, header)).await {
         Ok(Ok(greeting)) => Ok(Greeted { stream, greeting }),
         Ok(Err(failure)) => Err(failure),
         Err(_) => Err(Failure::Silent),
     }
 }
 
-async fn greet(stream: &mut TcpStream) -> Result<Vec<u8>, Failure> {
+async fn greet(stream: &mut TcpStream, header: Option<&[u8]>) -> Result<Vec<u8>, Failure> {
+    if let Some(header) = header {
+        let written = stream.write_all(header).await;
+        written.map_err(|_| Failure::Closed)?;
+    }
     let mut bytes = Vec::with_capacity(512);
     loop {
         match stream.read_buf(&mut bytes).await {
@@ -89,8 +98,13 @@ async fn greet(stream: &mut TcpStream) -> Result<Vec<u8>, Failure> {
 }
 
 /// Greeting and QUIT: a node's log shows a session that ended as sessions do.
-pub async fn probe(address: SocketAddr, settings: &Pick) -> Result<(), Failure> {
-    let Greeted { mut stream, .. } = dial(address, settings).await?;
+pub async fn probe(
+    address: SocketAddr,
+    proxy_protocol: bool,
+    settings: &Pick,
+) -> Result<(), Failure> {
+    let header = proxy_protocol.then(proxy::probe);
+    let Greeted { mut stream, .. } = dial(address, header.as_deref(), settings).await?;
     let quit = async {
         stream.write_all(b"QUIT\r\n").await?;
         stream.read_buf(&mut Vec::with_capacity(512)).await

@@ -1,21 +1,26 @@
-//! The balancer: TCP in front of scanners, each connection to the ready node with the fewest, its greeting read before splicing.
+//! The balancer: TCP in front of scanners, each connection to the ready node where it ends first, its greeting read before splicing.
 //!
-//! Knows no mail: what passes is bytes. Owns nothing that must survive: two side by side share nothing, and either may die.
+//! Knows no mail: what passes is bytes. Owns nothing but what operators said: two side by side share nothing, and either may die.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod agent;
 pub mod config;
 pub mod control;
 pub mod dial;
+pub mod flow;
 pub mod greeting;
+pub mod latency;
 pub mod metrics;
 pub mod node;
 pub mod pick;
 pub mod pool;
 pub mod probe;
+pub mod proxy;
 mod run;
 pub mod shared;
 pub mod splice;
+pub mod words;
 
 use service::program::{Daemon, Invocation, Program, StartError};
 

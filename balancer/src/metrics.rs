@@ -1,7 +1,9 @@
 //! What the balancer counts. A metric's help is its documentation.
 
 use prometheus::core::Collector;
-use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 
 use crate::node::State;
 use crate::pool::Shown;
@@ -28,6 +30,8 @@ pub struct Metrics {
     pub nodes: IntGaugeVec,
     /// Connections by node.
     pub in_flight: IntGaugeVec,
+    /// How long they last, by node.
+    pub latency: GaugeVec,
 }
 
 impl Metrics {
@@ -52,7 +56,7 @@ impl Metrics {
             )?,
             failures: counters(
                 "balancer_node_failures_total",
-                "Real connections that a node failed before its greeting was whole; each went to another node.",
+                "Real connections that a node failed: before its greeting was whole, then they went to another node; or it left a client without an answer (unanswered).",
                 &["reason"],
             )?,
             probes: counters("balancer_probes_total", "Probes by outcome.", &["outcome"])?,
@@ -69,8 +73,15 @@ impl Metrics {
                 ),
                 &["node"],
             )?,
+            latency: GaugeVec::new(
+                Opts::new(
+                    "balancer_node_latency_seconds",
+                    "How long a connection with a node lasts: a moving average over the last few.",
+                ),
+                &["node"],
+            )?,
         };
-        let all: [Box<dyn Collector>; 8] = [
+        let all: [Box<dyn Collector>; 9] = [
             Box::new(metrics.connections.clone()),
             Box::new(metrics.open.clone()),
             Box::new(metrics.pick_seconds.clone()),
@@ -79,6 +90,7 @@ impl Metrics {
             Box::new(metrics.registrations.clone()),
             Box::new(metrics.nodes.clone()),
             Box::new(metrics.in_flight.clone()),
+            Box::new(metrics.latency.clone()),
         ];
         for collector in all {
             registry.register(collector)?;
@@ -91,7 +103,14 @@ impl Metrics {
         for outcome in ["spliced", "no_node", "lost"] {
             self.connections.with_label_values(&[outcome]);
         }
-        for reason in ["connect", "silent", "closed", "refused", "nonsense"] {
+        for reason in [
+            "connect",
+            "silent",
+            "closed",
+            "refused",
+            "nonsense",
+            "unanswered",
+        ] {
             self.failures.with_label_values(&[reason]);
         }
         for outcome in ["good", "failed"] {
@@ -106,6 +125,7 @@ impl Metrics {
     /// Sets the gauges to what the pool shows; nodes that have left leave no series behind.
     pub fn show(&self, nodes: &[Shown]) {
         self.in_flight.reset();
+        self.latency.reset();
         for state in State::ALL {
             let count = nodes.iter().filter(|node| node.state == state).count();
             let gauge = self.nodes.with_label_values(&[state.as_str()]);
@@ -114,6 +134,10 @@ impl Metrics {
         for node in nodes {
             let gauge = self.in_flight.with_label_values(&[node.name.as_str()]);
             gauge.set(node.in_flight as i64);
+            if let Some(seconds) = node.seconds {
+                let gauge = self.latency.with_label_values(&[node.name.as_str()]);
+                gauge.set(seconds);
+            }
         }
     }
 }

@@ -1,12 +1,16 @@
 //! One node of the pool: what is known of it, and the state that follows. Pure; time comes as an argument.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::config::Probe;
+use crate::agent::Agent;
+use crate::config::{Pick, Probe};
+use crate::latency::Latency;
+use crate::pick::Candidate;
 
 /// How a node stands (lexicon: node).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -18,13 +22,21 @@ pub enum State {
     Ready,
     /// Gets no new ones; those it has go on.
     Draining,
+    /// Gets none and is not probed: somebody works on it.
+    Maint,
     /// Gets none: unreachable, mute, silent beyond its lease, or unfit by its own word.
     Down,
 }
 
 impl State {
     /// All states, for metrics.
-    pub const ALL: [Self; 4] = [Self::Joining, Self::Ready, Self::Draining, Self::Down];
+    pub const ALL: [Self; 5] = [
+        Self::Joining,
+        Self::Ready,
+        Self::Draining,
+        Self::Maint,
+        Self::Down,
+    ];
 
     /// The word in logs, metrics and JSON.
     pub fn as_str(self) -> &'static str {
@@ -32,12 +44,13 @@ impl State {
             Self::Joining => "joining",
             Self::Ready => "ready",
             Self::Draining => "draining",
+            Self::Maint => "maint",
             Self::Down => "down",
         }
     }
 }
 
-/// What a node says of itself when it registers.
+/// What a node says of itself when it registers, or by its agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Told {
@@ -45,6 +58,8 @@ pub enum Told {
     Ready,
     /// Send nothing new.
     Draining,
+    /// Somebody works on it.
+    Maint,
     /// Its own canary failed.
     Down,
     /// Forget it.
@@ -63,6 +78,37 @@ pub enum Origin {
         /// Until when that holds.
         until: Instant,
     },
+}
+
+/// What an operator wants of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// It works.
+    #[default]
+    Ready,
+    /// It gets nothing new.
+    Drain,
+    /// It gets nothing and is not probed.
+    Maint,
+}
+
+/// An operator's word about a node; it belongs to the name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Word {
+    /// What is wanted.
+    pub mode: Mode,
+    /// Of its capacity so much is used, percent.
+    pub weight: u32,
+}
+
+impl Default for Word {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Ready,
+            weight: 100,
+        }
+    }
 }
 
 /// What we have seen of a node ourselves.
@@ -92,10 +138,24 @@ pub struct Node {
     pub origin: Origin,
     /// What we have seen.
     pub health: Health,
-    /// Taken out by an operator.
-    pub drained: bool,
-    /// Connections it has from us.
-    pub in_flight: usize,
+    /// An operator's word.
+    pub word: Word,
+    /// Messages that it works on at once, by its own word or the configuration's; 0 where nobody has said.
+    pub slots: u32,
+    /// What its agent said; nothing, where it has none.
+    pub said: Agent,
+    /// Whether it is told who the client is (PROXY protocol).
+    pub proxy_protocol: bool,
+    /// Where its agent answers.
+    pub agent: Option<SocketAddr>,
+    /// Connections it has from us, by the count of their pick, with when they began.
+    pub running: BTreeMap<u64, Instant>,
+    /// How long they last.
+    pub latency: Latency,
+    /// Connections in a row that it left without an answer.
+    pub cuts: u32,
+    /// When it came (back): its share grows from then on. `None`: it was there when we began.
+    pub risen: Option<Instant>,
     /// What it says it works on, from everybody.
     pub told_in_flight: u64,
     /// When it was picked last, as a count of picks.
@@ -113,8 +173,15 @@ impl Node {
             address,
             origin,
             health: Health::Unknown(0),
-            drained: false,
-            in_flight: 0,
+            word: Word::default(),
+            slots: 0,
+            said: Agent::default(),
+            proxy_protocol: false,
+            agent: None,
+            running: BTreeMap::new(),
+            latency: Latency::default(),
+            cuts: 0,
+            risen: None,
             told_in_flight: 0,
             last_picked: 0,
             probe_at: now,
@@ -125,17 +192,23 @@ impl Node {
     /// How it stands, and why if it does not get connections.
     pub fn state(&self, now: Instant) -> (State, String) {
         let told = match self.origin {
-            Origin::Static => Told::Ready,
+            Origin::Static => self.said.told(),
             Origin::Registered { until, .. } if until <= now => {
                 return (State::Down, "its lease has lapsed".into());
             }
             Origin::Registered { told, .. } => told,
         };
         match (told, &self.health) {
+            _ if self.word.mode == Mode::Maint => (State::Maint, "in an operator's hands".into()),
+            (Told::Maint, _) => (State::Maint, "under maintenance by its own word".into()),
             (Told::Leaving, _) => (State::Down, "it has left".into()),
             (Told::Down, _) => (State::Down, "unfit by its own word".into()),
             (_, Health::Aside { reason, .. }) => (State::Down, format!("set aside: {reason}")),
-            _ if self.drained => (State::Draining, "drained by an operator".into()),
+            _ if self.word.mode == Mode::Drain => {
+                (State::Draining, "drained by an operator".into())
+            }
+            _ if self.word.weight == 0 => (State::Draining, "its weight is 0".into()),
+            _ if self.said.percent == 0 => (State::Draining, "at 0 % by its own word".into()),
             (Told::Draining, _) => (State::Draining, "draining by its own word".into()),
             (Told::Ready, Health::Unknown(_)) => (State::Joining, "not probed yet".into()),
             (Told::Ready, Health::Up(_)) => (State::Ready, String::new()),
@@ -149,7 +222,7 @@ impl Node {
             Origin::Static => true,
             Origin::Registered { until, told } => !is_up && until > now && told != Told::Leaving,
         };
-        wanted && self.probe_at <= now
+        wanted && self.word.mode != Mode::Maint && self.probe_at <= now
     }
 
     /// A probe was answered by a greeting.
@@ -164,6 +237,8 @@ impl Node {
                 *rises += 1;
                 if *rises >= rise {
                     self.health = Health::Up(0);
+                    self.cuts = 0;
+                    self.risen = Some(now);
                 }
             }
         }
@@ -173,6 +248,63 @@ impl Node {
             _ => settings.backoff_min.min(settings.interval),
         };
         self.probe_at = now + pause;
+    }
+
+    /// A connection has ended; `is_cut`: the node left a client without an answer. Several in a row say that it is broken.
+    pub fn ended(&mut self, pick: u64, is_cut: bool, settings: &Probe, now: Instant) {
+        let Some(began) = self.running.remove(&pick) else {
+            return;
+        };
+        if !is_cut {
+            self.cuts = 0;
+            self.latency
+                .observe(now.saturating_duration_since(began), now);
+            return;
+        }
+        self.cuts += 1;
+        if self.cuts >= settings.fall && self.state(now).0 == State::Ready {
+            let reason = format!("left {} clients in a row without an answer", self.cuts);
+            self.cuts = 0;
+            self.set_aside(&reason, settings, now);
+        }
+    }
+
+    /// What counts when a node is picked.
+    pub fn candidate(&self, settings: &Pick, now: Instant) -> Candidate {
+        let usable = |whole: u32| {
+            let percent = f64::from(self.word.weight) * f64::from(self.said.percent) / 10_000.0;
+            f64::from(whole) * percent * self.share(settings.slow_start, now)
+        };
+        let limit = settings.connections_max;
+        let by_slots = (self.slots as usize).saturating_mul(settings.connections_per_slot);
+        let limits = [self.said.connections_max as usize, by_slots];
+        let limits = limits.into_iter().filter(|&limit| limit > 0);
+        let connections_max = limits.fold(limit, usize::min);
+        let connections_max = usable(u32::try_from(connections_max).unwrap_or(u32::MAX));
+        // One that hangs has lasted longer than any that has ended.
+        let oldest = self.running.values().next();
+        let oldest = oldest.map(|&began| now.saturating_duration_since(began).as_secs_f64());
+        let seconds = self.latency.seconds();
+        Candidate {
+            in_flight: self.running.len(),
+            // However small its share is, it must get some mail to grow by.
+            connections_max: (connections_max as usize).max(1),
+            slots: (self.slots > 0).then(|| usable(self.slots).max(0.01)),
+            seconds: seconds.map(|seconds| seconds.max(oldest.unwrap_or(0.0))),
+            last_picked: self.last_picked,
+        }
+    }
+
+    /// The share of its capacity that a node gets: from a tenth to all of it within `slow_start` after it came (back), so that its caches
+    /// fill before its slots do.
+    fn share(&self, slow_start: Duration, now: Instant) -> f64 {
+        let age = self.risen.map(|risen| now.saturating_duration_since(risen));
+        match age {
+            Some(age) if age < slow_start => {
+                0.1 + 0.9 * age.as_secs_f64() / slow_start.as_secs_f64()
+            }
+            _ => 1.0,
+        }
     }
 
     /// A probe was not.
@@ -212,98 +344,4 @@ fn pause(failures: u32, settings: &Probe) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn settings() -> Probe {
-        Probe::default()
-    }
-
-    fn node(origin: Origin, now: Instant) -> Node {
-        Node::new("127.0.0.1:10025".parse().unwrap(), origin, 0, now)
-    }
-
-    fn registered(told: Told, until: Instant) -> Origin {
-        Origin::Registered { told, until }
-    }
-
-    #[test]
-    fn pauses_double_up_to_their_limit() {
-        let pauses: Vec<u128> = [0, 1, 2, 3, 5, 6, 40, u32::MAX]
-            .map(|failures| pause(failures, &settings()).as_millis())
-            .to_vec();
-        assert_eq!(pauses, [500, 500, 1000, 2000, 8000, 10_000, 10_000, 10_000]);
-    }
-
-    /// What happens to a node, a letter each: `+` a good probe, `-` a failed one, `x` a failure with real mail,
-    /// `d`/`u` an operator's drain and its end; then the state.
-    fn check(origin: Origin, events: &str, expected: State) {
-        let now = Instant::now();
-        let mut node = node(origin, now);
-        for event in events.chars() {
-            match event {
-                '+' => node.probe_good(&settings(), now),
-                '-' => node.probe_failed("mute", &settings(), now),
-                'x' => node.set_aside("refused", &settings(), now),
-                'd' => node.drained = true,
-                'u' => node.drained = false,
-                _ => unreachable!(),
-            }
-        }
-        let (state, reason) = node.state(now);
-        assert_eq!(state, expected, "{origin:?} {events} {reason}");
-        assert_eq!(reason.is_empty(), state == State::Ready);
-    }
-
-    #[test]
-    fn a_static_node_rises_and_falls() {
-        check(Origin::Static, "", State::Joining);
-        check(Origin::Static, "+", State::Joining);
-        check(Origin::Static, "++", State::Ready);
-        check(Origin::Static, "-", State::Down);
-        check(Origin::Static, "++--", State::Ready);
-        check(Origin::Static, "++---", State::Down);
-        check(Origin::Static, "++--+--", State::Ready);
-        check(Origin::Static, "++x", State::Down);
-        check(Origin::Static, "++x+", State::Down);
-        check(Origin::Static, "++x++", State::Ready);
-        check(Origin::Static, "++x+-+", State::Down);
-    }
-
-    #[test]
-    fn a_registered_node_joins_with_one_probe() {
-        let until = Instant::now() + Duration::from_secs(60);
-        let ready = registered(Told::Ready, until);
-        check(ready, "", State::Joining);
-        check(ready, "+", State::Ready);
-        check(ready, "-", State::Down);
-        check(ready, "+x", State::Down);
-        check(ready, "+x++", State::Ready);
-        check(ready, "+d", State::Draining);
-        check(ready, "+dx", State::Down);
-        check(ready, "+du", State::Ready);
-        check(registered(Told::Draining, until), "+", State::Draining);
-        check(registered(Told::Down, until), "+", State::Down);
-        check(registered(Told::Leaving, until), "+", State::Down);
-        check(registered(Told::Ready, Instant::now()), "+", State::Down);
-    }
-
-    #[test]
-    fn probes_are_made_where_they_tell_something() {
-        let now = Instant::now();
-        let later = now + Duration::from_secs(60);
-        let mut node = node(registered(Told::Ready, later), now);
-        assert!(node.is_probe_due(now));
-        node.probe_good(&settings(), now);
-        assert!(!node.is_probe_due(later - Duration::from_secs(1)));
-        node.set_aside("mute", &settings(), now);
-        assert!(!node.is_probe_due(now));
-        assert!(node.is_probe_due(now + Duration::from_millis(500)));
-        assert!(!node.is_probe_due(later), "a lapsed lease is not probed");
-        node.origin = Origin::Static;
-        node.probe_good(&settings(), now);
-        node.probe_good(&settings(), now);
-        assert!(!node.is_probe_due(now + Duration::from_secs(1)));
-        assert!(node.is_probe_due(now + Duration::from_secs(2)));
-    }
-}
+mod tests;

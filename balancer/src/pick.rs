@@ -1,31 +1,71 @@
 //! Which node gets the next connection. Pure.
 
 /// What counts about a node that may be picked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Candidate {
     /// Connections it has from us.
     pub in_flight: usize,
     /// Connections it gets from us at most.
     pub connections_max: usize,
+    /// How many it works on at once, its weight included; `None` where nobody has said.
+    pub slots: Option<f64>,
+    /// How long a connection lasts there, seconds, or has lasted already; `None` before the first has ended.
+    pub seconds: Option<f64>,
     /// When it was picked last, as a count of picks; 0 never.
     pub last_picked: u64,
 }
 
-/// The index of the node with the fewest connections in flight that is not full; among equals the one picked longest ago.
+/// Two expectations within this factor are equal: averages are never that exact, and equals share.
+const NOTICEABLE: f64 = 1.25;
+
+/// The index of the node where a connection is expected to end first, among those that are not full; among equals the one with the
+/// smallest share of its slots in use, then the one picked longest ago.
 ///
-/// In-flight counts work that is done, probes do not: a spamd with all children busy still connects in microseconds.
+/// Connections in flight and how long they last count work that is done, probes do not: a spamd with all children busy still connects in
+/// microseconds. A node with a free slot takes as long as it usually does; one without, as many times longer as there wait for each slot.
 pub fn pick(candidates: impl IntoIterator<Item = Candidate>) -> Option<usize> {
-    candidates
+    let open: Vec<(usize, Candidate)> = candidates
         .into_iter()
         .enumerate()
         .filter(|(_, candidate)| candidate.in_flight < candidate.connections_max)
-        .min_by_key(|(_, candidate)| (candidate.in_flight, candidate.last_picked))
-        .map(|(index, _)| index)
+        .collect();
+    // Nothing is known of a new node: it is as good as the others.
+    let known = open.iter().filter_map(|(_, candidate)| candidate.seconds);
+    let (sum, count) = known.fold((0.0, 0.0), |(sum, count), seconds| {
+        (sum + seconds, count + 1.0)
+    });
+    let usual = if count > 0.0 { sum / count } else { 1.0 };
+    let rank = |candidate: &Candidate| {
+        let seconds = candidate.seconds.unwrap_or(usual).max(1e-6);
+        let with_this = candidate.in_flight as f64 + 1.0;
+        let share = with_this / candidate.slots.unwrap_or(1.0);
+        let expected = seconds * share.max(1.0);
+        let step = (expected.ln() / NOTICEABLE.ln()).floor();
+        (step, share, candidate.last_picked)
+    };
+    open.into_iter()
+        .map(|(index, candidate)| (rank(&candidate), index))
+        .min_by(|(one, _), (other, _)| {
+            let (step, share, last_picked) = other;
+            one.0
+                .total_cmp(step)
+                .then(one.1.total_cmp(share))
+                .then(one.2.cmp(last_picked))
+        })
+        .map(|(_, index)| index)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NEW: Candidate = Candidate {
+        in_flight: 0,
+        connections_max: 10,
+        slots: None,
+        seconds: None,
+        last_picked: 0,
+    };
 
     /// Each candidate is (in flight, at most, last picked).
     fn check(candidates: &[(usize, usize, u64)], expected: Option<usize>) {
@@ -35,6 +75,7 @@ mod tests {
                 in_flight,
                 connections_max,
                 last_picked,
+                ..NEW
             });
         let candidates: Vec<_> = candidates.collect();
         assert_eq!(pick(candidates.clone()), expected, "{candidates:?}");
@@ -56,15 +97,53 @@ mod tests {
         let mut last = [0; 3];
         let mut order = Vec::new();
         for round in 1..=6 {
-            let candidates = last.map(|last_picked| Candidate {
-                in_flight: 0,
-                connections_max: 1,
-                last_picked,
-            });
-            let picked = pick(candidates).unwrap();
+            let picked = pick(last.map(|last_picked| Candidate { last_picked, ..NEW })).unwrap();
             last[picked] = round;
             order.push(picked);
         }
         assert_eq!(order, [0, 1, 2, 0, 1, 2]);
+    }
+
+    /// Each candidate is (in flight, slots, milliseconds).
+    fn known(candidates: &[(usize, f64, f64)], expected: usize) {
+        let candidates = candidates
+            .iter()
+            .map(|&(in_flight, slots, milliseconds)| Candidate {
+                in_flight,
+                slots: Some(slots),
+                seconds: Some(milliseconds / 1000.0),
+                ..NEW
+            });
+        let candidates: Vec<_> = candidates.collect();
+        assert_eq!(pick(candidates.clone()), Some(expected), "{candidates:?}");
+    }
+
+    #[test]
+    fn where_it_ends_first() {
+        // Equally fast with free slots: the one with the smaller share in use.
+        known(&[(3, 8.0, 100.0), (1, 2.0, 100.0)], 0);
+        // A faster one with a free slot.
+        known(&[(0, 4.0, 100.0), (3, 4.0, 50.0)], 1);
+        // A faster one with a queue for its slots.
+        known(&[(0, 4.0, 100.0), (9, 4.0, 50.0)], 0);
+        // Differences that nobody would notice are none.
+        known(&[(2, 4.0, 100.0), (1, 4.0, 105.0)], 1);
+        // A slot that is weighted away counts as none.
+        known(&[(1, 1.0, 100.0), (2, 8.0, 100.0)], 1);
+    }
+
+    #[test]
+    fn a_node_nothing_is_known_of_gets_its_share() {
+        let usual = Candidate {
+            in_flight: 1,
+            seconds: Some(0.1),
+            ..NEW
+        };
+        assert_eq!(pick([usual, NEW, usual]), Some(1));
+        let busy = Candidate {
+            in_flight: 2,
+            ..NEW
+        };
+        assert_eq!(pick([usual, busy]), Some(0));
     }
 }

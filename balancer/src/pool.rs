@@ -1,8 +1,8 @@
 //! The pool: all nodes by name, what happens to them, and who is picked. Pure; time comes as an argument.
 //!
-//! An operator's drain belongs to the name: it outlives re-registration, lapse and a new address.
+//! An operator's word belongs to the name: it outlives re-registration, lapse and a new address.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use service::config::is_node_name;
 use tokio::time::Instant;
 
-use crate::config::{Config, Probe, StaticNode};
-use crate::node::{Health, Node, Origin, State, Told};
-use crate::pick::{Candidate, pick};
+use crate::config::{Config, Pick, Probe, StaticNode};
+use crate::node::{Health, Node, Origin, State, Told, Word};
+use crate::pick::pick;
 
 /// How long a node whose lease has lapsed is still shown.
 const REMEMBERED: Duration = Duration::from_secs(3600);
@@ -29,6 +29,9 @@ pub struct Registration {
     /// What it works on.
     #[serde(default)]
     pub in_flight: u64,
+    /// How many messages it scans at once; 0 for no word.
+    #[serde(default)]
+    pub slots: u32,
 }
 
 /// Why a registration is not taken.
@@ -60,7 +63,12 @@ pub struct Claim {
     pub name: String,
     /// Where it listens.
     pub address: SocketAddr,
+    /// Whether it is told who the client is.
+    pub proxy_protocol: bool,
+    /// Where its agent answers.
+    pub agent: Option<SocketAddr>,
     generation: u64,
+    pick: u64,
 }
 
 /// A node as it is shown.
@@ -80,6 +88,14 @@ pub struct Shown {
     pub in_flight: usize,
     /// What it says it works on.
     pub told_in_flight: u64,
+    /// How many messages it says it scans at once; 0 for no word.
+    pub slots: u32,
+    /// Of its capacity so much is used, by its own word, percent.
+    pub percent: u32,
+    /// And by an operator's, percent.
+    pub weight: u32,
+    /// How long its connections last, seconds; `None` before the first has ended.
+    pub seconds: Option<f64>,
 }
 
 /// A node's state has changed.
@@ -94,16 +110,42 @@ pub struct Change {
 }
 
 /// All nodes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pool {
     nodes: BTreeMap<String, Node>,
-    drained: BTreeSet<String>,
+    words: BTreeMap<String, Word>,
+    began: Instant,
     seen: BTreeMap<String, State>,
     picks: u64,
     generations: u64,
 }
 
+impl Node {
+    fn claim(&self, name: &str, pick: u64) -> Claim {
+        Claim {
+            name: name.into(),
+            address: self.address,
+            proxy_protocol: self.proxy_protocol,
+            agent: self.agent,
+            generation: self.generation,
+            pick,
+        }
+    }
+}
+
 impl Pool {
+    /// With the words of operators that are remembered.
+    pub fn new(words: BTreeMap<String, Word>, now: Instant) -> Self {
+        Self {
+            nodes: BTreeMap::new(),
+            words,
+            began: now,
+            seen: BTreeMap::new(),
+            picks: 0,
+            generations: 0,
+        }
+    }
+
     /// Takes the static nodes of a configuration in, and those out that are no longer in it.
     pub fn set_static(&mut self, nodes: &[StaticNode], now: Instant) {
         self.nodes.retain(|name, node| {
@@ -116,13 +158,18 @@ impl Pool {
             if !is_same {
                 self.insert(&wanted.name, wanted.address, Origin::Static, now);
             }
+            if let Some(node) = self.nodes.get_mut(&wanted.name) {
+                node.slots = wanted.slots;
+                node.proxy_protocol = wanted.proxy_protocol;
+                node.agent = wanted.agent;
+            }
         }
     }
 
     fn insert(&mut self, name: &str, address: SocketAddr, origin: Origin, now: Instant) {
         self.generations += 1;
         let mut node = Node::new(address, origin, self.generations, now);
-        node.drained = self.drained.contains(name);
+        node.word = self.words.get(name).copied().unwrap_or_default();
         self.nodes.insert(name.into(), node);
     }
 
@@ -173,36 +220,24 @@ impl Pool {
             }
             node.origin = origin;
             node.told_in_flight = registration.in_flight;
+            node.slots = registration.slots;
         }
         Ok(())
     }
 
     /// Picks a ready node that is not among `tried`, and counts the connection.
-    pub fn claim(
-        &mut self,
-        tried: &[String],
-        connections_max: usize,
-        now: Instant,
-    ) -> Option<Claim> {
+    pub fn claim(&mut self, tried: &[String], settings: &Pick, now: Instant) -> Option<Claim> {
         let ready: Vec<(&String, &mut Node)> = self
             .nodes
             .iter_mut()
             .filter(|(name, node)| node.state(now).0 == State::Ready && !tried.contains(name))
             .collect();
-        let picked = pick(ready.iter().map(|(_, node)| Candidate {
-            in_flight: node.in_flight,
-            connections_max,
-            last_picked: node.last_picked,
-        }))?;
+        let picked = pick(ready.iter().map(|(_, node)| node.candidate(settings, now)))?;
         let (name, node) = ready.into_iter().nth(picked)?;
         self.picks += 1;
         node.last_picked = self.picks;
-        node.in_flight += 1;
-        Some(Claim {
-            name: name.clone(),
-            address: node.address,
-            generation: node.generation,
-        })
+        node.running.insert(self.picks, now);
+        Some(node.claim(name, self.picks))
     }
 
     fn claimed(&mut self, claim: &Claim) -> Option<&mut Node> {
@@ -210,10 +245,17 @@ impl Pool {
         (node.generation == claim.generation).then_some(node)
     }
 
-    /// A connection has ended.
+    /// A connection has ended; `is_cut`: the node left a client without an answer.
+    pub fn ended(&mut self, claim: &Claim, is_cut: bool, settings: &Probe, now: Instant) {
+        if let Some(node) = self.claimed(claim) {
+            node.ended(claim.pick, is_cut, settings, now);
+        }
+    }
+
+    /// A connection came to nothing.
     pub fn release(&mut self, claim: &Claim) {
         if let Some(node) = self.claimed(claim) {
-            node.in_flight = node.in_flight.saturating_sub(1);
+            node.running.remove(&claim.pick);
         }
     }
 
@@ -235,11 +277,7 @@ impl Pool {
             .filter(|(_, node)| node.is_probe_due(now));
         due.map(|(name, node)| {
             node.probe_at = now + settings.interval;
-            Claim {
-                name: name.clone(),
-                address: node.address,
-                generation: node.generation,
-            }
+            node.claim(name, 0)
         })
         .collect()
     }
@@ -252,26 +290,53 @@ impl Pool {
         settings: &Probe,
         now: Instant,
     ) {
+        // Whoever answers soon after our own start was there before us, and is warm.
+        let was_there = now < self.began + settings.backoff_max;
         if let Some(node) = self.claimed(claim) {
             match result {
-                Ok(()) => node.probe_good(settings, now),
+                Ok(()) => {
+                    node.probe_good(settings, now);
+                    if was_there {
+                        node.risen = None;
+                    }
+                }
                 Err(reason) => node.probe_failed(&reason, settings, now),
             }
         }
     }
 
-    /// An operator's word about a name; `false` when there is no such node.
-    pub fn drain(&mut self, name: &str, drained: bool) -> bool {
-        let Some(node) = self.nodes.get_mut(name) else {
-            // A drain of a node that is away could be a slip of the pen; taking one back never is.
-            return !drained && self.drained.remove(name);
+    /// A static node's agent said this line.
+    pub fn heard(&mut self, claim: &Claim, line: &str) {
+        if let Some(node) = self.claimed(claim) {
+            node.said.hear(line);
+        }
+    }
+
+    /// Changes an operator's word about a name; `false` when there is no such node. Taking a word back needs none.
+    pub fn say(&mut self, name: &str, change: impl FnOnce(&mut Word)) -> bool {
+        let was_said = self.words.contains_key(name);
+        let mut word = self.words.get(name).copied().unwrap_or_default();
+        change(&mut word);
+        let is_plain = word == Word::default();
+        let known = match self.nodes.get_mut(name) {
+            Some(node) => {
+                node.word = word;
+                true
+            }
+            // About a node that is away it could be a slip of the pen.
+            None => is_plain && was_said,
         };
-        node.drained = drained;
-        match drained {
-            true => self.drained.insert(name.into()),
-            false => self.drained.remove(name),
-        };
-        true
+        match known && !is_plain {
+            true => drop(self.words.insert(name.into(), word)),
+            false if known => drop(self.words.remove(name)),
+            false => {}
+        }
+        known
+    }
+
+    /// All words of operators, to be remembered.
+    pub fn words(&self) -> &BTreeMap<String, Word> {
+        &self.words
     }
 
     /// Forgets nodes that are long gone, and says whose state has changed since the last sweep.
@@ -312,15 +377,22 @@ impl Pool {
         nodes
             .map(|(name, node)| {
                 let (state, reason) = node.state(now);
-                let is_static = node.origin == Origin::Static;
                 Shown {
                     name: name.clone(),
                     address: node.address,
                     state,
                     reason,
-                    origin: if is_static { "static" } else { "registered" },
-                    in_flight: node.in_flight,
+                    origin: if node.origin == Origin::Static {
+                        "static"
+                    } else {
+                        "registered"
+                    },
+                    in_flight: node.running.len(),
                     told_in_flight: node.told_in_flight,
+                    slots: node.slots,
+                    percent: node.said.percent,
+                    weight: node.word.weight,
+                    seconds: node.latency.seconds(),
                 }
             })
             .collect()

@@ -7,6 +7,7 @@ use service::control::Readiness;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use crate::agent;
 use crate::dial;
 use crate::node::State;
 use crate::shared::Shared;
@@ -23,7 +24,15 @@ pub async fn run(shared: Arc<Shared>, readiness: Readiness) {
         for claim in due {
             let (shared, pick) = (shared.clone(), config.pick.clone());
             probes.spawn(async move {
-                let result = dial::probe(claim.address, &pick).await;
+                if let Some(address) = claim.agent {
+                    match agent::ask(address, pick.greeting).await {
+                        Ok(line) => shared.heard(&claim, &line),
+                        Err(problem) => {
+                            tracing::debug!(event = "agent", node = claim.name, problem);
+                        }
+                    }
+                }
+                let result = dial::probe(claim.address, claim.proxy_protocol, &pick).await;
                 shared.probed(&claim, result.map_err(|failure| failure.to_string()));
             });
         }

@@ -8,11 +8,14 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::node::Word;
 use crate::pool::{Claim, Pool, Refusal, Registration, Shown};
+use crate::words::Words;
 
 /// What all rooms share.
 pub struct Shared {
     pool: Mutex<Pool>,
+    words: Words,
     /// Wakes who waits for a node: one may have become ready or less busy.
     freed: Notify,
     /// Wakes the prober: a node has joined or was set aside.
@@ -32,6 +35,18 @@ impl Claimed {
     /// Where the node listens.
     pub fn address(&self) -> SocketAddr {
         self.claim.address
+    }
+
+    /// Whether the node is told who the client is.
+    pub fn proxy_protocol(&self) -> bool {
+        self.claim.proxy_protocol
+    }
+
+    /// The connection has ended; `is_cut`: the node left its client without an answer.
+    pub fn ended(self, is_cut: bool) {
+        let probe = self.shared.config().probe;
+        self.shared
+            .with(|pool| pool.ended(&self.claim, is_cut, &probe, Instant::now()));
     }
 
     /// The node's name.
@@ -56,10 +71,18 @@ impl Drop for Claimed {
 }
 
 impl Shared {
-    /// With the static nodes of the configuration.
+    /// With the static nodes of the configuration, and what operators said before.
     pub fn new(config: watch::Receiver<Config>, metrics: Metrics) -> Arc<Self> {
+        let words = Words::below(&config.borrow().state);
+        let (said, read) = words.read();
+        if let Err(problem) = read {
+            let what =
+                "what operators said of nodes is lost: say it anew, `balancer nodes` shows them";
+            tracing::error!(event = "words", problem, "{what}");
+        }
         let shared = Self {
-            pool: Mutex::default(),
+            pool: Mutex::new(Pool::new(said, Instant::now())),
+            words,
             freed: Notify::new(),
             probe_soon: Notify::new(),
             config,
@@ -93,8 +116,8 @@ impl Shared {
             let freed = self.freed.notified();
             tokio::pin!(freed);
             freed.as_mut().enable();
-            let connections_max = self.config.borrow().pick.connections_max;
-            let claim = self.with(|pool| pool.claim(tried, connections_max, Instant::now()));
+            let settings = self.config.borrow().pick.clone();
+            let claim = self.with(|pool| pool.claim(tried, &settings, Instant::now()));
             if let Some(claim) = claim {
                 let shared = self.clone();
                 return Claimed { claim, shared };
@@ -122,11 +145,22 @@ impl Shared {
         self.freed.notify_waiters();
     }
 
-    /// An operator's word; `false` when there is no such node.
-    pub fn drain(&self, name: &str, drained: bool) -> bool {
-        let known = self.with(|pool| pool.drain(name, drained));
+    /// What a node's agent said.
+    pub fn heard(&self, claim: &Claim, line: &str) {
+        self.with(|pool| pool.heard(claim, line));
         self.freed.notify_waiters();
-        known
+    }
+
+    /// An operator's word, remembered; `None` when there is no such node, and the reason when it holds but will not outlast a restart.
+    pub fn say(&self, name: &str, change: impl FnOnce(&mut Word)) -> Option<Result<(), String>> {
+        let written = self.with(|pool| {
+            // Under the lock, so that of two words the later one is the one that is kept.
+            pool.say(name, change)
+                .then(|| self.words.write(pool.words()))
+        });
+        self.freed.notify_waiters();
+        self.probe_soon.notify_one();
+        written
     }
 
     /// All nodes.

@@ -1,22 +1,25 @@
-//! One connection: a node for it, that node's greeting, then bytes both ways until both are done. Never looks into them.
+//! One connection: a node for it, that node's greeting, then bytes both ways until both are done. Never looks into them; when they move
+//! and who moved last tells how the node stands.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
-use crate::config::Config;
+use crate::config::{Config, Splice};
 use crate::dial::{Greeted, dial};
 use crate::shared::{Claimed, Shared};
+use crate::{flow, proxy};
 
 /// What a client reads when there is no node for it; the edge spools.
 const NO_NODE: &[u8] = b"421 4.3.2 no scanner is ready\r\n";
 
-/// Buffer of one direction, bytes.
-const BUFFER_BYTES: usize = 16_384;
+/// Buffer for what a client still sends to a node that has gone, bytes.
+const LINGER_BYTES: usize = 4096;
 
 /// How long a client may go on sending after its node has gone, so that it can read the node's last words.
 const LINGER: Duration = Duration::from_secs(2);
@@ -47,7 +50,13 @@ impl Outcome {
 pub async fn serve(mut client: TcpStream, shared: &Arc<Shared>) -> Outcome {
     let config = shared.config();
     let started = Instant::now();
-    let Some((_claimed, node)) = find(shared, &config).await else {
+    let ends = client
+        .peer_addr()
+        .and_then(|peer| Ok((peer, client.local_addr()?)));
+    let Ok(ends) = ends else {
+        return Outcome::Lost;
+    };
+    let Some((claimed, node)) = find(shared, ends, &config).await else {
         let told = async {
             client.write_all(NO_NODE).await?;
             client.shutdown().await
@@ -62,17 +71,32 @@ pub async fn serve(mut client: TcpStream, shared: &Arc<Shared>) -> Outcome {
     if client.write_all(&node.greeting).await.is_err() {
         return Outcome::Lost;
     }
-    splice(client, node.stream, config.splice.idle).await;
+    let is_cut = splice(client, node.stream, &config.splice).await;
+    if is_cut {
+        shared
+            .metrics
+            .failures
+            .with_label_values(&["unanswered"])
+            .inc();
+    }
+    claimed.ended(is_cut);
     Outcome::Spliced
 }
 
 /// A node that has greeted, within `pick.wait` and `pick.attempts_max`.
-async fn find(shared: &Arc<Shared>, config: &Config) -> Option<(Claimed, Greeted)> {
+async fn find(
+    shared: &Arc<Shared>,
+    (client, local): (SocketAddr, SocketAddr),
+    config: &Config,
+) -> Option<(Claimed, Greeted)> {
     let deadline = Instant::now() + config.pick.wait;
     let mut tried = Vec::new();
     while tried.len() < config.pick.attempts_max {
         let claimed = timeout_at(deadline, shared.claim(&tried)).await.ok()?;
-        match dial(claimed.address(), &config.pick).await {
+        let header = claimed
+            .proxy_protocol()
+            .then(|| proxy::client(client, local));
+        match dial(claimed.address(), header.as_deref(), &config.pick).await {
             Ok(greeted) => return Some((claimed, greeted)),
             Err(failure) => {
                 let reason = [failure.label()];
@@ -85,60 +109,67 @@ async fn find(shared: &Arc<Shared>, config: &Config) -> Option<(Claimed, Greeted
     None
 }
 
-/// Copies both ways with half-close. Ends when both ends have, when the node has gone, or when neither has said anything for `idle`.
-async fn splice(mut client: TcpStream, mut node: TcpStream, idle: Duration) {
+/// What moved last.
+#[derive(Clone, Copy)]
+struct Last {
+    at: Instant,
+    by_client: bool,
+}
+
+/// Moves bytes both ways with half-close. Ends when both ends have, when the node has gone, when neither has said anything for
+/// `idle`, or after `total`. Whether the node left the client without an answer.
+async fn splice(mut client: TcpStream, mut node: TcpStream, settings: &Splice) -> bool {
     let (mut client_read, mut client_write) = client.split();
     let (mut node_read, mut node_write) = node.split();
-    let (moved, mut seen) = watch::channel(Instant::now());
-    let inward = copy(&mut client_read, &mut node_write, &moved);
-    let outward = copy(&mut node_read, &mut client_write, &moved);
-    let is_node_gone = {
+    let (last, mut seen) = watch::channel(Last {
+        at: Instant::now(),
+        by_client: false,
+    });
+    let moved = |by_client| {
+        let last = &last;
+        move || {
+            let at = Instant::now();
+            last.send_replace(Last { at, by_client });
+        }
+    };
+    let kernel_from = settings.kernel_from;
+    let ended = {
+        let inward = flow::run(&mut client_read, &mut node_write, kernel_from, moved(true));
+        let outward = flow::run(&mut node_read, &mut client_write, kernel_from, moved(false));
         tokio::pin!(inward, outward);
         let both = async {
-            let mut inward_done = false;
+            let mut is_client_gone = false;
             loop {
                 tokio::select! {
                     // A client may close its side and still read; a node that has closed will say nothing any more.
-                    () = &mut outward => return true,
-                    () = &mut inward, if !inward_done => inward_done = true,
+                    flowed = &mut outward => return (flowed, is_client_gone),
+                    _ = &mut inward, if !is_client_gone => is_client_gone = true,
                 }
             }
         };
         tokio::select! {
-            is_node_gone = both => is_node_gone,
-            () = silence(&mut seen, idle) => false,
+            ended = both => Some(ended),
+            () = silence(&mut seen, settings.idle) => None,
+            () = sleep(settings.total) => None,
         }
     };
-    if is_node_gone {
-        // Closing with unread bytes resets the connection, and a reset can overtake the node's last reply.
-        let mut sink = vec![0; BUFFER_BYTES];
-        let drain = async { while matches!(client_read.read(&mut sink).await, Ok(n) if n > 0) {} };
-        let _ = timeout(LINGER, drain).await;
-    }
-}
-
-/// Copies until the reader ends or either breaks, then closes the writer.
-async fn copy(
-    from: &mut (impl AsyncRead + Unpin),
-    to: &mut (impl AsyncWrite + Unpin),
-    moved: &watch::Sender<Instant>,
-) {
-    let mut buffer = vec![0; BUFFER_BYTES];
-    while let Ok(read) = from.read(&mut buffer).await {
-        if read == 0 || to.write_all(&buffer[..read]).await.is_err() {
-            break;
-        }
-        moved.send_replace(Instant::now());
-    }
-    let _ = to.shutdown().await;
+    let is_unanswered = last.borrow().by_client;
+    let Some((flowed, is_client_gone)) = ended else {
+        return is_unanswered;
+    };
+    // Closing with unread bytes resets the connection, and a reset can overtake the node's last reply.
+    let mut sink = vec![0; LINGER_BYTES];
+    let drain = async { while matches!(client_read.read(&mut sink).await, Ok(n) if n > 0) {} };
+    let _ = timeout(LINGER, drain).await;
+    !is_client_gone && (is_unanswered || flowed.is_err())
 }
 
 /// Resolves when nothing has moved for `idle`.
-async fn silence(seen: &mut watch::Receiver<Instant>, idle: Duration) {
+async fn silence(seen: &mut watch::Receiver<Last>, idle: Duration) {
     loop {
-        let until = *seen.borrow_and_update() + idle;
+        let until = seen.borrow_and_update().at + idle;
         sleep_until(until).await;
-        if *seen.borrow() + idle <= Instant::now() {
+        if seen.borrow().at + idle <= Instant::now() {
             return;
         }
     }

@@ -7,7 +7,8 @@ mod common;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use common::{Balancer, CLOSE, DIE, GREET, MUTE, Node, REFUSE, soon, until};
+use common::{Agent, Balancer, CLOSE, DIE, GREET, MUTE, Node, REFUSE, VANISH, soon, until};
+use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
 /// A lease that no test outlives.
@@ -103,19 +104,66 @@ async fn draining_a_node_loses_nothing() {
     balancer.join("a", &a).await;
     let (mut old, _) = balancer.greeted_by(&["a"]).await;
     balancer.join("b", &b).await;
-    balancer.ask("POST", "/nodes/a/drain").await;
+    balancer.say("a", json!({ "mode": "drain" })).await;
     balancer.register("a", a.address, "ready").await;
     for _ in 0..4 {
         balancer.greeted_by(&["b"]).await;
     }
     assert_eq!(balancer.state("a").await, "draining");
     assert_eq!(old.say("NOOP").await, "250 a NOOP\r\n");
-    balancer.ask("POST", "/nodes/a/undrain").await;
+    balancer.say("a", json!({ "mode": "ready" })).await;
     let (_one, one) = balancer.greeted_by(&["a", "b"]).await;
     let (_two, two) = balancer.greeted_by(&["a", "b"]).await;
     assert!([one, two].contains(&"a".to_owned()));
-    let answer = balancer.ask("POST", "/nodes/c/drain").await;
+    let answer = balancer.say("c", json!({ "mode": "drain" })).await;
     assert!(answer["error"].as_str().unwrap().contains("no node"));
+}
+
+#[tokio::test]
+async fn an_operators_word_outlasts_a_restart() {
+    let balancer = Balancer::start(LONG).await;
+    let (a, b) = (Node::start("a").await, Node::start("b").await);
+    balancer.join("a", &a).await;
+    balancer.join("b", &b).await;
+    balancer.say("a", json!({ "mode": "maint" })).await;
+    balancer.say("b", json!({ "weight": 50 })).await;
+    assert_eq!(balancer.state("a").await, "maint");
+    let balancer = balancer.again(LONG).await;
+    balancer.register("a", a.address, "ready").await;
+    balancer.join("b", &b).await;
+    assert_eq!(balancer.state("a").await, "maint");
+    assert_eq!(balancer.shown("b").await["weight"], 50);
+    for _ in 0..3 {
+        balancer.greeted_by(&["b"]).await;
+    }
+    balancer.say("b", json!({ "weight": 0 })).await;
+    assert_eq!(balancer.state("b").await, "draining");
+    balancer.say("a", json!({ "mode": "ready" })).await;
+    balancer.reaches("a", "ready").await;
+    balancer.greeted_by(&["a"]).await;
+    let answer = balancer.say("b", json!({ "weight": 201 })).await;
+    assert!(answer["error"].as_str().unwrap().contains("0 to 200"));
+}
+
+#[tokio::test]
+async fn a_node_that_leaves_clients_without_an_answer_is_set_aside() {
+    let balancer = Balancer::start(LONG).await;
+    let (bad, good) = (Node::start("bad").await, Node::start("good").await);
+    balancer.join("bad", &bad).await;
+    balancer.join("good", &good).await;
+    bad.turns(VANISH);
+    let mut unanswered = 0;
+    until("it is out", async || {
+        let (mut session, name) = balancer.greeted_by(&["bad", "good"]).await;
+        let answer = session.say("MAIL FROM:<>").await;
+        assert_eq!(answer.is_empty(), name == "bad", "{answer}");
+        unanswered += usize::from(answer.is_empty());
+        (balancer.state("bad").await == "down").then_some(())
+    })
+    .await;
+    assert_eq!(unanswered, 3);
+    bad.turns(GREET);
+    balancer.reaches("bad", "ready").await;
 }
 
 #[tokio::test]
@@ -200,6 +248,64 @@ async fn idle_connections_end() {
     balancer.join("a", &node).await;
     let (mut session, _) = balancer.greeted_by(&["a"]).await;
     assert_eq!(session.line().await, "");
+}
+
+#[tokio::test]
+async fn no_connection_lasts_for_ever() {
+    let balancer = Balancer::start(&format!("{LONG}[splice]\ntotal = '300ms'\n")).await;
+    let node = Node::start("a").await;
+    balancer.join("a", &node).await;
+    let (mut session, _) = balancer.greeted_by(&["a"]).await;
+    // However busy it is.
+    let busy = async {
+        while !session.say("NOOP").await.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("the connection ends", busy).await;
+    assert_eq!(
+        balancer.state("a").await,
+        "ready",
+        "that is not the node's fault"
+    );
+}
+
+#[tokio::test]
+async fn an_agent_speaks_for_a_static_node() {
+    let node = Node::start("s").await;
+    let agent = Agent::saying("50% up #warming up\n").await;
+    let nodes = format!(
+        "[[nodes]]\nname = 's'\naddress = '{}'\nslots = 8\nagent = '{}'\n",
+        node.address, agent.address
+    );
+    let balancer = Balancer::start(&nodes).await;
+    balancer.reaches("s", "ready").await;
+    assert_eq!(balancer.shown("s").await["percent"], 50);
+    for (line, state) in [
+        ("drain\n", "draining"),
+        ("maint\n", "maint"),
+        ("ready down\n", "down"),
+        ("up 100%\n", "ready"),
+    ] {
+        agent.says(line);
+        balancer.reaches("s", state).await;
+    }
+    drop(agent);
+    balancer.greeted_by(&["s"]).await;
+}
+
+#[tokio::test]
+async fn a_node_is_told_who_the_client_is() {
+    let node = Node::behind_proxy("s").await;
+    let nodes = format!(
+        "[[nodes]]\nname = 's'\naddress = '{}'\nproxy_protocol = true\n",
+        node.address
+    );
+    let balancer = Balancer::start(&nodes).await;
+    balancer.reaches("s", "ready").await;
+    let (mut session, _) = balancer.greeted_by(&["s"]).await;
+    let client = session.0.get_ref().local_addr().unwrap();
+    assert_eq!(session.say("WHO").await, format!("250 s WHO {client}\r\n"));
 }
 
 #[tokio::test]

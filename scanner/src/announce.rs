@@ -13,6 +13,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
+use crate::health::Health;
 use crate::standing::State;
 
 /// Largest answer to a registration, bytes.
@@ -31,6 +32,7 @@ struct Registration<'a> {
     address: SocketAddr,
     state: State,
     in_flight: i64,
+    slots: usize,
 }
 
 /// What it answers.
@@ -50,6 +52,8 @@ pub struct Announcer {
     pub state: watch::Receiver<State>,
     /// Messages it works on.
     pub in_flight: IntGauge,
+    /// Its daemons.
+    pub health: Health,
     /// What it shows balancers; plain without.
     pub identity: Option<Identity>,
     /// Until the lease is known, and after a failure.
@@ -94,6 +98,7 @@ impl Announcer {
             address: self.address,
             state,
             in_flight: self.in_flight.get(),
+            slots: self.health.slots(),
         };
         let body = serde_json::to_value(registration).map_err(|error| error.to_string())?;
         let request = Request::post("/register", body);
@@ -118,9 +123,9 @@ impl Announcer {
 }
 
 /// One agent-check: the state's line, and close.
-pub async fn agent(mut stream: TcpStream, state: State) {
+pub async fn agent(mut stream: TcpStream, state: State, percent: usize) {
     let answer = async {
-        stream.write_all(state.agent().as_bytes()).await?;
+        stream.write_all(state.agent(percent).as_bytes()).await?;
         stream.shutdown().await
     };
     // HAProxy that does not listen to the answer asks again.

@@ -73,6 +73,17 @@ impl Health {
         Ok(())
     }
 
+    /// Messages that can be scanned at once: every one needs a daemon of each kind.
+    pub fn slots(&self) -> usize {
+        self.spamd.slots().min(self.clamd.slots())
+    }
+
+    /// The share of all slots that is in service, percent.
+    pub fn percent(&self) -> usize {
+        let all = self.spamd.slots_max().min(self.clamd.slots_max());
+        self.slots() * 100 / all.max(1)
+    }
+
     /// What tells the largest message that the clamd at `address` looks at.
     pub fn clamd_bytes_max(&self, address: &str) -> IntGauge {
         self.metrics.clamd_bytes_max.with_label_values(&[address])

@@ -140,6 +140,17 @@ impl Pool {
         limits?.into_iter().max()
     }
 
+    /// Scans at once, with all daemons in service.
+    pub fn slots_max(&self) -> usize {
+        self.daemons.len() * self.limits.scans_max
+    }
+
+    /// Scans at once, with those that are in service now.
+    pub fn slots(&self) -> usize {
+        let fit = self.daemons.iter().filter(|daemon| daemon.fit().is_ok());
+        fit.count() * self.limits.scans_max
+    }
+
     /// Scans that run at each daemon.
     pub fn running(&self) -> Vec<usize> {
         self.desk().running.iter().map(|load| load.all).collect()

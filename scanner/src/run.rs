@@ -100,9 +100,14 @@ pub async fn run(config: Config, daemon: Daemon<Config>) -> Result<(), StartErro
     });
     let closing = Shutdown::new();
     if let Some(agent) = agent {
-        aside.spawn(serve_agent(agent, standing.clone(), closing.clone()));
+        aside.spawn(serve_agent(
+            agent,
+            standing.clone(),
+            health.clone(),
+            closing.clone(),
+        ));
     }
-    let mut told = announce(&config, lmtp, &standing, &metrics, identity);
+    let mut told = announce(&config, lmtp, &standing, &health, &metrics, identity);
 
     // The listener outlives the signal: mail is taken until every balancer has heard of the drain.
     let accepting = Shutdown::new();
@@ -206,6 +211,7 @@ fn announce(
     config: &Config,
     lmtp: SocketAddr,
     standing: &Standing,
+    health: &Health,
     metrics: &Metrics,
     identity: Option<Identity>,
 ) -> JoinSet<()> {
@@ -214,6 +220,7 @@ fn announce(
         address: config.announce.address.unwrap_or(lmtp),
         state: standing.watch(),
         in_flight: metrics.in_flight.clone(),
+        health: health.clone(),
         identity,
         retry: config.announce.retry,
     };
@@ -223,12 +230,17 @@ fn announce(
         .collect()
 }
 
-async fn serve_agent(listener: Listener, standing: Arc<Standing>, closing: Shutdown) {
+async fn serve_agent(
+    listener: Listener,
+    standing: Arc<Standing>,
+    health: Health,
+    closing: Shutdown,
+) {
     let sessions_max = Arc::new(Semaphore::new(AGENT_SESSIONS_MAX));
     let state = standing.watch();
     let serve = move |stream, _| {
         let state = *state.borrow();
-        announce::agent(stream, state)
+        announce::agent(stream, state, health.percent())
     };
     listener
         .run("agent-check", sessions_max, closing, serve)

@@ -20,12 +20,14 @@ pub enum State {
 }
 
 impl State {
-    /// What HAProxy's agent-check is told. Its words, its line end: anything else is ignored there and leaves the node as it was.
-    pub fn agent(self) -> &'static str {
+    /// What HAProxy's agent-check is told, with `percent` of the node's slots in service. Its words, its line end: anything else is
+    /// ignored there and leaves the node as it was.
+    pub fn agent(self, percent: usize) -> String {
         match self {
-            Self::Ready => "ready up 100%\n",
-            Self::Draining => "drain\n",
-            Self::Down | Self::Leaving => "down\n",
+            // At 0 % it would get nothing, and that is for `drain` to say.
+            Self::Ready => format!("ready up {}%\n", percent.clamp(1, 100)),
+            Self::Draining => "drain\n".into(),
+            Self::Down | Self::Leaving => "down\n".into(),
         }
     }
 }
@@ -134,7 +136,7 @@ mod tests {
     #[test]
     fn the_agent_speaks_in_whole_lines() {
         for state in [State::Ready, State::Draining, State::Down, State::Leaving] {
-            assert!(state.agent().ends_with('\n'));
+            assert!(state.agent(50).ends_with('\n'));
         }
     }
 }

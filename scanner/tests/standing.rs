@@ -131,6 +131,41 @@ async fn balancers_hear_how_a_scanner_stands_until_it_has_left() {
 }
 
 #[tokio::test]
+async fn a_node_tells_how_much_of_it_is_in_service() {
+    let (one, two, clamd) = (
+        Stub::spamd().await,
+        Stub::spamd().await,
+        Stub::clamd().await,
+    );
+    let balancer = Balancer::start().await;
+    let setup = Setup {
+        spamd: vec![one.address.to_string(), two.address.to_string()],
+        clamd: vec![clamd.address.to_string()],
+        more: format!(
+            "announce.balancers = ['{}']\nspamd.scans_max = 4\nclamd.scans_max = 100\nscan.canary_interval = '100ms'",
+            balancer.address
+        ),
+        ..Setup::default()
+    };
+    let scanner = Scanner::ready(&setup).await;
+    let tells = async |slots: u64, line: &str| {
+        until(line, async || {
+            let told = balancer.told.lock().unwrap().last().cloned();
+            (told.is_some_and(|body| body["slots"] == slots)).then_some(())
+        })
+        .await;
+        assert_eq!(agent(&scanner).await, line);
+    };
+    tells(8, "ready up 100%\n").await;
+    let address = two.address;
+    two.stop().await;
+    tells(4, "ready up 50%\n").await;
+    let _two = Stub::spamd_again(address).await;
+    tells(8, "ready up 100%\n").await;
+    balancer.shutdown.begin();
+}
+
+#[tokio::test]
 async fn stopping_a_scanner_loses_nothing() {
     let (spamd, clamd, list_host, setup) = setup(String::new()).await;
     let mut scanner = Scanner::ready(&setup).await;

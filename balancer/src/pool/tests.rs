@@ -1,19 +1,25 @@
 //! The pool's transitions, each with an explicit clock.
 
 use super::*;
+use crate::node::Mode;
 
 struct Fixture {
     pool: Pool,
     config: Config,
     now: Instant,
+    slots: u32,
 }
 
 impl Fixture {
     fn new() -> Self {
+        let mut config = Config::default();
+        config.pick.slow_start = Duration::ZERO;
         Self {
-            pool: Pool::default(),
-            config: Config::default(),
-            now: Instant::now(),
+            // Long after our own start.
+            pool: Pool::new(BTreeMap::new(), Instant::now()),
+            config,
+            now: Instant::now() + Duration::from_secs(60),
+            slots: 0,
         }
     }
 
@@ -23,6 +29,7 @@ impl Fixture {
             address: ([127, 0, 0, 1], port).into(),
             state,
             in_flight: 3,
+            slots: self.slots,
         };
         self.pool.register(&registration, &self.config, self.now)
     }
@@ -42,8 +49,7 @@ impl Fixture {
     }
 
     fn claim(&mut self) -> Option<Claim> {
-        self.pool
-            .claim(&[], self.config.pick.connections_max, self.now)
+        self.pool.claim(&[], &self.config.pick, self.now)
     }
 
     fn pass(&mut self, seconds: u64) {
@@ -76,9 +82,11 @@ fn connections_are_shared_out_and_given_back() {
     assert_eq!(f.claim().unwrap().name, second.name);
     f.check("a ready 2, b ready 1");
     let tried = [second.name.clone()];
-    assert_eq!(f.pool.claim(&tried, 100, f.now).unwrap().name, first.name);
-    assert_eq!(f.pool.claim(&["a".into(), "b".into()], 100, f.now), None);
-    assert_eq!(f.pool.claim(&[], 1, f.now), None, "full");
+    let pick = f.config.pick.clone();
+    assert_eq!(f.pool.claim(&tried, &pick, f.now).unwrap().name, first.name);
+    assert_eq!(f.pool.claim(&["a".into(), "b".into()], &pick, f.now), None);
+    f.config.pick.connections_max = 1;
+    assert_eq!(f.claim(), None, "full");
 }
 
 #[test]
@@ -124,10 +132,10 @@ fn a_node_that_drains_keeps_what_it_has() {
 }
 
 #[test]
-fn an_operators_drain_outlives_registration() {
+fn an_operators_word_outlives_registration() {
     let mut f = Fixture::new();
     f.ready("a", 1);
-    assert!(f.pool.drain("a", true));
+    assert!(f.pool.say("a", |word| word.mode = Mode::Drain));
     f.check("a draining 0");
     f.register("a", 1, Told::Ready).unwrap();
     f.check("a draining 0");
@@ -136,10 +144,11 @@ fn an_operators_drain_outlives_registration() {
     f.register("a", 2, Told::Ready).unwrap();
     f.probe(Ok(()));
     f.check("a draining 0");
-    assert!(f.pool.drain("a", false));
+    assert!(f.pool.say("a", |word| word.mode = Mode::Ready));
     f.check("a ready 0");
-    assert!(!f.pool.drain("b", true));
-    assert!(!f.pool.drain("b", false));
+    assert!(!f.pool.say("b", |word| word.mode = Mode::Drain));
+    assert!(!f.pool.say("b", |word| word.mode = Mode::Ready));
+    assert!(f.pool.words().is_empty());
 }
 
 #[test]
@@ -148,6 +157,9 @@ fn a_name_belongs_to_one_node() {
     let nodes = [StaticNode {
         name: "s".into(),
         address: ([127, 0, 0, 1], 9).into(),
+        slots: 0,
+        proxy_protocol: false,
+        agent: None,
     }];
     f.pool.set_static(&nodes, f.now);
     assert_eq!(f.register("s", 1, Told::Ready), Err(Refusal::Static));
@@ -200,6 +212,9 @@ fn static_nodes_follow_the_configuration() {
     let node = |name: &str, port| StaticNode {
         name: name.into(),
         address: ([127, 0, 0, 1], port).into(),
+        slots: 0,
+        proxy_protocol: false,
+        agent: None,
     };
     f.pool.set_static(&[node("a", 1), node("b", 2)], f.now);
     f.probe(Ok(()));
@@ -228,4 +243,136 @@ fn changes_are_told_once() {
     f.register("a", 1, Told::Leaving).unwrap();
     assert_eq!(told(&mut f), [("a".to_owned(), None)]);
     assert_eq!(told(&mut f), []);
+}
+
+#[test]
+fn words_are_remembered_from_before_a_restart() {
+    let maint = Word {
+        mode: Mode::Maint,
+        weight: 50,
+    };
+    let mut f = Fixture::new();
+    f.pool = Pool::new(BTreeMap::from([("a".into(), maint)]), f.now);
+    f.register("a", 1, Told::Ready).unwrap();
+    assert_eq!(f.probe(Ok(())), 0, "nobody knocks where somebody works");
+    f.check("a maint 0");
+    assert!(f.pool.say("a", |word| *word = Word::default()));
+    assert_eq!(f.probe(Ok(())), 1);
+    f.check("a ready 0");
+}
+
+#[test]
+fn a_word_is_taken_back_while_its_node_is_away() {
+    let mut f = Fixture::new();
+    f.ready("a", 1);
+    assert!(f.pool.say("a", |word| word.mode = Mode::Drain));
+    f.register("a", 1, Told::Leaving).unwrap();
+    assert!(f.pool.say("a", |word| word.mode = Mode::Ready));
+    f.ready("a", 1);
+    f.check("a ready 0");
+}
+
+#[test]
+fn slots_share_connections_out() {
+    let mut f = Fixture::new();
+    f.slots = 6;
+    f.ready("big", 1);
+    f.slots = 2;
+    f.ready("small", 2);
+    for _ in 0..8 {
+        f.claim().unwrap();
+    }
+    f.check("big ready 6, small ready 2");
+    for _ in 0..24 {
+        f.claim().unwrap();
+    }
+    f.check("big ready 24, small ready 8");
+    assert_eq!(f.claim(), None, "four for each slot");
+}
+
+#[test]
+fn a_slow_node_gets_less() {
+    let mut f = Fixture::new();
+    f.ready("fast", 1);
+    f.ready("slow", 2);
+    let (one, two) = (f.claim().unwrap(), f.claim().unwrap());
+    let probe = f.config.probe.clone();
+    for claim in [&one, &two] {
+        let milliseconds = if claim.name == "fast" { 100 } else { 400 };
+        let ended = f.now + Duration::from_millis(milliseconds);
+        f.pool.ended(claim, false, &probe, ended);
+    }
+    for _ in 0..10 {
+        f.claim().unwrap();
+    }
+    f.check("fast ready 8, slow ready 2");
+}
+
+#[test]
+fn a_node_that_hangs_gets_less_before_anything_has_ended() {
+    let mut f = Fixture::new();
+    f.ready("a", 1);
+    f.ready("b", 2);
+    let probe = f.config.probe.clone();
+    for _ in 0..2 {
+        let claim = f.claim().unwrap();
+        f.pool
+            .ended(&claim, false, &probe, f.now + Duration::from_millis(100));
+    }
+    let hangs = f.claim().unwrap();
+    f.now += Duration::from_secs(2);
+    for _ in 0..5 {
+        assert_ne!(f.claim().unwrap().name, hangs.name);
+    }
+}
+
+#[test]
+fn an_agents_word_holds() {
+    let mut f = Fixture::new();
+    let node = StaticNode {
+        name: "a".into(),
+        address: ([127, 0, 0, 1], 1).into(),
+        slots: 8,
+        proxy_protocol: true,
+        agent: Some(([127, 0, 0, 1], 2).into()),
+    };
+    f.pool.set_static(std::slice::from_ref(&node), f.now);
+    let due = f.pool.probes_due(&f.config.probe, f.now);
+    assert_eq!((due[0].agent, due[0].proxy_protocol), (node.agent, true));
+    f.now += Duration::from_secs(2);
+    f.probe(Ok(()));
+    f.now += Duration::from_millis(500);
+    f.probe(Ok(()));
+    f.now += Duration::from_secs(3);
+    for (line, expected) in [
+        ("50%\n", "a ready 0"),
+        ("drain\n", "a draining 0"),
+        ("ready down #no rules\n", "a down 0"),
+        ("up maint\n", "a maint 0"),
+        ("ready\n", "a ready 0"),
+        ("0%\n", "a draining 0"),
+    ] {
+        f.pool.heard(&due[0], line);
+        f.check(expected);
+    }
+}
+
+#[test]
+fn a_node_that_comes_gets_its_whole_share_within_seconds() {
+    let mut f = Fixture::new();
+    f.config.pick.slow_start = Duration::from_secs(3);
+    f.slots = 10;
+    f.ready("old", 1);
+    f.pass(3);
+    f.register("old", 1, Told::Ready).unwrap();
+    f.ready("new", 2);
+    for _ in 0..11 {
+        f.claim().unwrap();
+    }
+    f.check("new ready 1, old ready 10");
+    f.pass(3);
+    for _ in 0..9 {
+        f.claim().unwrap();
+    }
+    f.check("new ready 10, old ready 10");
 }

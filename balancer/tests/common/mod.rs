@@ -10,9 +10,11 @@ use serde_json::{Value, json};
 use service::control::{self, Request};
 use service::tls::Role;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 /// How long anything that must happen may take; far beyond what it does take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -40,7 +42,7 @@ pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 /// A running balancer.
 pub struct Balancer {
     pub child: Child,
-    dir: TempDir,
+    dir: Arc<TempDir>,
     pub mail: SocketAddr,
     pub registration: SocketAddr,
 }
@@ -48,14 +50,25 @@ pub struct Balancer {
 impl Balancer {
     /// With short intervals; `more` is put at the end of the configuration.
     pub async fn start(more: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::start_in(Arc::new(tempfile::tempdir().unwrap()), more).await
+    }
+
+    /// Ends it, and starts one that knows what it knew.
+    pub async fn again(mut self, more: &str) -> Self {
+        self.terminate();
+        soon("the balancer ends", self.child.wait()).await.unwrap();
+        Self::start_in(self.dir.clone(), more).await
+    }
+
+    async fn start_in(dir: Arc<TempDir>, more: &str) -> Self {
         let socket = dir.path().join("control.sock");
         let config = format!(
-            "listen = '127.0.0.1:0'\ndrain = '10s'\n\
+            "listen = '127.0.0.1:0'\ndrain = '10s'\nstate = '{}'\n\
              [control]\nsocket = '{}'\nlisten = '127.0.0.1:0'\n\
              [probe]\ninterval = '50ms'\nbackoff_min = '50ms'\nbackoff_max = '200ms'\n\
-             [pick]\nwait = '1s'\ngreeting = '200ms'\n\
+             [pick]\nwait = '1s'\ngreeting = '200ms'\nslow_start = '0s'\n\
              [registration]\nlisten = '127.0.0.1:0'\n{more}",
+            dir.path().join("state").display(),
             socket.display()
         );
         let file = dir.path().join("balancer.toml");
@@ -102,13 +115,26 @@ impl Balancer {
         self.try_ask(method, path).await.unwrap()
     }
 
-    /// A node's state, `none` when there is no such node.
-    pub async fn state(&self, name: &str) -> String {
+    /// An operator's word about a node.
+    pub async fn say(&self, name: &str, word: Value) -> Value {
+        let request = Request::post(format!("/nodes/{name}"), word);
+        let socket = self.dir.path().join("control.sock");
+        let (_, body) = control::ask(&socket, &request).await.unwrap();
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    /// What is shown of a node.
+    pub async fn shown(&self, name: &str) -> Value {
         let answer = self.ask("GET", "/nodes").await;
         let nodes = answer["nodes"].as_array().unwrap();
         let node = nodes.iter().find(|node| node["name"] == name);
-        node.map_or("none", |node| node["state"].as_str().unwrap())
-            .to_owned()
+        node.cloned().unwrap_or_default()
+    }
+
+    /// A node's state, `none` when there is no such node.
+    pub async fn state(&self, name: &str) -> String {
+        let node = self.shown(name).await;
+        node["state"].as_str().unwrap_or("none").to_owned()
     }
 
     /// Waits for a node's state.
@@ -193,6 +219,8 @@ pub const REFUSE: u8 = 2;
 pub const CLOSE: u8 = 3;
 /// Greets, and closes in the middle of its answer to the first line.
 pub const DIE: u8 = 4;
+/// Greets, and closes at the first line without an answer.
+pub const VANISH: u8 = 5;
 
 /// A node: greets with its name and answers each line with `250 NAME LINE`.
 pub struct Node {
@@ -207,8 +235,17 @@ impl Node {
         Self::greeting(name, &format!("220 {name}\r\n")).await
     }
 
+    /// One that wants to know who the client is, and adds that to its answers.
+    pub async fn behind_proxy(name: &str) -> Self {
+        Self::serving(name, &format!("220 {name}\r\n"), true).await
+    }
+
     /// One with a greeting of its own.
     pub async fn greeting(name: &str, greeting: &str) -> Self {
+        Self::serving(name, greeting, false).await
+    }
+
+    async fn serving(name: &str, greeting: &str, behind_proxy: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let behaviour = Arc::new(AtomicU8::new(GREET));
@@ -225,7 +262,8 @@ impl Node {
                 let (name, greeting) = (name.clone(), greeting.clone());
                 let (behaviour, sessions) = (behaviour.load(Ordering::SeqCst), sessions.clone());
                 tokio::spawn(async move {
-                    let _ = session(stream, &name, &greeting, behaviour, &sessions).await;
+                    let _ =
+                        session(stream, &name, &greeting, behind_proxy, behaviour, &sessions).await;
                 });
             }
         });
@@ -242,10 +280,15 @@ async fn session(
     stream: TcpStream,
     name: &str,
     greeting: &str,
+    behind_proxy: bool,
     behaviour: u8,
     sessions: &AtomicUsize,
 ) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
+    let client = match behind_proxy {
+        true => proxied(&mut stream).await?,
+        false => String::new(),
+    };
     match behaviour {
         MUTE => std::future::pending().await,
         REFUSE => stream.write_all(b"421 4.3.2 busy\r\n").await?,
@@ -266,11 +309,69 @@ async fn session(
             is_counted = true;
             sessions.fetch_add(1, Ordering::SeqCst);
         }
+        if behaviour == VANISH {
+            return Ok(());
+        }
         if behaviour == DIE {
             return stream.write_all(b"250-half an ans").await;
         }
+        let line = line.trim_end();
         stream
-            .write_all(format!("250 {name} {line}").as_bytes())
+            .write_all(format!("250 {name} {line}{client}\r\n").as_bytes())
             .await?;
+    }
+}
+
+/// Reads the header of the PROXY protocol; the client, or nothing for a probe.
+async fn proxied(stream: &mut BufReader<TcpStream>) -> std::io::Result<String> {
+    let mut header = Vec::new();
+    loop {
+        header.push(stream.read_u8().await?);
+        match smtp::proxy::parse(&header) {
+            Ok(None) => {}
+            Ok(Some(smtp::proxy::Header::Client { client, .. })) => {
+                return Ok(format!(" {client}"));
+            }
+            Ok(Some(smtp::proxy::Header::Check)) => return Ok(String::new()),
+            Err(error) => return Err(std::io::Error::other(error)),
+        }
+    }
+}
+
+/// An agent as HAProxy's agent-check asks it; dropped, it is gone.
+pub struct Agent {
+    pub address: SocketAddr,
+    line: watch::Sender<&'static str>,
+    task: JoinHandle<()>,
+}
+
+impl Agent {
+    pub async fn saying(line: &'static str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (line, said) = watch::channel(line);
+        let task = tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let line = *said.borrow();
+                let _ = stream.write_all(line.as_bytes()).await;
+            }
+        });
+        Self {
+            address,
+            line,
+            task,
+        }
+    }
+
+    /// Says something else from now on.
+    pub fn says(&self, line: &'static str) {
+        self.line.send_replace(line);
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }

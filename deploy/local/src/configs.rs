@@ -96,8 +96,9 @@ fn edge(site: &Site) -> String {
 }
 
 fn balancer(site: &Site) -> String {
+    let root = site.root().display();
     format!(
-        "listen = '{}'\n[registration]\nlisten = '{}'\n",
+        "listen = '{}'\nstate = '{root}/state/balancer'\n[registration]\nlisten = '{}'\n",
         site.address("balancer"),
         site.address("registration")
     )
