@@ -28,6 +28,8 @@ pub fn json(vitals: &Vitals) -> Value {
         "index_behind": vitals.index_behind,
         "heads": vitals.heads,
         "set_aside": vitals.set_aside,
+        "batches_set_aside": vitals.batches_set_aside,
+        "unreadable": vitals.unreadable,
         "poisoned": vitals.poisoned,
         "full": vitals.full,
         "slow": vitals.slow,
@@ -49,6 +51,8 @@ struct Figures {
     index_behind: IntGauge,
     heads: IntGauge,
     set_aside: IntCounter,
+    batches_set_aside: IntCounter,
+    unreadable: IntGauge,
     poisoned: IntGauge,
     full: IntGauge,
     slow: IntGauge,
@@ -92,11 +96,18 @@ impl Figures {
                 "spool_heads",
                 "Batches in memory that come next, of all destinations; at most spool.heads_max and those that the index has not read yet.",
             ),
-            set_aside: IntCounter::new(
+            set_aside: counter(
                 "spool_set_aside_total",
                 "Messages whose body did not match its checksum, set aside in the spool's folder corrupt/; each needs an operator.",
-            )
-            .expect("a constant description is valid"),
+            ),
+            batches_set_aside: counter(
+                "spool_batches_set_aside_total",
+                "Batches whose record, or whose message's envelope, could not be read, set aside in the spool's folder corrupt/; each needs an operator.",
+            ),
+            unreadable: gauge(
+                "spool_unreadable_batches",
+                "Batches that the disk does not give just now. They rest and are read again for an hour, then set aside.",
+            ),
             poisoned: gauge(
                 "spool_poisoned",
                 "1 after a failed write or sync: nothing more is accepted or delivered until a restart. Look at the disk first.",
@@ -116,7 +127,7 @@ impl Figures {
         }
     }
 
-    fn all(&self) -> [&dyn Collector; 13] {
+    fn all(&self) -> [&dyn Collector; 15] {
         [
             &self.bytes_free,
             &self.inodes_free,
@@ -127,6 +138,8 @@ impl Figures {
             &self.index_behind,
             &self.heads,
             &self.set_aside,
+            &self.batches_set_aside,
+            &self.unreadable,
             &self.poisoned,
             &self.full,
             &self.slow,
@@ -152,9 +165,9 @@ impl Collector for Figures {
         self.waiting_bytes.set(whole(vitals.waiting_bytes));
         self.index_behind.set(whole(vitals.index_behind));
         self.heads.set(whole(vitals.heads));
-        let counted = self.set_aside.get();
-        self.set_aside
-            .inc_by(vitals.set_aside.saturating_sub(counted));
+        raise(&self.set_aside, vitals.set_aside);
+        raise(&self.batches_set_aside, vitals.batches_set_aside);
+        self.unreadable.set(whole(vitals.unreadable));
         self.poisoned.set(i64::from(vitals.poisoned));
         self.full.set(i64::from(vitals.full));
         self.slow.set(i64::from(vitals.slow));
@@ -168,6 +181,15 @@ impl Collector for Figures {
 
 fn whole(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// Counts what was counted elsewhere since the last time.
+fn raise(counter: &IntCounter, to: u64) {
+    counter.inc_by(to.saturating_sub(counter.get()));
+}
+
+fn counter(name: &str, help: &str) -> IntCounter {
+    IntCounter::new(name, help).expect("a constant description is valid")
 }
 
 fn gauge(name: &str, help: &str) -> IntGauge {

@@ -134,6 +134,8 @@ pub struct Selected {
     pub recipients: u64,
     /// Of the batches, those being attempted just now: what the attempt leaves of them is treated like the others.
     pub in_flight: u64,
+    /// Batches besides, of which nobody can tell, since they cannot be read just now.
+    pub unreadable: u64,
 }
 
 /// A batch that was found.

@@ -23,6 +23,10 @@ pub struct Vitals {
     pub heads: u64,
     /// Messages whose body was set aside as corrupt since the start; each counts once, however many batches it has.
     pub set_aside: u64,
+    /// Batches set aside since the start, since their record or their message's head could not be read.
+    pub batches_set_aside: u64,
+    /// Batches that cannot be read just now; they rest and are read again, or set aside.
+    pub unreadable: u64,
     /// A write or a sync failed: nothing is accepted until a restart.
     pub poisoned: bool,
     /// There is less room than is wanted: nothing is accepted until there is more.

@@ -92,11 +92,13 @@ async fn story(spool: &dyn Spool, body_bytes: usize) -> BTreeMap<String, Told> {
             let _ = spool.claim("here", &everything()).await;
         }
         let done = spool.select(&to(pattern), action).await;
+        // Of what could not be read nobody said that it was treated.
+        let done = done.is_ok_and(|selected| selected.unreadable == 0);
         let [letter, digit] = [pattern.as_bytes()[0], pattern.as_bytes()[1]];
         for (name, told) in &mut told {
             let [one, other] = [name.as_bytes()[0], name.as_bytes()[1]];
             if other == digit && (letter == b'*' || letter == one) && *told != Told::Unknown {
-                *told = done.as_ref().map_or(Told::Unknown, |_| becomes);
+                *told = if done { becomes } else { Told::Unknown };
             }
         }
     }

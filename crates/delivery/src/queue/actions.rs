@@ -291,5 +291,6 @@ fn figures(selected: Selected) -> Value {
         "batches": selected.batches,
         "recipients": selected.recipients,
         "in_flight": selected.in_flight,
+        "unreadable": selected.unreadable,
     })
 }

@@ -170,6 +170,13 @@ pub(super) fn acted(answer: &Value) -> String {
             "\n{count} of these batches are under way just now: what their attempts leave is treated like the others"
         ),
     };
+    let unreadable = match answer["unreadable"].as_u64().unwrap_or_default() {
+        0 => String::new(),
+        count => format!(
+            "\n{count} other batches cannot be read just now, and nobody can tell whether they are meant: see `spool_unreadable_batches`"
+        ),
+    };
+    let under_way = under_way + &unreadable;
     if let Some(done) = answer["done"].as_str() {
         let hold = match answer["hold"].as_u64() {
             Some(hold) => format!("\nhold {hold}: `queue release --hold {hold}` undoes it"),
@@ -384,6 +391,8 @@ mod tests {
             text.ends_with("hold 3: `queue release --hold 3` undoes it"),
             "{text}"
         );
+        let text = acted(&json!({"done": "drop", "batches": 2, "recipients": 5, "unreadable": 7}));
+        assert!(text.contains("\n7 other batches cannot be read"), "{text}");
         let would = json!({"would": "drop", "batches": 0, "recipients": 0, "in_flight": 0, "destinations": []});
         assert_eq!(
             acted(&would),

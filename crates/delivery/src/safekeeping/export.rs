@@ -15,7 +15,7 @@ use mail::{Envelope, MessageId, Reply, ReversePath, Severity};
 use serde_json::{Value, json};
 use smtp::Protocol;
 use smtp::client::{Options, Timeouts, TlsPolicy};
-use spool::embedded::offline::{Offline, Stored};
+use spool::embedded::offline::{Offline, Report, Stored};
 use spool::{Batch, Destination, Head};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -71,6 +71,8 @@ struct Tell {
     refused: u64,
     deferred: u64,
     damaged: u64,
+    /// Stretches of the journal in which there was more than could be read.
+    stretches: u64,
     troubles: Vec<String>,
     more: u64,
 }
@@ -83,8 +85,19 @@ impl Tell {
         }
     }
 
+    /// Whom the lost groups of a journal were for nobody can tell.
+    fn journal(&mut self, report: &Report) {
+        for one in &report.damage {
+            self.stretches += 1;
+            self.trouble(format!(
+                "journal segment {:016x}: {} bytes at {} are damaged, {} groups that were acknowledged are not whole",
+                one.generation, one.length, one.offset, one.groups
+            ));
+        }
+    }
+
     fn json(self) -> Value {
-        let left = self.refused + self.deferred + self.damaged;
+        let left = self.refused + self.deferred + self.damaged + self.stretches;
         json!({
             "complete": left == 0,
             "messages": self.messages,
@@ -94,6 +107,7 @@ impl Tell {
             "recipients_refused": self.refused,
             "recipients_deferred": self.deferred,
             "recipients_damaged": self.damaged,
+            "stretches_damaged": self.stretches,
             "troubles": self.troubles,
             "more_troubles": self.more,
         })
@@ -119,6 +133,7 @@ pub fn export(
             });
             sending.wait(0);
             sent.map_err(|error| error.to_string())?;
+            sending.tell.journal(offline.report());
             Ok(sending.tell.json())
         }
     }
@@ -152,7 +167,10 @@ fn maildir(offline: &Offline, folder: &Path) -> Result<Value, String> {
     walked.map_err(|error| error.to_string())?;
     match broken {
         Some(why) => Err(why),
-        None => Ok(tell.json()),
+        None => {
+            tell.journal(offline.report());
+            Ok(tell.json())
+        }
     }
 }
 
@@ -185,7 +203,9 @@ fn deposit(
                     let _ = write!(top, "X-Envelope-To: <{}>{hold}\r\n", recipient.address);
                 }
             }
-            Err(why) => damage.push(format!("a batch of its recipients {why}")),
+            Err((id, why)) => {
+                damage.push(format!("batch {:032x} of its recipients {why}", id.0));
+            }
         }
     }
     let body = match &stored.body {
@@ -309,7 +329,10 @@ impl Sending {
                             .as_ref()
                             .err()
                             .map(|(why, _)| format!("its body {why}")),
-                        batch.as_ref().err().map(|why| format!("a batch {why}")),
+                        batch
+                            .as_ref()
+                            .err()
+                            .map(|(id, why)| format!("batch {:032x} {why}", id.0)),
                     ];
                     let why: Vec<_> = why.into_iter().flatten().collect();
                     self.tell
@@ -380,9 +403,11 @@ impl Sending {
             let next = self.under_way.join_next();
             match self.runtime.block_on(next) {
                 Some(Ok(sent)) => self.sent(sent),
-                Some(Err(error)) => self
-                    .tell
-                    .trouble(format!("a transaction ended early: {error}")),
+                Some(Err(error)) => {
+                    self.tell.deferred += 1;
+                    let what = format!("a transaction ended early: {error}");
+                    self.tell.trouble(what);
+                }
                 None => return,
             }
         }

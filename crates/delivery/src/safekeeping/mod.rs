@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use service::control::Request;
 use service::program::Invocation;
-use spool::Spool;
 use spool::embedded::backup;
 use spool::embedded::offline::{Offline, Report};
+use spool::{BatchId, Spool};
 
 use crate::queue::account;
 
@@ -208,6 +208,11 @@ impl Drop for Work {
 
 fn described(path: &Path, report: &Report, kept: Option<PathBuf>) -> Value {
     let ids = |ids: &[mail::MessageId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let batches = |ids: &[BatchId]| {
+        ids.iter()
+            .map(|id| format!("{:032x}", id.0))
+            .collect::<Vec<_>>()
+    };
     let damage: Vec<Value> = report
         .damage
         .iter()
@@ -217,6 +222,8 @@ fn described(path: &Path, report: &Report, kept: Option<PathBuf>) -> Value {
                 "offset": one.offset,
                 "bytes": one.length,
                 "groups_missing": one.groups,
+                "records_saved": one.records.0,
+                "records_lost": one.records.1,
                 "set_aside": one.set_aside,
             })
         })
@@ -233,7 +240,8 @@ fn described(path: &Path, report: &Report, kept: Option<PathBuf>) -> Value {
         "recipients": report.recipients,
         "format_lost": report.format_lost,
         "unreadable_bytes": report.unreadable_bytes,
-        "unreadable_batches": report.unreadable_batches,
+        "unreadable_batches": batches(&report.unreadable_batches),
+        "set_aside": report.set_aside,
         "unreadable_envelopes": ids(&report.unreadable_heads),
         "corrupt_bodies": ids(&report.corrupt_bodies),
         "account": account(&report.ledger),

@@ -38,13 +38,12 @@ pub fn forward(shared: &Arc<Shared>, generation: u64, remembers: bool) -> Result
         offset: 0,
         sequence: 0,
     };
-    let replay = Replay {
-        disk: &shared.disk,
-        segments: &shared.segments,
-        secret: shared.secret,
-        corrupt: &shared.corrupt,
-        damage: Default::default(),
-    };
+    let replay = Replay::new(
+        &shared.disk,
+        &shared.segments,
+        shared.secret,
+        &shared.corrupt,
+    );
     replay
         .segment(from, |group| {
             collect(shared, &group, &mut remainder);

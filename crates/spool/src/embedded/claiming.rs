@@ -8,9 +8,10 @@ use std::time::Duration;
 use super::entry::Row;
 use super::heads::{Next, Ripened};
 use super::leases::{Leased, Stage};
-use super::load;
+use super::load::{self, Trouble};
 use super::lookup;
 use super::shared::Shared;
+use super::unreadable;
 use super::window::Gap;
 use crate::{Batch, Destinations, Error, Lane, Lease, Seen, Wanted};
 
@@ -164,8 +165,8 @@ pub fn refill(shared: &Shared, gap: Gap) -> Result<(), Error> {
     }
 }
 
-/// Turns what was taken into leases with content. What is damaged stays borrowed until the next start: it must not be tried
-/// again and again, and it blocks nobody. What cannot be read just now goes back.
+/// Turns what was taken into leases with content. What cannot be read is left to rest, and blocks nobody; when it is the index, or
+/// everything, that cannot be read, all goes back.
 fn hand_on(mut taken: Taken) -> (Taken, Result<Vec<Lease>, Error>) {
     let shared = taken.shared.clone();
     let mut leases = Vec::new();
@@ -180,18 +181,9 @@ fn hand_on(mut taken: Taken) -> (Taken, Result<Vec<Lease>, Error>) {
                 });
                 return true;
             }
-            Err(error) if load::is_damage(&error) => {
-                tracing::error!(
-                    event = "batch_unreadable",
-                    message = %leased.entry.message,
-                    batch = format_args!("{:032x}", leased.entry.id.0),
-                    %error,
-                    "it stays in the journal and is tried again after a restart"
-                );
-                if let Some(leased) = shared.state().leases.of_mut(leased.entry.id) {
-                    leased.stage = Stage::Unreadable;
-                }
-            }
+            Err(error)
+                if load::trouble(&shared, &error) != Trouble::Other
+                    && unreadable::rest(&shared, &leased.entry, &error) => {}
             Err(error) => {
                 tracing::error!(event = "claim_failed", message = %leased.entry.message, %error);
                 shared.state().unlease(leased.entry.id);

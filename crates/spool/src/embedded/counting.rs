@@ -147,10 +147,11 @@ pub fn known(shared: &Shared, predicate: &Predicate) -> Option<Selected> {
             continue;
         }
         match leased.stage {
-            // Damaged: it counts as waiting, and nobody can do anything about it.
+            // It counts as waiting, and nobody can do anything about it just now.
             Stage::Unreadable => {
                 selected.batches -= 1;
                 selected.recipients -= u64::from(entry.recipients);
+                selected.unreadable += 1;
             }
             Stage::Reserved => {}
             Stage::Taken | Stage::HandedOn | Stage::Settling => selected.in_flight += 1,

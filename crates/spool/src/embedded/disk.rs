@@ -8,6 +8,8 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::group::PAGE;
+
 /// Free room of a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Free {
@@ -89,6 +91,35 @@ pub fn read_at(file: &dyn File, offset: u64, length: usize) -> io::Result<Vec<u8
     Ok(bytes)
 }
 
+/// Reads what the disk gives of `length` bytes at `offset`, page by page; zeros stand for what it refuses, which is told.
+pub fn read_around(
+    file: &dyn File,
+    offset: u64,
+    length: usize,
+    mut refused: impl FnMut(u64, usize),
+) -> Vec<u8> {
+    if let Ok(bytes) = read_at(file, offset, length) {
+        return bytes;
+    }
+    let mut all = Vec::with_capacity(length);
+    while all.len() < length {
+        let at = offset + all.len() as u64;
+        let want = ((PAGE - at % PAGE) as usize).min(length - all.len());
+        match read_at(file, at, want) {
+            Ok(bytes) if bytes.len() < want => {
+                all.extend(bytes);
+                break;
+            }
+            Ok(bytes) => all.extend(bytes),
+            Err(_) => {
+                refused(at, want);
+                all.resize(all.len() + want, 0);
+            }
+        }
+    }
+    all
+}
+
 /// Whether an error says that there is no room; a quota is no room either.
 pub fn is_full(error: &io::Error) -> bool {
     matches!(
@@ -97,9 +128,11 @@ pub fn is_full(error: &io::Error) -> bool {
     )
 }
 
-/// Writes a small new file, durable with its name.
+/// Writes a small file anew, durable with its name.
 pub fn write_file(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let file = disk.open(path)?;
+    // What a longer one of this name said must not stand behind it.
+    file.set_length(0)?;
     write_all_at(file.as_ref(), bytes, 0)?;
     file.sync()?;
     disk.sync_folder(path.parent().unwrap_or(Path::new(".")))

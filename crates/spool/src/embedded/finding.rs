@@ -1,7 +1,7 @@
 //! Listings of what is meant, by id and in pages.
 
 use super::candidates::{self, Candidates, PAGE};
-use super::looking::{Looker, Meant, Now, look_at};
+use super::looking::{Looker, Meant, Now, Read, look_at};
 use super::shared::Shared;
 use crate::selection::{Selection, as_left};
 use crate::{Action, After, Batch, Error, Found, Predicate};
@@ -44,7 +44,7 @@ pub fn find(
 }
 
 fn describe(looker: &mut Looker<'_>, meant: Meant) -> Result<Option<Found>, Error> {
-    let (Some(batch), Some(head)) = (meant.batch, looker.head(&meant.now)?) else {
+    let (Some(batch), Read::Here(head)) = (meant.batch, looker.head(&meant.now)?) else {
         return Ok(None);
     };
     let batch = match &meant.now {

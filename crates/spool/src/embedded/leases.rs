@@ -20,7 +20,7 @@ pub enum Stage {
     HandedOn,
     /// A settlement is being written.
     Settling,
-    /// Its content is damaged: nobody has it until the next start.
+    /// It cannot be read: nobody has it, it rests (`unreadable.rs`).
     Unreadable,
 }
 

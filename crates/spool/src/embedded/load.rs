@@ -1,5 +1,6 @@
 //! Reading back: heads and batches for leases, bodies. What does not match its checksum is read once more at its present
-//! place (it may have been carried forward meanwhile), then set aside.
+//! place (it may have been carried forward meanwhile), then set aside. What the disk refuses may come yet: it is asked for again
+//! until its patience is over (`unreadable.rs` for batches).
 
 use std::io;
 use std::path::PathBuf;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mail::MessageId;
+use rustix::io::Errno;
 
 use super::codec::Malformed;
 use super::content::{self, Stored};
@@ -52,24 +54,55 @@ pub fn stored(shared: &Shared, entry: &Entry) -> Result<Stored, Error> {
 }
 
 fn malformed(shared: &Shared, generation: u64, error: Malformed) -> Error {
+    let kind = match error {
+        Malformed::Bad { .. } => io::ErrorKind::InvalidData,
+        // It is whole, and another program reads it.
+        Malformed::Version { .. } => io::ErrorKind::Unsupported,
+    };
     Error::Io {
         path: shared
             .segments
             .folder()
             .join(format!("{generation:016x}.segment")),
-        source: Arc::new(io::Error::new(io::ErrorKind::InvalidData, error)),
+        source: Arc::new(io::Error::new(kind, error)),
     }
 }
 
-/// Whether an error says that what stands in the journal is damaged or gone, and not that the disk could not be asked.
-pub fn is_damage(error: &Error) -> bool {
+/// What keeps something from being read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// What stands there is not what was written.
+    Damaged,
+    /// The disk does not give it: now, or ever.
+    Refused,
+    /// All alike: the index, or a spool that closes.
+    Other,
+}
+
+/// Sorts what went wrong with reading something.
+pub fn trouble(shared: &Shared, error: &Error) -> Trouble {
     match error {
-        Error::Io { source, .. } => matches!(
-            source.kind(),
-            io::ErrorKind::InvalidData | io::ErrorKind::NotFound
-        ),
-        _ => true,
+        Error::Io { path, .. } if *path == shared.index_path => Trouble::Other,
+        Error::Io { source, .. } if source.kind() == io::ErrorKind::InvalidData => Trouble::Damaged,
+        Error::Io { .. } => Trouble::Refused,
+        Error::Unknown(_) => Trouble::Damaged,
+        _ => Trouble::Other,
     }
+}
+
+/// Whether the disk refuses for a reason of its own; all others (too many open files, no memory, a later version) pass, or are for
+/// somebody else to mend, and nothing is given up for them.
+pub fn is_of_disk(error: &io::Error) -> bool {
+    let codes = [
+        Errno::IO,
+        Errno::BADMSG,
+        Errno::UCLEAN,
+        Errno::NODATA,
+        Errno::REMOTEIO,
+    ];
+    let code = error.raw_os_error();
+    error.kind() == io::ErrorKind::NotFound
+        || codes.iter().any(|one| code == Some(one.raw_os_error()))
 }
 
 /// The body of a message.
@@ -92,18 +125,39 @@ pub fn body(shared: &Shared, message: MessageId) -> Result<Bytes, Error> {
                 if bytes.len() as u64 == place.body_length
                     && crc32c::crc32c(&bytes) == place.checksum =>
             {
+                shared.unreadable.body_done(message);
                 return Ok(bytes.into());
             }
             Ok(bytes) => last = Some((place, bytes)),
-            // The disk cannot read it (EIO): for this message the same as reading something else.
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::error!(event = "body_unreadable", message = %message, %error);
-                last = Some((place, Vec::new()));
+                let patience = shared.options.read_patience;
+                if !is_of_disk(&error) || !shared.unreadable.body_refused(message, patience) {
+                    return Err(shared.journal_error(error));
+                }
+                // For this message the same as reading something else.
+                last = Some((
+                    place,
+                    around(
+                        shared,
+                        place.generation(),
+                        place.body_offset,
+                        place.body_length,
+                    ),
+                ));
             }
             Err(_) => {}
         }
     }
     Err(Error::Unknown(message))
+}
+
+/// What the disk gives of a stretch; zeros in place of the rest.
+pub fn around(shared: &Shared, generation: u64, offset: u64, length: u64) -> Vec<u8> {
+    match shared.segments.file(generation) {
+        Ok(file) => disk::read_around(file.as_ref(), offset, length as usize, |_, _| {}),
+        Err(_) => Vec::new(),
+    }
 }
 
 /// Keeps what there is of a corrupt body, with its envelope, for whoever has to sort it out. Every batch of the message asks for it: it
@@ -118,7 +172,7 @@ fn set_aside(shared: &Shared, place: &MessagePlace, bytes: &[u8]) -> Error {
         disk::write_file(
             shared.disk.as_ref(),
             &envelope,
-            describe(shared, place).as_bytes(),
+            (describe(shared, place).join("\n") + "\n").as_bytes(),
         )
     });
     if let Err(error) = saved {
@@ -128,6 +182,7 @@ fn set_aside(shared: &Shared, place: &MessagePlace, bytes: &[u8]) -> Error {
             source: Arc::new(error),
         };
     }
+    shared.unreadable.body_done(place.id);
     if shared.set_aside().insert(place.id) {
         tracing::error!(
             event = "body_corrupt",
@@ -141,17 +196,36 @@ fn set_aside(shared: &Shared, place: &MessagePlace, bytes: &[u8]) -> Error {
     Error::Corrupt(place.id, path)
 }
 
-/// The envelope in words.
-fn describe(shared: &Shared, place: &MessagePlace) -> String {
-    let mut lines = vec![format!("message {}", place.id)];
+/// What the head of a message says, in words.
+pub fn describe_head(shared: &Shared, place: &MessagePlace) -> Vec<String> {
     match head(shared, place) {
-        Ok(head) => {
-            lines.push(format!("arrival {}", head.arrival.0));
-            lines.push(format!("reverse-path <{}>", head.reverse_path));
-            lines.push(format!("facts {}", String::from_utf8_lossy(&head.facts)));
-        }
-        Err(error) => lines.push(format!("head unreadable: {error}")),
+        Ok(head) => vec![
+            format!("arrival {}", head.arrival.0),
+            format!("reverse-path <{}>", head.reverse_path),
+            format!("facts {}", String::from_utf8_lossy(&head.facts)),
+        ],
+        Err(error) => vec![format!("head unreadable: {error}")],
     }
+}
+
+/// What a batch is for, in words.
+pub fn describe_batch(shared: &Shared, entry: &Entry) -> Vec<String> {
+    match batch(shared, entry) {
+        Ok(batch) => {
+            let to = batch.destination;
+            let recipients = batch.recipients.iter();
+            recipients
+                .map(|one| format!("forward-path <{}> to {to:?}", one.address))
+                .collect()
+        }
+        Err(error) => vec![format!("batch {:032x} unreadable: {error}", entry.id.0)],
+    }
+}
+
+/// The envelope in words.
+fn describe(shared: &Shared, place: &MessagePlace) -> Vec<String> {
+    let mut lines = vec![format!("message {}", place.id)];
+    lines.extend(describe_head(shared, place));
     let indexed = shared
         .read(|index| lookup::batches_of(index, place.id))
         .unwrap_or_default();
@@ -164,18 +238,9 @@ fn describe(shared: &Shared, place: &MessagePlace) -> String {
     );
     drop(state);
     for entry in entries {
-        match batch(shared, &entry) {
-            Ok(batch) => lines.extend(batch.recipients.iter().map(|recipient| {
-                format!(
-                    "forward-path <{}> to {:?}",
-                    recipient.address, batch.destination
-                )
-            })),
-            Err(error) => lines.push(format!("batch {:032x} unreadable: {error}", entry.id.0)),
-        }
+        lines.extend(describe_batch(shared, &entry));
     }
-    lines.push(String::new());
-    lines.join("\n")
+    lines
 }
 
 /// Head and content of a lease, from memory or from the journal.
@@ -207,8 +272,8 @@ pub fn lease(shared: &Shared, entry: &Entry) -> Result<(Arc<Head>, Arc<Batch>), 
 }
 
 fn read_batch(shared: &Shared, entry: &Entry) -> Result<Batch, Error> {
-    let first = batch(shared, entry);
-    if first.as_ref().is_ok_and(|batch| batch.id == entry.id) {
+    let first = right_batch(shared, entry);
+    if first.is_ok() {
         return first;
     }
     // Carried forward since it was borrowed?
@@ -219,9 +284,26 @@ fn read_batch(shared: &Shared, entry: &Entry) -> Result<Batch, Error> {
         .map(|leased| leased.entry.clone())
         .filter(|moved| moved.span != entry.span);
     match moved {
-        Some(moved) => batch(shared, &moved),
+        Some(moved) => right_batch(shared, &moved),
         None => first,
     }
+}
+
+/// What stands at its place, when it is the batch.
+pub fn right_batch(shared: &Shared, entry: &Entry) -> Result<Batch, Error> {
+    let found = batch(shared, entry)?;
+    match found.id == entry.id {
+        true => Ok(found),
+        false => Err(another(shared, entry.span.generation)),
+    }
+}
+
+fn another(shared: &Shared, generation: u64) -> Error {
+    let error = Malformed::Bad {
+        what: "id: something else stands there",
+        at: 0,
+    };
+    malformed(shared, generation, error)
 }
 
 /// The head of a message and where it stands.
@@ -232,8 +314,10 @@ pub fn read_head(shared: &Shared, message: MessageId) -> Result<(MessagePlace, A
             return Err(Error::Unknown(message));
         };
         last = head(shared, &place).map(|head| (place, Arc::new(head)));
-        if last.as_ref().is_ok_and(|(_, head)| head.id == message) {
-            break;
+        match &last {
+            Ok((_, head)) if head.id == message => return last,
+            Ok((place, _)) => last = Err(another(shared, place.generation())),
+            Err(_) => {}
         }
     }
     last

@@ -9,14 +9,15 @@ use mail::{MessageId, Timestamp};
 use super::candidates;
 use super::entry::{Entry, Hold, Track};
 use super::leases::{Leased, Stage};
-use super::load;
+use super::load::{self, Trouble};
 use super::shared::Shared;
+use super::unreadable;
 use crate::selection::Selection;
-use crate::{Batch, Error, Head, Lane, Predicate};
+use crate::{Batch, BatchId, Error, Head, Lane, Predicate};
 
 /// It looks again so soon at what somebody else has in hand for a moment.
 pub const AGAIN_AFTER: Duration = Duration::from_millis(2);
-/// What stands nowhere after so many looks is damaged.
+/// What is somewhere else after so many looks is left alone.
 const LOOKS_MAX: u32 = 50;
 
 /// A batch as it is now.
@@ -48,6 +49,19 @@ pub enum Look {
     Not,
     /// It was written elsewhere meanwhile: look again.
     Moved,
+    /// Nobody can tell: it cannot be read just now.
+    Unreadable,
+}
+
+/// What came of reading a piece of what is looked at.
+#[derive(Debug)]
+pub enum Read<T> {
+    /// It.
+    Here(T),
+    /// It was written elsewhere meanwhile, or is done.
+    Moved,
+    /// It cannot be read.
+    Unreadable,
 }
 
 /// Looks.
@@ -85,9 +99,7 @@ pub fn now(shared: &Shared, rows: Vec<Entry>) -> Vec<Now> {
     let find = |row: Entry| {
         if let Some(leased) = state.leases.of(row.id) {
             let head = state.leases.message(row.message).0;
-            // Damaged: neither can it be looked at, nor does anybody have it.
-            let readable = leased.stage != Stage::Unreadable;
-            return readable.then(|| Now::Leased(leased.clone(), head));
+            return Some(Now::Leased(leased.clone(), head));
         }
         match state.unindexed_state(row.id) {
             Some((entry, content)) => Some(Now::Waits(entry?.clone(), content.cloned())),
@@ -139,6 +151,9 @@ impl<'a> Looker<'a> {
         if !self.may_be(now.entry(), ordered) {
             return Ok(Look::Not);
         }
+        if matches!(&now, Now::Leased(leased, _) if leased.stage == Stage::Unreadable) {
+            return Ok(Look::Unreadable);
+        }
         let predicate = &self.selection.predicate;
         if !ordered && !self.content {
             let recipients = u64::from(now.entry().recipients);
@@ -148,12 +163,16 @@ impl<'a> Looker<'a> {
                 batch: None,
             })));
         }
-        let Some(batch) = self.batch(&now)? else {
-            return Ok(Look::Moved);
+        let batch = match self.batch(&now)? {
+            Read::Here(batch) => batch,
+            Read::Moved => return Ok(Look::Moved),
+            Read::Unreadable => return Ok(Look::Unreadable),
         };
         // Of a message that is done no batch is left to be looked at again.
-        let Some(head) = self.head(&now)? else {
-            return Ok(Look::Moved);
+        let head = match self.head(&now)? {
+            Read::Here(head) => head,
+            Read::Moved => return Ok(Look::Moved),
+            Read::Unreadable => return Ok(Look::Unreadable),
         };
         let recipients = match &now {
             Now::Waits(..) => predicate.meant(&head, &batch, self.at),
@@ -193,42 +212,50 @@ impl<'a> Looker<'a> {
             && (predicate.lanes.as_ref()).is_none_or(|lanes| lanes.contains(&lane()))
     }
 
-    /// The content of a batch; none when another stands at its place by now.
-    pub fn batch(&self, now: &Now) -> Result<Option<Arc<Batch>>, Error> {
+    /// The content of a batch.
+    pub fn batch(&self, now: &Now) -> Result<Read<Arc<Batch>>, Error> {
         let known = match now {
             Now::Waits(_, content) => content.as_ref(),
             Now::Leased(leased, _) => leased.batch.as_ref(),
         };
         if let Some(batch) = known {
-            return Ok(Some(batch.clone()));
+            return Ok(Read::Here(batch.clone()));
         }
-        let entry = now.entry();
-        match load::batch(self.shared, entry) {
-            Ok(batch) if batch.id == entry.id => Ok(Some(Arc::new(batch))),
-            Ok(_) => Ok(None),
-            // Its segment may have been used again.
-            Err(error) if load::is_damage(&error) => Ok(None),
-            Err(error) => Err(error),
+        match load::right_batch(self.shared, now.entry()) {
+            Ok(batch) => Ok(Read::Here(Arc::new(batch))),
+            Err(error) => self.not_read(now.entry(), error),
         }
     }
 
-    /// The head of its message; none when that is done.
-    pub fn head(&mut self, now: &Now) -> Result<Option<Arc<Head>>, Error> {
+    /// The head of its message.
+    pub fn head(&mut self, now: &Now) -> Result<Read<Arc<Head>>, Error> {
         if let Now::Leased(_, Some(head)) = now {
-            return Ok(Some(head.clone()));
+            return Ok(Read::Here(head.clone()));
         }
         let message = now.entry().message;
         if let Some(head) = self.heads.get(&message) {
-            return Ok(Some(head.clone()));
+            return Ok(Read::Here(head.clone()));
         }
         match load::read_head(self.shared, message) {
             Ok((_, head)) => {
                 self.heads.insert(message, head.clone());
-                Ok(Some(head))
+                Ok(Read::Here(head))
             }
-            Err(error) if load::is_damage(&error) => Ok(None),
-            Err(error) => Err(error),
+            Err(error) => self.not_read(now.entry(), error),
         }
+    }
+
+    /// Whether it could not be read because it does not stand there any more: then its segment may have been used again.
+    fn not_read<T>(&self, entry: &Entry, error: Error) -> Result<Read<T>, Error> {
+        if load::trouble(self.shared, &error) == Trouble::Other {
+            return Err(error);
+        }
+        let present = present(self.shared, entry.id)?;
+        if present.is_none_or(|present| present.span != entry.span) {
+            return Ok(Read::Moved);
+        }
+        unreadable::tell(entry, &error, "it is not selected");
+        Ok(Read::Unreadable)
     }
 }
 
@@ -239,13 +266,34 @@ fn needs_content(predicate: &Predicate) -> bool {
         || predicate.owner.is_some()
 }
 
-/// Looks at batches as the index has them, again at those that were being written elsewhere.
+/// A batch as it is at this moment; none when it is done.
+fn present(shared: &Shared, batch: BatchId) -> Result<Option<Entry>, Error> {
+    loop {
+        let before = shared.state().commits;
+        let row = candidates::entries(shared, &[batch])?.pop();
+        let state = shared.state();
+        if state.commits != before {
+            // What the index took over in between may be missing in both.
+            continue;
+        }
+        return Ok(
+            match (state.leases.of(batch), state.unindexed_state(batch)) {
+                (Some(leased), _) => Some(leased.entry.clone()),
+                (None, Some((entry, _))) => entry.cloned(),
+                (None, None) => row,
+            },
+        );
+    }
+}
+
+/// Looks at batches as the index has them, again at those that were being written elsewhere. Returns of how many nobody can tell.
 pub fn look_at(
     shared: &Shared,
     mut rows: Vec<Entry>,
     looker: &mut Looker<'_>,
     mut meant: impl FnMut(&mut Looker<'_>, Meant) -> Result<(), Error>,
-) -> Result<(), Error> {
+) -> Result<u64, Error> {
+    let mut unreadable = 0;
     for _ in 0..LOOKS_MAX {
         let mut moved = Vec::new();
         for now in now(shared, rows) {
@@ -253,26 +301,18 @@ pub fn look_at(
             match looker.look(now)? {
                 Look::Meant(one) => meant(looker, *one)?,
                 Look::Not => {}
+                Look::Unreadable => unreadable += 1,
                 Look::Moved => moved.push(id),
             }
         }
         if moved.is_empty() {
-            return Ok(());
+            return Ok(unreadable);
         }
         std::thread::sleep(AGAIN_AFTER);
         rows = candidates::entries(shared, &moved)?;
     }
-    for row in rows {
-        tell_unreadable(&row);
+    for row in &rows {
+        unreadable::tell(row, &"it never stands still", "it is not selected");
     }
-    Ok(())
-}
-
-fn tell_unreadable(entry: &Entry) {
-    tracing::error!(
-        event = "batch_unreadable",
-        message = %entry.message,
-        batch = format_args!("{:032x}", entry.id.0),
-        "it is not selected"
-    );
+    Ok(unreadable + rows.len() as u64)
 }

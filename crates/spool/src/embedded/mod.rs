@@ -14,6 +14,7 @@ mod content;
 mod copy;
 mod counting;
 mod counts;
+mod damage;
 pub mod disk;
 mod entry;
 mod finding;
@@ -47,6 +48,7 @@ mod state;
 mod sweeper;
 mod syncs;
 mod treating;
+mod unreadable;
 mod window;
 mod writer;
 
@@ -97,6 +99,9 @@ pub struct Options {
     pub unindexed_max: usize,
     /// Content of new batches kept in memory until it is indexed, bytes [32 MiB]; beyond, it is read back when claimed.
     pub content_bytes_max: u64,
+    /// What the disk refuses to read is asked for so long, after 1 s first and each 300 s at last, before it is set aside [1 h]: by
+    /// then the bus was reset, another path found, a sector rebuilt, or an operator called.
+    pub read_patience: Duration,
     /// Where the time comes from.
     pub clock: Clock,
 }
@@ -117,6 +122,7 @@ impl Options {
             heads_max: 200_000,
             unindexed_max: 200_000,
             content_bytes_max: 32 << 20,
+            read_patience: Duration::from_secs(3600),
             clock: Clock::default(),
         }
     }

@@ -247,6 +247,81 @@ pub fn read_all(bytes: &[u8]) -> Result<Vec<Record>, Malformed> {
     Ok(records)
 }
 
+/// Reads of a damaged group's records what has a checksum of its own and matches it, and what does no harm when it is wrong: a batch that
+/// is done under a wrong name is done for nobody. What counts for a whole segment, or for all, is left to other groups.
+/// `bodies` is the length of the group's bodies. Also says how many records were lost, whole or in part.
+pub fn read_what_is_whole(bytes: &[u8], bodies: u64) -> (Vec<Record>, u64) {
+    let mut take = Take::new(bytes);
+    let (mut records, mut lost) = (Vec::new(), 0);
+    while !take.is_done() {
+        let mut whole = take.clone();
+        let Ok((kind, content)) = skip(&mut take) else {
+            // Where the next one starts nobody can tell.
+            return (records, lost + 1);
+        };
+        let record = match read(&mut whole, true) {
+            Ok(record) => Some(record),
+            Err(_) => {
+                lost += 1;
+                let base = take.at() - content.len();
+                (kind == MESSAGE)
+                    .then(|| message_in_part(content, base))
+                    .flatten()
+            }
+        };
+        match record {
+            Some(Record::Carried { .. } | Record::Ledger(_)) => {}
+            Some(Record::Message { head, body, .. })
+                if body.length != head.body_bytes
+                    || body
+                        .offset
+                        .checked_add(body.length)
+                        .is_none_or(|end| end > bodies) =>
+            {
+                lost += 1;
+            }
+            other => records.extend(other),
+        }
+    }
+    (records, lost)
+}
+
+/// Passes over a record.
+fn skip<'a>(take: &mut Take<'a>) -> Result<(u8, &'a [u8]), Malformed> {
+    let kind = take.u8("record kind")?;
+    take.u8("record version")?;
+    Ok((kind, take.bytes("record")?))
+}
+
+/// A message with those of its batches that are whole; `base` is where its content starts.
+fn message_in_part(content: &[u8], base: usize) -> Option<Record> {
+    let mut take = Take::new(content);
+    let (bytes, mut head_at) = piece(&mut take, "head").ok()?;
+    head_at.offset += base;
+    let head = Box::new(content::decode_head(bytes).ok()?);
+    let body = BodyPlace {
+        offset: take.number("body offset").ok()?,
+        length: take.number("body length").ok()?,
+        checksum: take.u32("body checksum").ok()?,
+    };
+    let mut batches = Vec::new();
+    for _ in 0..take.number("batches").ok()? {
+        let Ok((bytes, mut at)) = piece(&mut take, "batch") else {
+            break;
+        };
+        at.offset += base;
+        batches.extend(content::decode_batch(bytes).ok().map(|batch| (batch, at)));
+    }
+    // Without any it would stand there for ever.
+    (!batches.is_empty()).then_some(Record::Message {
+        head,
+        head_at,
+        body,
+        batches,
+        idents: Vec::new(),
+    })
+}
+
 fn read(take: &mut Take<'_>, outermost: bool) -> Result<Record, Malformed> {
     let kind = take.u8("record kind")?;
     take.version("record", VERSION)?;

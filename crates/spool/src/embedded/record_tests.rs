@@ -7,7 +7,7 @@ use mail::{Address, Body, Domain, MailParameters, MessageId, Recipient, ReverseP
 use super::codec::Malformed;
 use super::content::{Stored, decode_batch, decode_head, encode_batch, encode_head};
 use super::group::{Draft, Header};
-use super::record::{BodyPlace, Record, Records, read_all};
+use super::record::{BodyPlace, Record, Records, read_all, read_what_is_whole};
 use crate::selection::Order;
 use crate::{Action, Batch, BatchId, Class, Destination, Ends, Head, HoldId, Ledger, Pattern};
 
@@ -332,4 +332,55 @@ fn a_group_is_its_own_spools_and_its_own_uses() {
         flipped[at] ^= 1;
         assert_eq!(Header::decode(&flipped, 11, 22), Ok(None), "byte {at}");
     }
+}
+
+/// Whatever bit is flipped in a group's records, what is read of them all the same is what was written.
+#[test]
+fn what_is_whole_of_damaged_records_is_told_from_what_is_not() {
+    let (bytes, bodies) = damaged_group();
+    let (all, lost) = read_what_is_whole(&bytes, bodies);
+    assert_eq!((all.len(), lost), (3, 0), "{all:?}");
+    let batches = |records: &[Record]| {
+        let of = |record: &Record| match record {
+            Record::Message { batches, .. } => {
+                batches.iter().map(|(one, _)| one.batch.clone()).collect()
+            }
+            Record::State { batch, .. } => vec![batch.batch.clone()],
+            _ => Vec::new(),
+        };
+        records.iter().flat_map(of).collect::<Vec<_>>()
+    };
+    let written = batches(&all);
+    let mut partly = 0;
+    for bit in 0..bytes.len() * 8 {
+        let mut bytes = bytes.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        let (found, _) = read_what_is_whole(&bytes, bodies);
+        let found = batches(&found);
+        assert!(found.iter().all(|one| written.contains(one)), "bit {bit}");
+        partly += usize::from(!found.is_empty() && found.len() < written.len());
+    }
+    assert!(partly > bytes.len(), "most of it is read in most cases");
+}
+
+/// A message with two batches, the state of a third, and the end of a fourth.
+fn damaged_group() -> (Vec<u8>, u64) {
+    let batch = |number: u128| Batch {
+        id: BatchId(number),
+        recipients: vec![recipient("a@x.org"), recipient("b@x.org")],
+        ..batches().remove(0)
+    };
+    let pack = |number| encode_batch(&batch(number), &[]);
+    let head = heads().remove(0);
+    let body = BodyPlace {
+        offset: 0,
+        length: head.body_bytes,
+        checksum: 0,
+    };
+    let mut records = Records::default();
+    let both = [pack(1), pack(2)];
+    records.message(&encode_head(&head), body, &both, &[]);
+    records.state(None, head.id, head.arrival, &pack(3));
+    records.finished(None, head.id, BatchId(4), 1);
+    (records.bytes().to_vec(), 0)
 }

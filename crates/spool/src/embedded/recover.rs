@@ -102,13 +102,7 @@ pub fn recover(mut options: Options, disk: Arc<dyn Disk>) -> Result<Recovered, E
         );
     }
     let index_path = path.join("index.sqlite");
-    let replay = Replay {
-        disk: &disk,
-        segments: &segments,
-        secret,
-        corrupt: &corrupt,
-        damage: Default::default(),
-    };
+    let replay = Replay::new(&disk, &segments, secret, &corrupt);
     let (mut index, fresh) = open_index(disk.as_ref(), &index_path, secret, &segments)?;
     let (numbers, end) = match catch_up(&replay, &mut index, &index_path) {
         // What an index of an earlier run makes fail may work with a new one.

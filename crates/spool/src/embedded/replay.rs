@@ -1,20 +1,35 @@
 //! Reads the journal on from a position: every good group once, in order. Knows a torn tail (the write that a crash cut:
-//! dropped, it was never acknowledged) from damage in the middle (set aside and told).
+//! dropped, it was never acknowledged) from damage in the middle (set aside and told; what is whole of it counts). What the
+//! disk refuses is asked for again, then counts as damage, and is never written over: it may come back.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::io::Errno;
 
 use super::codec::Malformed;
+use super::damage::Damage;
 use super::disk::{self, Disk, File};
 use super::entry::Position;
 use super::group::{HEADER, Header, PAGE};
+use super::load::is_of_disk;
 use super::record::{self, Record};
 use super::segment::Segments;
 
 /// Looking for a later group reads so much at once.
 const SEARCH_BYTES: u64 = 1024 * 1024;
+/// What the disk refuses is asked for again after these: a start can wait for a reset of the bus, and not much longer.
+const AGAIN_AFTER: [Duration; 3] = [
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_secs(2),
+];
+/// A disk that refuses more of the journal than this, bytes, is no disk to go on with: each page may take it half a minute.
+const REFUSED_BYTES_MAX: u64 = 1024 * 1024;
 
 /// A group that was read.
 #[derive(Debug)]
@@ -72,21 +87,8 @@ pub struct Replay<'a> {
     pub corrupt: &'a Path,
     /// What was found damaged.
     pub damage: RefCell<Vec<Damage>>,
-}
-
-/// A stretch of the journal in which acknowledged groups cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Damage {
-    /// The use of the segment.
-    pub generation: u64,
-    /// Where the stretch starts in it.
-    pub offset: u64,
-    /// Its length, bytes.
-    pub length: u64,
-    /// Groups missing.
-    pub groups: u64,
-    /// Where a copy of the stretch was put.
-    pub set_aside: PathBuf,
+    /// Pages that the disk refused: segment, offset.
+    pub(super) refused: RefCell<BTreeSet<(u64, u64)>>,
 }
 
 /// What stands at a place.
@@ -95,7 +97,24 @@ enum Found {
     Nothing,
 }
 
-impl Replay<'_> {
+impl<'a> Replay<'a> {
+    /// Of these segments.
+    pub fn new(
+        disk: &'a Arc<dyn Disk>,
+        segments: &'a Segments,
+        secret: u64,
+        corrupt: &'a Path,
+    ) -> Self {
+        Self {
+            disk,
+            segments,
+            secret,
+            corrupt,
+            damage: RefCell::default(),
+            refused: RefCell::default(),
+        }
+    }
+
     /// Hands every good group behind `from` to `visit`; returns where the journal ends.
     pub fn run<E: From<ReplayError>>(
         &self,
@@ -116,11 +135,14 @@ impl Replay<'_> {
             };
             while let Some(group) = self.next(file.as_ref(), generation, length, offset)? {
                 let last = held.as_ref().map_or(end, Group::end);
-                self.notice_gap(last, &group, file.as_ref(), offset);
+                let mut all = self.notice_gap(last, &group, offset)?;
                 offset = group.end().offset;
-                if let Some(held) = held.replace(group) {
-                    end = held.end();
-                    visit(held)?;
+                all.push(group);
+                for group in all {
+                    if let Some(held) = held.replace(group) {
+                        end = held.end();
+                        visit(held)?;
+                    }
                 }
             }
         }
@@ -139,6 +161,7 @@ impl Replay<'_> {
                 end.offset = held.offset;
             }
         }
+        let behind = self.behind(end)?;
         // A segment that was taken into use and not written yet is where the journal goes on.
         if let Some(last) = self.segments.live().keys().next_back().copied()
             && last > end.generation
@@ -146,7 +169,7 @@ impl Replay<'_> {
             end.generation = last;
             end.offset = 0;
         }
-        Ok(end)
+        Ok(end.max(behind))
     }
 
     /// Hands every good group of one segment to `visit`.
@@ -167,7 +190,44 @@ impl Replay<'_> {
             offset = group.end().offset;
             visit(group)?;
         }
-        Ok(())
+        match self.refused.borrow().is_empty() {
+            true => Ok(()),
+            false => Err(E::from(ReplayError::Io(Errno::IO.into()))),
+        }
+    }
+
+    /// Reads; what the disk refuses counts as zeros.
+    pub(super) fn read(
+        &self,
+        file: &dyn File,
+        generation: u64,
+        offset: u64,
+        length: usize,
+    ) -> Result<Vec<u8>, ReplayError> {
+        let pages = (generation, offset / PAGE * PAGE)..(generation, offset + length as u64);
+        let is_known = self.refused.borrow().range(pages).next().is_some();
+        let mut waits = AGAIN_AFTER.iter().filter(|_| !is_known);
+        loop {
+            match disk::read_at(file, offset, length) {
+                Err(error) if is_of_disk(&error) => match waits.next() {
+                    Some(wait) => std::thread::sleep(*wait),
+                    None => break,
+                },
+                other => return Ok(other?),
+            }
+        }
+        let mut refused = self.refused.borrow_mut();
+        let bytes = disk::read_around(file, offset, length, |at, _| {
+            if refused.insert((generation, at / PAGE * PAGE)) {
+                tracing::error!(event = "disk_unreadable", generation, offset = at);
+            }
+        });
+        if refused.len() as u64 * PAGE > REFUSED_BYTES_MAX {
+            return Err(ReplayError::Io(io::Error::other(format!(
+                "the disk refuses more than {REFUSED_BYTES_MAX} bytes: copy it with a tool for that, and start on the copy"
+            ))));
+        }
+        Ok(bytes)
     }
 
     /// The first good group at or behind `offset`.
@@ -183,8 +243,8 @@ impl Replay<'_> {
         }
         let mut chunk_at = offset + PAGE;
         while chunk_at < length {
-            let chunk =
-                disk::read_at(file, chunk_at, SEARCH_BYTES.min(length - chunk_at) as usize)?;
+            let want = SEARCH_BYTES.min(length - chunk_at) as usize;
+            let chunk = self.read(file, generation, chunk_at, want)?;
             for (page, bytes) in chunk.chunks(PAGE as usize).enumerate() {
                 if let Ok(Some(_)) = Header::decode(bytes, self.secret, generation) {
                     let at = chunk_at + page as u64 * PAGE;
@@ -208,16 +268,9 @@ impl Replay<'_> {
         if offset + PAGE > length {
             return Ok(Found::Nothing);
         }
-        let bytes = disk::read_at(file, offset, HEADER)?;
-        let header = match Header::decode(&bytes, self.secret, generation) {
-            Ok(Some(header)) => header,
-            Ok(None) => return Ok(Found::Nothing),
-            Err(error) => return Err(ReplayError::Version(error)),
-        };
-        if header.length() > length - offset {
+        let Some((header, records)) = self.bytes(file, generation, length, offset)? else {
             return Ok(Found::Nothing);
-        }
-        let records = disk::read_at(file, offset + HEADER as u64, header.records as usize)?;
+        };
         if records.len() != header.records as usize || crc32c::crc32c(&records) != header.checksum {
             return Ok(Found::Nothing);
         }
@@ -235,47 +288,38 @@ impl Replay<'_> {
         }
     }
 
-    /// Tells of groups that should stand between `last` and `group`, and sets the stretch aside.
-    fn notice_gap(&self, last: Position, group: &Group, file: &dyn File, expected: u64) {
-        let header = &group.header;
-        // Between segments that do not follow each other others were used again: no gap can be seen there.
-        let adjacent = header.generation <= last.generation + 1 && last.generation > 0;
-        if !adjacent || (header.sequence == last.sequence + 1 && group.offset == expected) {
-            return;
-        }
-        let length = group.offset.saturating_sub(expected);
-        let path = self
-            .corrupt
-            .join(format!("journal-{:016x}-{expected}", header.generation));
-        let saved = disk::read_at(file, expected, length as usize)
-            .and_then(|bytes| disk::write_file(self.disk.as_ref(), &path, &bytes));
-        tracing::error!(
-            event = "journal_damaged",
-            generation = header.generation,
-            offset = expected,
-            length,
-            groups_missing = header.sequence.saturating_sub(last.sequence + 1),
-            set_aside = %path.display(),
-            saved = saved.is_ok(),
-            "groups that were acknowledged cannot be read; look at the disk, and at what was set aside"
-        );
-        self.damage.borrow_mut().push(Damage {
-            generation: header.generation,
-            offset: expected,
-            length,
-            groups: header.sequence.saturating_sub(last.sequence + 1),
-            set_aside: path,
-        });
+    /// A header, and what stands in the place of its records.
+    pub(super) fn bytes(
+        &self,
+        file: &dyn File,
+        generation: u64,
+        length: u64,
+        offset: u64,
+    ) -> Result<Option<(Header, Vec<u8>)>, ReplayError> {
+        let bytes = self.read(file, generation, offset, HEADER)?;
+        let header = match Header::decode(&bytes, self.secret, generation) {
+            Ok(Some(header)) if header.length() <= length - offset => header,
+            Ok(_) => return Ok(None),
+            Err(error) => return Err(ReplayError::Version(error)),
+        };
+        let records_at = offset + HEADER as u64;
+        let records = self.read(file, generation, records_at, header.records as usize)?;
+        Ok(Some((header, records)))
     }
 
     fn bodies_are_whole(&self, group: &Group) -> io::Result<bool> {
         for record in &group.records {
             if let Record::Message { body, .. } = record {
-                let bytes = self.segments.read_at(
+                let read = self.segments.read_at(
                     group.header.generation,
                     group.bodies_at() + body.offset,
                     body.length as usize,
-                )?;
+                );
+                let bytes = match read {
+                    // A write that was cut can be read; whether this one was, the disk does not say.
+                    Err(error) if is_of_disk(&error) => continue,
+                    other => other?,
+                };
                 if bytes.len() as u64 != body.length || crc32c::crc32c(&bytes) != body.checksum {
                     return Ok(false);
                 }

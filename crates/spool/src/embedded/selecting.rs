@@ -11,7 +11,7 @@ use super::counting;
 use super::entry::{Entry, Hold};
 use super::job::{Attempted, Job};
 use super::leases::{Leased, Stage};
-use super::looking::{AGAIN_AFTER, Looker, Meant, Now, look_at};
+use super::looking::{AGAIN_AFTER, Looker, Meant, Now, Read, look_at};
 use super::shared::Shared;
 use super::treating::{settle, submit};
 use crate::selection::{Selection, treat};
@@ -64,10 +64,11 @@ fn count(shared: &Shared, selection: &Selection) -> Result<Selected, Error> {
             return Ok(selected);
         }
         looker.step();
-        look_at(shared, page, &mut looker, |_, meant| {
+        let unreadable = look_at(shared, page, &mut looker, |_, meant| {
             selected.add(&meant);
             Ok(())
         })?;
+        selected.unreadable += unreadable;
     }
 }
 
@@ -150,7 +151,8 @@ impl Step<'_> {
         let mut attempted = Vec::new();
         let mut again = Vec::new();
         let (selected, counted) = (&mut self.selected, &mut self.counted);
-        look_at(shared, rows, &mut self.looker, |looker, meant| {
+        let mut unreadable = 0;
+        let not_looked_at = look_at(shared, rows, &mut self.looker, |looker, mut meant| {
             let id = meant.now.entry().id;
             if let Now::Leased(leased, _) = &meant.now
                 && leased.stage != Stage::HandedOn
@@ -158,28 +160,37 @@ impl Step<'_> {
                 again.push(id);
                 return Ok(());
             }
+            let changes = match &meant.now {
+                Now::Leased(..) => false,
+                Now::Waits(entry, _) => changes(selection, entry, looker.at),
+            };
+            if changes && meant.batch.is_none() {
+                meant.batch = match looker.batch(&meant.now)? {
+                    Read::Here(batch) => Some(batch),
+                    Read::Moved => {
+                        again.push(id);
+                        return Ok(());
+                    }
+                    Read::Unreadable => {
+                        unreadable += 1;
+                        return Ok(());
+                    }
+                };
+            }
             if counted.insert(id) {
                 selected.add(&meant);
             }
-            match meant.now {
-                Now::Leased(leased, _) => {
+            match (meant.now, meant.batch) {
+                (Now::Leased(leased, _), _) => {
                     let durable = wants_order(selection, &leased, looker.at);
                     attempted.push((leased, durable));
                 }
-                Now::Waits(ref entry, _) if changes(selection, entry, looker.at) => {
-                    let batch = match meant.batch {
-                        Some(batch) => Some(batch),
-                        None => looker.batch(&meant.now)?,
-                    };
-                    match batch {
-                        Some(batch) => waiting.push((entry.clone(), batch)),
-                        None => again.push(id),
-                    }
-                }
-                Now::Waits(..) => {}
+                (Now::Waits(entry, _), Some(batch)) if changes => waiting.push((entry, batch)),
+                (Now::Waits(..), _) => {}
             }
             Ok(())
         })?;
+        self.selected.unreadable += unreadable + not_looked_at;
         let at = self.looker.at;
         again.extend(order(shared, selection, attempted)?);
         let mut rest = waiting.as_slice();

@@ -18,6 +18,7 @@ use super::room::Room;
 use super::segment::Segments;
 use super::state::State;
 use super::syncs::{Limits, Syncs};
+use super::unreadable::Unreadable;
 use crate::{Error, Vitals};
 
 /// Idle connections for reading that are kept.
@@ -67,6 +68,8 @@ pub struct Shared {
     pub room: Room,
     /// Whether it is a copy that nobody has adopted.
     pub copy: watch::Sender<bool>,
+    /// What cannot be read just now.
+    pub unreadable: Unreadable,
     /// The messages whose bodies were set aside since the start.
     set_aside: Mutex<HashSet<MessageId>>,
     state: Mutex<State>,
@@ -128,6 +131,7 @@ impl Shared {
             room: Room::default(),
             set_aside: Mutex::default(),
             copy: watch::Sender::new(parts.copy),
+            unreadable: Unreadable::default(),
             state: Mutex::new(parts.state),
             poisoned: OnceLock::new(),
             index_trouble: Mutex::new(None),
@@ -194,6 +198,8 @@ impl Shared {
             index_behind,
             heads,
             set_aside: self.set_aside().len() as u64,
+            batches_set_aside: self.unreadable.set_aside(),
+            unreadable: self.unreadable.resting(),
             poisoned: self.poisoned.get().is_some(),
             full: self.room.full().is_some(),
             slow: syncs.slow,
@@ -264,6 +270,9 @@ impl Shared {
         }
         if let Some(full) = self.room.full() {
             return Some(full.to_string());
+        }
+        if let Some(count) = self.unreadable.refused_many() {
+            return Some(format!("the disk does not give {count} batches"));
         }
         self.syncs.slow().map(|why| format!("slow: {why}"))
     }

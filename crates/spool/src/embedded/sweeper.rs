@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::carry;
+use super::damage;
 use super::disk;
 use super::entry::Position;
 use super::index::Usage;
 use super::lookup;
 use super::shared::{IndexJob, Shared};
+use super::unreadable;
 
 /// It looks at least so often.
 const EVERY: Duration = Duration::from_secs(1);
@@ -72,6 +74,7 @@ impl Sweeper {
     /// One round; whether another may find more.
     fn round(&mut self) -> bool {
         self.shared.look();
+        unreadable::round(&self.shared);
         self.checkpoint();
         self.forget();
         let released = self.release();
@@ -154,12 +157,17 @@ impl Sweeper {
             return false;
         };
         let mut released = Vec::new();
+        let Ok(kept) = damage::kept_segments(self.shared.disk.as_ref(), &self.shared.corrupt)
+        else {
+            return false;
+        };
         for (generation, _, usage) in self.usage() {
             let needed = usage.messages > 0
                 || usage.states > 0
                 || self.remembers(generation, &usage)
                 // The old copies go first; they are let go of at their next round.
-                || self.any_live(generation, &usage.supersedes);
+                || self.any_live(generation, &usage.supersedes)
+                || kept.contains(&generation);
             if needed {
                 continue;
             }

@@ -9,11 +9,12 @@ use super::candidates::{self, PAGE};
 use super::entry::{Entry, Hold, Row};
 use super::job::{Account, Answer, Job, SettleItem, SettleJob};
 use super::leases::Leased;
-use super::load;
+use super::load::{self, Trouble};
 use super::looking::{self, AGAIN_AFTER, Now};
 use super::lookup;
 use super::prepare::{packed, split_id};
 use super::shared::Shared;
+use super::unreadable;
 use crate::selection::{Order, treat};
 use crate::{Batch, BatchId, Ends, Error};
 
@@ -141,8 +142,8 @@ pub fn resume(shared: &Shared, rows: &[(u32, Row)]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Follows the orders of a batch, also when it is carried forward meanwhile.
-fn follow(shared: &Shared, mut entry: Entry) -> Result<(), Error> {
+/// Follows the orders of a batch, also when it is carried forward meanwhile. One that cannot be read rests.
+pub fn follow(shared: &Shared, mut entry: Entry) -> Result<(), Error> {
     while entry.hold == Hold::Ordered {
         let (id, span) = (entry.id, entry.span);
         let failed = match load::stored(shared, &entry) {
@@ -161,7 +162,18 @@ fn follow(shared: &Shared, mut entry: Entry) -> Result<(), Error> {
             return Ok(());
         };
         if let Some(error) = failed.filter(|_| moved.span == span) {
-            tracing::error!(event = "batch_unreadable", message = %moved.message, %error);
+            if load::trouble(shared, &error) == Trouble::Other {
+                return Err(error);
+            }
+            shared.state().reserve(moved.clone());
+            if !unreadable::rest(shared, &moved, &error) {
+                shared.state().unlease(moved.id);
+                unreadable::tell(
+                    &moved,
+                    &error,
+                    "its orders are not followed before the next start",
+                );
+            }
             return Ok(());
         }
         entry = moved;

@@ -1,6 +1,7 @@
 //! A disk that fails as told: at its n-th call, in one of several ways; and one that forgets what was not synced.
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -32,6 +33,10 @@ struct Plan {
     slower: AtomicU64,
     /// Every call of this name fails.
     failing: Mutex<&'static str>,
+    /// Reading these stretches of files fails (EIO).
+    refused: Mutex<Vec<(PathBuf, Range<u64>)>>,
+    /// Calls that were told to fail by name or stretch.
+    failed: AtomicU64,
     last: Mutex<Vec<&'static str>>,
 }
 
@@ -42,6 +47,7 @@ pub struct FaultyDisk(Arc<Plan>);
 #[derive(Debug)]
 struct FaultyFile {
     file: Arc<dyn File>,
+    path: PathBuf,
     plan: Arc<Plan>,
 }
 
@@ -59,6 +65,8 @@ impl FaultyDisk {
             }),
             slower: AtomicU64::new(0),
             failing: Mutex::new(""),
+            refused: Mutex::default(),
+            failed: AtomicU64::new(0),
             last: Mutex::new(Vec::new()),
         }))
     }
@@ -91,6 +99,22 @@ impl FaultyDisk {
         *self.0.failing.lock().unwrap() = name;
     }
 
+    /// Makes reading a stretch of a file fail from now on, as a bad sector does.
+    pub fn refuse(&self, path: &Path, stretch: Range<u64>) {
+        let mut refused = self.0.refused.lock().unwrap();
+        refused.push((path.to_owned(), stretch));
+    }
+
+    /// How many calls have failed by their name or their stretch.
+    pub fn failed(&self) -> u64 {
+        self.0.failed.load(Ordering::SeqCst)
+    }
+
+    /// All can be read again.
+    pub fn heal(&self) {
+        self.0.refused.lock().unwrap().clear();
+    }
+
     pub fn set_free(&self, bytes: u64, inodes: u64) {
         *self.0.free.lock().unwrap() = Free { bytes, inodes };
     }
@@ -105,6 +129,7 @@ impl Plan {
             return Err(io::Error::other("dead"));
         }
         if *self.failing.lock().unwrap() == name {
+            self.failed.fetch_add(1, Ordering::SeqCst);
             return Err(io::Error::other("fails as told"));
         }
         if number != self.at {
@@ -138,6 +163,7 @@ impl Disk for FaultyDisk {
         self.0.call("open")?;
         Ok(Arc::new(FaultyFile {
             file: System.open(path)?,
+            path: path.to_owned(),
             plan: self.0.clone(),
         }))
     }
@@ -146,6 +172,7 @@ impl Disk for FaultyDisk {
         self.0.call("open_to_read")?;
         Ok(Arc::new(FaultyFile {
             file: System.open_to_read(path)?,
+            path: path.to_owned(),
             plan: self.0.clone(),
         }))
     }
@@ -195,6 +222,13 @@ impl File for FaultyFile {
     }
 
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        let end = offset + bytes.len() as u64;
+        let refused = self.plan.refused.lock().unwrap();
+        let mut refused = refused.iter().filter(|(path, _)| *path == self.path);
+        if refused.any(|(_, stretch)| stretch.start < end && offset < stretch.end) {
+            self.plan.failed.fetch_add(1, Ordering::SeqCst);
+            return Err(rustix::io::Errno::IO.into());
+        }
         match self.plan.call("read")? {
             true => {
                 let half = bytes.len().div_ceil(2);

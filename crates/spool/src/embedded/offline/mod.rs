@@ -14,15 +14,17 @@ use mail::MessageId;
 
 use super::content;
 use super::copy;
+use super::damage::Damage;
 use super::disk::{Disk, System};
 use super::entry::MessagePlace;
 use super::group::{HEADER, Header};
 use super::index::{self, Index};
+use super::load;
 use super::lookup;
 use super::recover::{self, failed};
-use super::replay::{Damage, Replay};
+use super::replay::Replay;
 use super::segment::Segments;
-use crate::{Batch, Error, Head, Ledger};
+use crate::{Batch, BatchId, Error, Head, Ledger};
 use readonly::ReadOnly;
 
 /// Messages that are looked up at once.
@@ -59,7 +61,9 @@ pub struct Report {
     /// Messages whose envelope cannot be read.
     pub unreadable_heads: Vec<MessageId>,
     /// Batches that cannot be read.
-    pub unreadable_batches: u64,
+    pub unreadable_batches: Vec<BatchId>,
+    /// What the spool's program has set aside in `corrupt/`, by name.
+    pub set_aside: Vec<String>,
 }
 
 impl Report {
@@ -69,7 +73,7 @@ impl Report {
             && self.unreadable_bytes == 0
             && self.corrupt_bodies.is_empty()
             && self.unreadable_heads.is_empty()
-            && self.unreadable_batches == 0
+            && self.unreadable_batches.is_empty()
     }
 }
 
@@ -83,7 +87,7 @@ pub struct Stored {
     /// Its bytes; with a wrong checksum what there is of them is the second part of the error.
     pub body: Result<Bytes, (String, Bytes)>,
     /// What is left to be done with it.
-    pub batches: Vec<Result<Batch, String>>,
+    pub batches: Vec<Result<Batch, (BatchId, String)>>,
 }
 
 /// An opened spool.
@@ -128,13 +132,7 @@ impl Offline {
                 ))
             })?;
         let writing: Arc<dyn Disk> = Arc::new(System);
-        let replay = Replay {
-            disk: &writing,
-            segments: &segments,
-            secret,
-            corrupt: work,
-            damage: Default::default(),
-        };
+        let replay = Replay::new(&writing, &segments, secret, work);
         recover::catch_up(&replay, &mut index, &index_path)?;
         let mut report = Report {
             // A mark that cannot be read is there.
@@ -142,6 +140,7 @@ impl Offline {
             segments: live.len() as u64,
             bytes: live.values().sum(),
             format_lost,
+            set_aside: names(&load::corrupt_folder(path)),
             damage: replay.damage.take(),
             ..Report::default()
         };
@@ -177,7 +176,7 @@ impl Offline {
             for batch in &stored.batches {
                 match batch {
                     Ok(batch) => report.held += u64::from(batch.held.is_some()),
-                    Err(_) => report.unreadable_batches += 1,
+                    Err((id, _)) => report.unreadable_batches.push(*id),
                 }
             }
             Ok(())
@@ -214,10 +213,12 @@ impl Offline {
         let batches = lookup::batches_of(&self.connection, place.id)?
             .iter()
             .map(|entry| {
-                let bytes = read(entry.span)?;
-                content::decode_batch(&bytes)
+                let stored = read(entry.span).and_then(|bytes| {
+                    content::decode_batch(&bytes).map_err(|error| error.to_string())
+                });
+                stored
                     .map(|stored| stored.batch)
-                    .map_err(|error| error.to_string())
+                    .map_err(|error| (entry.id, error))
             })
             .collect();
         Ok(Stored {
@@ -239,6 +240,15 @@ impl Offline {
             false => Err(("does not match its checksum".into(), body.into())),
         }
     }
+}
+
+/// The names in a folder, sorted; none when it cannot be read.
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = (System.list(folder).unwrap_or_default().iter())
+        .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
+        .collect();
+    names.sort();
+    names
 }
 
 /// A process that works on it would change it under our hands.

@@ -238,6 +238,7 @@ async fn every_condition_selects(make: &impl Fn(&HandClock) -> Made) {
     let only_two = Selected {
         batches: 1,
         recipients: 1,
+        unreadable: 0,
         in_flight: 0,
     };
     assert_eq!(counted, only_two, "only those that are meant are counted");
