@@ -47,6 +47,7 @@ fn message() -> Result<NewMessage, mail::address::AddressError> {
             due: now,
             recipients: vec![Address::parse("someone@example.net")?.into()],
             template: Bytes::new(),
+            replies: Default::default(),
         }],
     })
 }

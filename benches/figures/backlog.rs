@@ -51,6 +51,7 @@ pub fn batches(list: usize) -> Result<Vec<NewBatch>, Failure> {
                 due: now,
                 recipients: chunk.to_vec(),
                 template: Bytes::from_static(b"list dev@lists.example, number 4711"),
+                replies: Default::default(),
             });
         }
     }
@@ -72,6 +73,7 @@ pub fn post() -> Result<NewMessage, Failure> {
             due: now,
             recipients: vec![Address::parse("dev@lists.example")?.into()],
             template: Bytes::new(),
+            replies: Default::default(),
         }],
     })
 }

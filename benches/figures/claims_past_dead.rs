@@ -37,6 +37,7 @@ async fn bury(spool: &Embedded, dead: usize) -> Result<Vec<Destination>, Failure
             due: Timestamp::now(),
             recipients: vec![Address::new("somebody", domain)?.into()],
             template: Bytes::new(),
+            replies: Default::default(),
         });
     }
     spool.accept(post()?, None).await?;

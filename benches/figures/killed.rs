@@ -10,7 +10,7 @@ use mail::{Address, MailParameters, ReversePath, Timestamp};
 use spool::embedded::{Embedded, Options};
 use spool::{
     Action, Class, Destination, Destinations, Ends, HoldId, Lease, NewBatch, NewMessage, Outcome,
-    Pattern, Predicate, Seen, Settlement, Spool, Wanted,
+    Pattern, Predicate, Replies, Seen, Settlement, Spool, Wanted,
 };
 
 use crate::Failure;
@@ -56,6 +56,7 @@ fn new_batch(destination: Destination, name: &str) -> Result<NewBatch, Failure> 
         due: Timestamp::now(),
         recipients: vec![Address::parse(name)?.into()],
         template: Bytes::from_static(b"template"),
+        replies: Default::default(),
     })
 }
 
@@ -134,10 +135,11 @@ fn outcome(lease: &Lease, random: &mut Random) -> Result<(&'static str, Outcome)
         0 => {
             let deferred = Outcome::Deferred {
                 until: Timestamp::now(),
-                reply: "450 4.2.1 later".into(),
+                replies: Replies::all("450 4.2.1 later"),
                 note: Bytes::new(),
                 recipients: lease.batch.recipients.clone(),
                 attempted: true,
+                moved: Vec::new(),
             };
             ("deferred", deferred)
         }

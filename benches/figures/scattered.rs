@@ -31,6 +31,7 @@ fn batches(list: usize) -> Result<Vec<NewBatch>, Failure> {
             due: now,
             recipients: vec![to.into()],
             template: Bytes::from_static(b"list dev@lists.example, number 4711"),
+            replies: Default::default(),
         })
     };
     (0..MEMBERS).map(batch).collect()

@@ -1,7 +1,7 @@
 //! Spooled mail on its way inside: what a copy looks like, and what an end means. The engine of crates/delivery does the rest.
 //!
 //! Mail never expires here (design, invariant 9). What the inside refuses for good although it was spooled cannot be told to its
-//! sender, since an edge sends nothing outward, and it is not thrown away: it is *held*, a batch of its own in the spool for a
+//! sender, since an edge sends nothing outward, and it is not thrown away: it is *held*, a batch of its own of the same message for a
 //! destination that nobody serves, listed and counted, until an operator releases or drops it. (Bad mail does not come to this
 //! end with listserv behind: that quarantines it.)
 
@@ -14,7 +14,7 @@ use mail::trace::Custody;
 use mail::{Envelope, Recipient, Reply, Timestamp};
 use serde_json::json;
 use service::shutdown::Shutdown;
-use spool::{Batch, Class, Destination, Head, Lease, NewBatch, NewMessage, Spool};
+use spool::{Batch, Destination, Head, Lease, NewBatch};
 use tokio::sync::watch;
 use tracing::{error, warn};
 
@@ -100,8 +100,6 @@ pub async fn deliver(
 
 /// The engine's owner on an edge.
 pub struct Forward {
-    /// Where held batches go.
-    spool: Arc<dyn Spool>,
     /// The list of what was not passed in.
     ended: Arc<Ended>,
     /// What is counted.
@@ -162,7 +160,7 @@ impl Owner for Forward {
             sorted.add(one);
         }
         if !sorted.failed.is_empty() {
-            self.hold(lease, facts.as_ref(), &sorted.failed).await?;
+            self.list_held(lease, facts.as_ref(), &sorted.failed);
         }
         let fresh = replies::token(sorted.deferred.iter().copied());
         // Scanned for the first time; what is scanned and not yet taken brings its verdict along the next time.
@@ -182,6 +180,12 @@ impl Owner for Forward {
         Ok(Bytes::copy_from_slice(note.unwrap_or_default().as_bytes()))
     }
 
+    /// They wait for an operator.
+    fn keeps_refused(&self, batch: &Batch) -> Option<(Destination, Bytes)> {
+        let token = token(batch).map(str::to_owned);
+        Some((held(), token.unwrap_or_default().into()))
+    }
+
     /// What was scanned waits for the list host, not for a scanner.
     fn moves(&self, lease: &Lease, recipients: &[Recipient], note: &Bytes) -> Option<NewBatch> {
         let exempt = || MessageFacts::from_bytes(&lease.head.facts).is_ok_and(|facts| facts.exempt);
@@ -192,15 +196,15 @@ impl Owner for Forward {
             due: lease.batch.due,
             recipients: recipients.to_vec(),
             template: note.clone(),
+            replies: Default::default(),
         })
     }
 }
 
 impl Forward {
     /// Works with the edge's list and metrics.
-    pub fn new(edge: &Edge, spool: &Arc<dyn Spool>) -> Self {
+    pub fn new(edge: &Edge) -> Self {
         Self {
-            spool: Arc::clone(spool),
             ended: Arc::clone(&edge.ended),
             metrics: Arc::clone(&edge.metrics),
             trail: Arc::clone(&edge.trail),
@@ -234,48 +238,18 @@ impl Forward {
         }
     }
 
-    /// Made durable under a name that this batch alone has, before the batch is settled: a crash in between holds nothing twice.
-    async fn hold(
+    /// Lists those who were refused; that they are held is a part of the settlement. A crash in between refuses and lists them again.
+    fn list_held(
         &self,
         lease: &Lease,
         facts: Option<&MessageFacts>,
         failed: &[(&Recipient, &Reply)],
-    ) -> Result<(), spool::Error> {
-        let now = Timestamp::now();
-        let body = self.spool.body(lease.head.id).await?;
-        // A rule may have held it before; now it waits for another reason.
-        let held_anew = facts.map(|facts| MessageFacts {
-            held_by: None,
-            ..facts.clone()
-        });
-        let message = NewMessage {
-            arrival: lease.head.arrival,
-            reverse_path: lease.head.reverse_path.clone(),
-            parameters: lease.head.parameters.clone(),
-            facts: held_anew.map_or_else(|| lease.head.facts.clone(), |facts| facts.to_bytes()),
-            body: vec![body],
-            batches: vec![NewBatch {
-                destination: held(),
-                class: Class::Ordinary,
-                due: now,
-                recipients: failed
-                    .iter()
-                    .map(|(recipient, _)| (*recipient).clone())
-                    .collect(),
-                template: token(&lease.batch)
-                    .map(str::to_owned)
-                    .unwrap_or_default()
-                    .into(),
-            }],
-        };
-        let ident = format!("held.{}.{:032x}", lease.head.id, lease.batch.id.0);
-        let accepted = self.spool.accept(message, Some(&ident)).await?;
+    ) {
         let from = lease.head.reverse_path.to_string();
         let (ident, session) = names(facts);
-        let news = failed.iter().zip(&accepted.paths);
-        let texts: Vec<(String, String)> = news
-            .filter(|(_, path)| **path == spool::Path::New)
-            .map(|((recipient, reply), _)| (recipient.address.to_string(), reply.to_string()))
+        let texts: Vec<(String, String)> = failed
+            .iter()
+            .map(|(recipient, reply)| (recipient.address.to_string(), reply.to_string()))
             .collect();
         let lines: Vec<Line<'_>> = texts
             .iter()
@@ -297,17 +271,13 @@ impl Forward {
                 "refused inside after it was spooled; look at it and use `mx-edge queue release` or `drop`"
             );
         }
-        let reason = if facts.is_some() {
-            "refused"
-        } else {
-            "unreadable"
+        let reason = match facts {
+            Some(_) => "refused",
+            None => "unreadable",
         };
-        self.metrics
-            .held
-            .with_label_values(&[reason])
-            .inc_by(lines.len() as u64);
-        self.ended.add(now, &lines);
-        Ok(())
+        let held = &self.metrics.held;
+        held.with_label_values(&[reason]).inc_by(lines.len() as u64);
+        self.ended.add(Timestamp::now(), &lines);
     }
 }
 

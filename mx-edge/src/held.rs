@@ -6,8 +6,8 @@ use std::sync::Arc;
 use delivery::queue::{Names, Refusal};
 use mail::{Recipient, Timestamp};
 use spool::{
-    Action, Batch, Class, Destination, Destinations, Ends, Head, Lease, NewBatch, Outcome,
-    Predicate, Selected, Settlement, Spool, Wanted,
+    Action, Batch, Destination, Destinations, Ends, Head, Lease, NewBatch, Outcome, Predicate,
+    Replies, Selected, Settlement, Spool, Wanted,
 };
 use tracing::info;
 
@@ -42,9 +42,9 @@ impl Names for Refused {
         Some(first.address.to_string())
     }
 
-    fn rule(&self, head: &Head) -> Option<String> {
+    fn rule(&self, head: &Head, batch: &Batch) -> Option<String> {
         let facts = MessageFacts::from_bytes(&head.facts).ok()?;
-        facts.held_by.map(Into::into)
+        rule(&facts, batch).map(Into::into)
     }
 
     fn by_domain(&self) -> bool {
@@ -78,6 +78,12 @@ impl Names for Refused {
     }
 }
 
+/// The rule that holds a batch. Whoever was told something was let in by an operator since, and refused: he waits for another reason.
+pub fn rule<'a>(facts: &'a MessageFacts, batch: &Batch) -> Option<&'a str> {
+    let refused = batch.replies.texts().next().is_some();
+    facts.held_by.as_deref().filter(|_| !refused)
+}
+
 /// Ends what is meant of the refused batches as `kind` says.
 pub async fn settle(
     edge: &Edge,
@@ -105,19 +111,20 @@ pub async fn settle(
         let mut settlements = Vec::new();
         let mut meant = Vec::new();
         for lease in leases {
-            let split = Split::of(&lease.batch, predicate);
             if predicate.meant(&lease.head, &lease.batch, now) == 0 {
-                others.push(given_back(&lease));
+                let split = Split::none(&lease.batch);
+                others.push(settlement(&lease, kind, &split, now));
                 continue;
             }
+            let split = Split::of(&lease.batch, predicate);
             selected.batches += 1;
-            selected.recipients += split.meant.len() as u64;
+            selected.recipients += split.meant.0.len() as u64;
             settlements.push(settlement(&lease, kind, &split, now));
             meant.push((lease, split));
         }
         spool.settle(settlements).await?;
         for (lease, split) in &meant {
-            list(&edge.ended, &lease.head, &split.meant, kind, now);
+            list(&edge.ended, &lease.head, &split.meant.0, kind, now);
         }
     }
     if !others.is_empty() {
@@ -128,72 +135,69 @@ pub async fn settle(
 
 /// A batch's recipients.
 struct Split {
-    meant: Vec<Recipient>,
-    others: Vec<Recipient>,
+    meant: Part,
+    others: Part,
 }
+
+/// Some of them, and what each was told.
+type Part = (Vec<Recipient>, Replies);
 
 impl Split {
     fn of(batch: &Batch, predicate: &Predicate) -> Self {
-        let is_meant = |to: &Recipient| {
-            let pattern = predicate.recipient.as_ref();
-            pattern.is_none_or(|pattern| pattern.matches(&to.address))
+        let meant: Vec<usize> = predicate.places(batch).collect();
+        let all = 0..batch.recipients.len();
+        let others: Vec<usize> = all.filter(|at| !meant.contains(at)).collect();
+        let part = |places: Vec<usize>| {
+            let those = places.iter().map(|at| batch.recipients[*at].clone());
+            (those.collect(), batch.replies.at(places))
         };
-        let (meant, others) = batch.recipients.iter().cloned().partition(is_meant);
-        Self { meant, others }
+        Self {
+            meant: part(meant),
+            others: part(others),
+        }
+    }
+
+    /// Nobody is meant.
+    fn none(batch: &Batch) -> Self {
+        Self {
+            meant: Part::default(),
+            others: (batch.recipients.clone(), batch.replies.clone()),
+        }
     }
 }
 
-fn given_back(lease: &Lease) -> Settlement {
-    deferred(lease, lease.batch.recipients.clone(), Ends::default())
-}
-
-fn deferred(lease: &Lease, recipients: Vec<Recipient>, ends: Ends) -> Settlement {
+/// Who is meant is released or dropped, the others wait on.
+fn settlement(lease: &Lease, kind: Kind, split: &Split, now: Timestamp) -> Settlement {
+    let batch = &lease.batch;
+    let (meant, told) = &split.meant;
+    let released = kind == Kind::Released && !meant.is_empty();
+    let inside = released.then(|| NewBatch {
+        destination: Destination::Inside,
+        class: batch.class,
+        due: now,
+        recipients: meant.clone(),
+        template: batch.template.clone(),
+        replies: told.clone(),
+    });
+    let dropped = match kind {
+        Kind::Dropped => meant.len() as u64,
+        _ => 0,
+    };
     Settlement {
-        batch: lease.batch.id,
+        batch: batch.id,
         token: lease.token,
         outcome: Outcome::Deferred {
-            until: lease.batch.due,
-            reply: lease.batch.reply.clone(),
-            note: lease.batch.note.clone(),
-            recipients,
+            until: batch.due,
+            replies: split.others.1.clone(),
+            note: batch.note.clone(),
+            recipients: split.others.0.clone(),
             attempted: false,
+            moved: inside.into_iter().collect(),
         },
-        ends,
-    }
-}
-
-fn settlement(lease: &Lease, kind: Kind, split: &Split, now: Timestamp) -> Settlement {
-    if kind == Kind::Dropped {
-        let ends = Ends {
-            dropped: split.meant.len() as u64,
+        ends: Ends {
+            dropped,
             ..Ends::default()
-        };
-        if !split.others.is_empty() {
-            return deferred(lease, split.others.clone(), ends);
-        }
-        return Settlement {
-            batch: lease.batch.id,
-            token: lease.token,
-            outcome: Outcome::Finished,
-            ends,
-        };
-    }
-    let batch = |destination: Destination, recipients: &[Recipient]| NewBatch {
-        destination,
-        class: Class::Ordinary,
-        due: now,
-        recipients: recipients.to_vec(),
-        template: lease.batch.template.clone(),
-    };
-    let mut batches = vec![batch(Destination::Inside, &split.meant)];
-    if !split.others.is_empty() {
-        batches.push(batch(held(), &split.others));
-    }
-    Settlement {
-        batch: lease.batch.id,
-        token: lease.token,
-        outcome: Outcome::Replaced(batches),
-        ends: Ends::default(),
+        },
     }
 }
 

@@ -108,6 +108,7 @@ fn message(kept: Kept) -> NewMessage {
         due: kept.due,
         recipients: recipients.to_vec(),
         template: template.clone(),
+        replies: Default::default(),
     };
     let recipients = &kept.envelope.recipients;
     NewMessage {

@@ -177,7 +177,7 @@ pub async fn start(
     });
     let kept = wiring::open_kept(&config)?;
     let (pause, paused) = tokio::sync::watch::channel(kept.is_paused());
-    let owner = Arc::new(Forward::new(&edge, &spool));
+    let owner = Arc::new(Forward::new(&edge));
     delivery::vitals::register(&daemon.metrics, Arc::clone(&spool));
     let engine = next_hop.engine(&config, Arc::clone(&spool), owner, paused, &daemon.metrics);
     let names = Arc::new(Refused {

@@ -159,12 +159,12 @@ async fn tell(State(controls): State<Controls>, Json(asked): Json<Asked>) -> Ans
     let (known, ended) = looked.map_err(|error| broken(&error))?;
     let lines = known.lines.iter().chain(&ended);
     let idents = lines.filter_map(|line| line["ident"].as_str());
-    let mut names: BTreeSet<String> = idents.map(str::to_owned).collect();
-    if matches!(who, Who::Address(_) | Who::Name(_)) {
-        names.insert(who.text());
-    }
-    let mut waiting = Vec::new();
-    for name in names.iter().rev().take(MESSAGES_MAX) {
+    let names: BTreeSet<String> = idents.map(str::to_owned).collect();
+    // First what was asked for: of a batch that several names find, that line is shown which tells of the one that is meant.
+    let asked = matches!(who, Who::Address(_) | Who::Name(_)).then(|| who.text());
+    let names = asked.iter().chain(names.iter().rev());
+    let mut waiting: Vec<Value> = Vec::new();
+    for name in names.take(MESSAGES_MAX) {
         // A session's name is none that the spool knows.
         if !name.contains(['.', '@']) {
             continue;
@@ -172,7 +172,7 @@ async fn tell(State(controls): State<Controls>, Json(asked): Json<Asked>) -> Ans
         let found = controls.queue.why(name).await;
         let found = found.map_err(|refusal| failed(refusal.0, refusal.1))?;
         for line in found["waiting"].as_array().into_iter().flatten() {
-            if !waiting.contains(line) {
+            if !waiting.iter().any(|known| known["batch"] == line["batch"]) {
                 waiting.push(line.clone());
             }
         }

@@ -174,6 +174,7 @@ mod tests {
                     due: now,
                     recipients: vec![Address::parse("a@x.org").unwrap().into()],
                     template: Bytes::new(),
+                    replies: Default::default(),
                 }],
             },
             None,

@@ -64,17 +64,19 @@ impl Ends {
         let list = owner.list(head, batch).unwrap_or_default();
         let attempts = batch.attempts.saturating_add(1);
         let delay = told.now.since(head.accepted).as_secs_f64();
+        let keeps_refused = owner.keeps_refused(batch).is_some();
         let mut ended = Vec::new();
         for one in told.attempted {
             let reply = one.result.reply();
             let remote = one.remote.as_deref().unwrap_or_default();
-            let event = word(&one.result);
+            let held = keeps_refused && matches!(one.result, Result::Failed(_));
+            let event = if held { "held" } else { word(&one.result) };
             let phase = one.phase.map_or("", attempt::name);
             tracing::info!(
                 event, ident, message = %head.id, list, to = %one.recipient.address, site = told.site, remote, phase,
                 lane = lane::label(told.lane), attempt = attempts, delay, reply = %reply
             );
-            if let Result::Deferred(_) = one.result {
+            if held || matches!(one.result, Result::Deferred(_)) {
                 continue;
             }
             ended.push(Ended {

@@ -64,6 +64,13 @@ pub trait Owner: Send + Sync + 'static {
         attempted: &[Attempted],
     ) -> std::result::Result<Bytes, spool::Error>;
 
+    /// Where those wait for an operator whom a next hop refuses for good, and the template of their batch; none: they have ended.
+    /// They go there in the settlement that ends the attempt, with what they were told.
+    fn keeps_refused(&self, batch: &Batch) -> Option<(Destination, Bytes)> {
+        let _ = batch;
+        None
+    }
+
     /// The message's ident, for events.
     fn ident(&self, head: &Head) -> Option<String> {
         let _ = head;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mail::{Recipient, Reply, Timestamp};
-use spool::{Batch, Ends, Lease, Outcome};
+use spool::{Batch, Destination, Ends, Lease, NewBatch, Outcome, Replies};
 
 use crate::attempt::{Attempted, Copy, Result};
 use crate::expiry::Expiry;
@@ -14,10 +14,32 @@ use crate::retry::Schedule;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Left {
     pub(crate) recipients: Vec<Recipient>,
-    /// The last reply of one of them, in one line.
-    pub(crate) reply: Box<str>,
+    /// The last reply of each of them, in one line.
+    pub(crate) replies: Replies,
+    /// Those who were refused for good and wait for an operator.
+    pub(crate) refused: Option<Box<NewBatch>>,
     /// How the others ended.
     pub(crate) ends: Ends,
+}
+
+/// Where those go who are refused for good and have not ended with it, and the template of their batch.
+pub(crate) type Aside = (Destination, Bytes);
+
+impl Left {
+    /// Everybody, and this is why.
+    pub(crate) fn all(batch: &Batch, why: &Reply) -> Self {
+        Self {
+            recipients: batch.recipients.clone(),
+            replies: Replies::all(&why.to_string()),
+            refused: None,
+            ends: Ends::default(),
+        }
+    }
+
+    /// Nobody waits any more.
+    pub(crate) fn is_nobody(&self) -> bool {
+        self.recipients.is_empty() && self.refused.is_none()
+    }
 }
 
 /// Gives up what is too old: a deferral of mail accepted here so long ago is a failure (RFC 3463 X.4.7).
@@ -42,20 +64,33 @@ fn too_old(last: &Reply, after: Duration) -> Reply {
 }
 
 /// Those of a batch that are not done. `concluded` is false when the owner could not take note of what was attempted: those
-/// that failed then stay as well, to fail again; what was delivered is never sent twice for that.
-pub(crate) fn left(batch: &Batch, attempted: &[Attempted], concluded: bool) -> Left {
+/// that failed then stay as well, to fail again; what was delivered is never sent twice for that. `aside`: see [`Aside`].
+pub(crate) fn left(
+    batch: &Batch,
+    attempted: &[Attempted],
+    concluded: bool,
+    aside: Option<Aside>,
+    now: Timestamp,
+) -> Left {
     let mut done = vec![false; batch.recipients.len()];
-    let mut reply = None;
+    let mut said: Vec<Option<String>> = vec![None; batch.recipients.len()];
+    let mut refused = Vec::new();
     let mut ends = Ends::default();
     for one in attempted {
+        if !matches!(one.result, Result::Delivered(_)) {
+            said[one.index] = Some(one.result.reply().to_string());
+        }
         let end = match &one.result {
             Result::Delivered(_) => Some(&mut ends.delivered),
-            Result::Failed(_) if concluded => Some(&mut ends.bounced),
-            Result::Expired(_) if concluded => Some(&mut ends.expired),
-            Result::Failed(last) | Result::Expired(last) | Result::Deferred(last) => {
-                reply = Some(last.to_string());
+            Result::Failed(_) if concluded && aside.is_some() => {
+                if !std::mem::replace(&mut done[one.index], true) {
+                    refused.push(one.index);
+                }
                 None
             }
+            Result::Failed(_) if concluded => Some(&mut ends.bounced),
+            Result::Expired(_) if concluded => Some(&mut ends.expired),
+            Result::Failed(_) | Result::Expired(_) | Result::Deferred(_) => None,
         };
         if let Some(end) = end
             && !std::mem::replace(&mut done[one.index], true)
@@ -68,13 +103,35 @@ pub(crate) fn left(batch: &Batch, attempted: &[Attempted], concluded: bool) -> L
     attempted.iter().for_each(|one| tried[one.index] = true);
     let mut places: Vec<usize> = (0..done.len()).filter(|at| !done[*at]).collect();
     places.sort_by_key(|at| tried[*at]);
+    let recipients = |places: &[usize]| {
+        let those = places.iter().map(|at| batch.recipients[*at].clone());
+        those.collect::<Vec<_>>()
+    };
+    let replies = |places: &[usize]| {
+        let those = places.iter().map(|at| match &said[*at] {
+            Some(said) => said,
+            // Not reached this time.
+            None => batch.replies.of(*at),
+        });
+        those.collect::<Replies>()
+    };
+    let refused = aside
+        .filter(|_| !refused.is_empty())
+        .map(|(destination, template)| {
+            Box::new(NewBatch {
+                destination,
+                class: batch.class,
+                due: now,
+                recipients: recipients(&refused),
+                template,
+                replies: replies(&refused),
+            })
+        });
     Left {
         ends,
-        recipients: places
-            .into_iter()
-            .map(|at| batch.recipients[at].clone())
-            .collect(),
-        reply: reply.map_or_else(|| batch.reply.clone(), Into::into),
+        recipients: recipients(&places),
+        replies: replies(&places),
+        refused,
     }
 }
 
@@ -99,7 +156,7 @@ pub(crate) fn settled(
     now: Timestamp,
     random: f64,
 ) -> Outcome {
-    if left.recipients.is_empty() {
+    if left.is_nobody() {
         return Outcome::Finished;
     }
     let attempts = lease.batch.attempts.saturating_add(1);
@@ -114,10 +171,11 @@ pub(crate) fn settled(
     };
     Outcome::Deferred {
         until,
-        reply: left.reply,
+        replies: left.replies,
         note,
         recipients: left.recipients,
         attempted,
+        moved: left.refused.into_iter().map(|refused| *refused).collect(),
     }
 }
 

@@ -87,7 +87,20 @@ struct State {
     batches: HashMap<BatchId, (MessageId, Batch, Option<u64>)>,
     corrupt: HashSet<MessageId>,
     lost: HashSet<MessageId>,
+    /// Number of the last batch that came of another.
+    last: u128,
     news: u64,
+}
+
+impl State {
+    /// Batches that come of one.
+    fn put(&mut self, parent: BatchId, message: MessageId, new: Vec<NewBatch>) {
+        for new in new {
+            self.last += 1;
+            let child = new.named(BatchId(parent.0 + self.last));
+            self.batches.insert(child.id, (message, child, None));
+        }
+    }
 }
 
 impl Memory {
@@ -162,7 +175,7 @@ impl Memory {
             recipients: recipients.iter().map(|r| recipient(r)).collect(),
             template: Bytes::new(),
             note: Bytes::new(),
-            reply: Box::default(),
+            replies: Default::default(),
             held: None,
         };
         let mut state = self.state.lock().unwrap();
@@ -292,15 +305,21 @@ impl Spool for Memory {
             ends,
         } in settlements
         {
-            let Some((_, held, fence)) = state.batches.get_mut(&batch) else {
+            let Some((message, held, fence)) = state.batches.get_mut(&batch) else {
                 continue;
             };
+            let message = *message;
             if *fence != Some(token) {
                 continue;
             }
             took += 1;
             let left = match &outcome {
-                Outcome::Deferred { recipients, .. } => recipients.len() as u64,
+                Outcome::Deferred {
+                    recipients, moved, ..
+                } => {
+                    let moved = moved.iter().map(|one| one.recipients.len());
+                    (recipients.len() + moved.sum::<usize>()) as u64
+                }
                 Outcome::Finished => 0,
                 Outcome::Replaced(new) => new.iter().map(|b| b.recipients.len() as u64).sum(),
             };
@@ -316,24 +335,26 @@ impl Spool for Memory {
                 }
                 Outcome::Deferred {
                     until,
-                    reply,
+                    replies,
                     note,
                     recipients,
                     attempted,
+                    moved,
                 } => {
                     *fence = None;
                     held.due = until;
-                    held.reply = reply;
+                    held.replies = replies;
                     held.note = note;
                     held.recipients = recipients;
                     held.attempts += u32::from(attempted);
+                    if held.recipients.is_empty() {
+                        state.batches.remove(&batch);
+                    }
+                    state.put(batch, message, moved);
                 }
                 Outcome::Replaced(new) => {
-                    let (message, parent, _) = state.batches.remove(&batch).unwrap();
-                    for (n, new) in new.into_iter().enumerate() {
-                        let child = new.named(BatchId(parent.id.0 + n as u128 + 1));
-                        state.batches.insert(child.id, (message, child, None));
-                    }
+                    state.batches.remove(&batch);
+                    state.put(batch, message, new);
                 }
             }
         }

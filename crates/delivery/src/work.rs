@@ -64,7 +64,7 @@ pub(crate) enum End {
         note: Bytes,
         because: Because,
         /// They go on elsewhere.
-        moved: Option<Moved>,
+        moved: Option<Box<Moved>>,
     },
 }
 
@@ -293,8 +293,9 @@ impl Worker {
                 (lease.batch.note.clone(), false, Because::Fault)
             }
         };
-        let left = outcome::left(&lease.batch, &attempted, concluded);
-        if left.recipients.is_empty() {
+        let aside = self.owner.keeps_refused(&lease.batch);
+        let left = outcome::left(&lease.batch, &attempted, concluded, aside, now);
+        if left.is_nobody() {
             return End::Finished(left.ends);
         }
         let moved = self.moved(work, &attempted, &left, &note, because);
@@ -314,7 +315,7 @@ impl Worker {
         left: &Left,
         note: &Bytes,
         because: Because,
-    ) -> Option<Moved> {
+    ) -> Option<Box<Moved>> {
         let all = left.recipients.len() == work.lease.batch.recipients.len();
         let replied = matches!(because, Because::Replies | Because::PushedBack);
         if !all || !replied || work.ends.sum() + left.ends.sum() > 0 {
@@ -333,15 +334,15 @@ impl Worker {
             });
             rules.flatten().any(|rule| rule.action == Action::Away)
         });
-        Some(Moved { batch, at_once })
+        Some(Box::new(Moved { batch, at_once }))
     }
 
     fn no_body(&self, lease: &Lease, error: &spool::Error) -> End {
         let message = lease.head.id;
+        let recipients = lease.batch.recipients.len() as u64;
         match error {
             // The spool has set the message aside with its envelope. It is not bounced: an operator may still mend it.
             spool::Error::Corrupt(_, aside) => {
-                let recipients = lease.batch.recipients.len() as u64;
                 tracing::error!(
                     event = "corrupt",
                     %message,
@@ -349,11 +350,6 @@ impl Worker {
                     aside = %aside.display(),
                     "the body does not match its checksum; it was set aside and is not delivered, an operator must look"
                 );
-                self.metrics.corrupt.inc();
-                End::Finished(Ends {
-                    set_aside: recipients,
-                    ..Ends::default()
-                })
             }
             // Where somebody else has settled it meanwhile, this settlement has no effect. Otherwise it is lost, and that is told.
             spool::Error::Unknown(_) => {
@@ -366,18 +362,18 @@ impl Worker {
                         "the message is not in the spool any more; not delivered, an operator must look"
                     );
                 }
-                self.metrics.corrupt.inc();
-                End::Finished(Ends {
-                    set_aside: lease.batch.recipients.len() as u64,
-                    ..Ends::default()
-                })
             }
             error => {
                 tracing::warn!(event = "fault", %message, %error, "the body cannot be read; tried again later");
                 self.metrics.faults.with_label_values(&["spool"]).inc();
-                fault(lease, "the body cannot be read")
+                return fault(lease, "the body cannot be read");
             }
         }
+        self.metrics.corrupt.inc();
+        End::Finished(Ends {
+            set_aside: recipients,
+            ..Ends::default()
+        })
     }
 
     fn count(&self, outcome: &str) {
@@ -391,11 +387,7 @@ impl Worker {
 /// Everybody is left, through nobody's fault but ours.
 fn fault(lease: &Lease, what: &str) -> End {
     End::Left {
-        left: Left {
-            recipients: lease.batch.recipients.clone(),
-            reply: Reply::new(451, (4, 3, 0), what).to_string().into(),
-            ends: Ends::default(),
-        },
+        left: Left::all(&lease.batch, &Reply::new(451, (4, 3, 0), what)),
         note: lease.batch.note.clone(),
         because: Because::Fault,
         moved: None,

@@ -162,6 +162,7 @@ async fn store(path: &Path, bytes: usize) {
         due: now,
         recipients: vec![Address::parse("member@x.org").unwrap().into()],
         template: Bytes::new(),
+        replies: Default::default(),
     });
     let accepted = spool.accept(
         NewMessage {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use mail::{Domain, Recipient, Timestamp};
 
-use crate::HoldId;
+use crate::{HoldId, Replies};
 
 /// Something to be done with a message for some recipients, about a hundred at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct NewBatch {
     pub recipients: Vec<Recipient>,
     /// From what the owner renders each recipient's copy (list, number, reverse-path pattern), in its own form, at most 4 KiB.
     pub template: Bytes,
+    /// What they were told before, as another batch.
+    pub replies: Replies,
 }
 
 impl NewBatch {
@@ -32,7 +34,7 @@ impl NewBatch {
             recipients: self.recipients,
             template: self.template,
             note: Bytes::new(),
-            reply: "".into(),
+            replies: self.replies,
             held: None,
         }
     }
@@ -79,10 +81,38 @@ pub struct Batch {
     pub template: Bytes,
     /// What the owner noted when it deferred the batch last (a signed verdict, say), at most 4 KiB.
     pub note: Bytes,
-    /// The last reply, in one line; empty before the first attempt.
-    pub reply: Box<str>,
+    /// The last reply to each of them, in one line.
+    pub replies: Replies,
     /// The hold by which it is kept from being attempted.
     pub held: Option<HoldId>,
+}
+
+impl Batch {
+    /// Takes all but those at `places`, which are in order, out of it, and returns them as a batch under the same id; none when all stay.
+    pub(crate) fn part(&mut self, places: &[usize]) -> Option<Self> {
+        let all = self.recipients.len();
+        if places.len() == all {
+            return None;
+        }
+        let others = (0..all).filter(|place| places.binary_search(place).is_err());
+        let others: Vec<usize> = others.collect();
+        let rest = self.of(&others);
+        *self = self.of(places);
+        Some(rest)
+    }
+
+    /// The same for those at these places alone.
+    fn of(&self, places: &[usize]) -> Self {
+        let recipients = places.iter().map(|place| self.recipients[*place].clone());
+        Self {
+            recipients: recipients.collect(),
+            replies: self.replies.at(places.iter().copied()),
+            template: self.template.clone(),
+            note: self.note.clone(),
+            destination: self.destination.clone(),
+            ..*self
+        }
+    }
 }
 
 /// A batch's name.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mail::{Recipient, Timestamp};
 
-use crate::{Batch, BatchId, Destination, Ends, Head, NewBatch};
+use crate::{Batch, BatchId, Destination, Ends, Head, NewBatch, Replies};
 
 /// Which batches are wanted, and how many from each lane at most (in the order of [`Lane::ALL`]).
 #[derive(Clone, Debug)]
@@ -60,16 +60,18 @@ pub enum Outcome {
     Deferred {
         /// Not before.
         until: Timestamp,
-        /// Why, in one line.
-        reply: Box<str>,
+        /// Why, in one line for each.
+        replies: Replies,
         /// Kept for the next attempt.
         note: Bytes,
         /// Who is left.
         recipients: Vec<Recipient>,
         /// Whether this counts as an attempt (a dead site does not).
         attempted: bool,
+        /// Those of its recipients who go on elsewhere, in batches of their own; in the account they stay the same recipients.
+        moved: Vec<NewBatch>,
     },
-    /// Other batches of the same message take its place, all or none of them.
+    /// Other batches of the same message take its place, all or none of them, with other recipients.
     Replaced(Vec<NewBatch>),
 }
 

@@ -28,7 +28,7 @@ pub struct Predicate {
     pub sender: Option<Pattern>,
     /// To such a recipient: only these of a batch are meant, the others go on as before.
     pub recipient: Option<Pattern>,
-    /// Whose last reply holds this text, in any case of letters.
+    /// Whose last reply holds this text, in any case of letters: only these of a batch are meant.
     pub reply: Option<Box<str>>,
     /// Held, or not.
     pub held: Option<bool>,

@@ -1,7 +1,7 @@
 //! What a selection does to one batch: which of its recipients are meant, and what becomes of it. Pure, and the same for every
 //! engine; it stores nothing.
 
-use mail::{Recipient, Timestamp};
+use mail::Timestamp;
 
 use crate::{Action, Batch, BatchId, Head, HoldId, Lane, Pattern, Predicate};
 
@@ -20,6 +20,8 @@ pub struct Selection {
 pub struct Order {
     /// Of such recipients.
     pub recipient: Option<Pattern>,
+    /// Whose last reply holds this text by then.
+    pub reply: Option<Box<str>>,
     /// If they are held by then, or not.
     pub held: Option<bool>,
     /// If they are held by this hold.
@@ -45,7 +47,7 @@ impl Predicate {
     /// How many recipients of a batch are meant.
     pub fn meant(&self, head: &Head, batch: &Batch, now: Timestamp) -> u64 {
         match self.is_about(head, batch, now) {
-            true => batch.recipients.iter().filter(|to| self.names(to)).count() as u64,
+            true => self.whose().places(batch).count() as u64,
             false => 0,
         }
     }
@@ -60,18 +62,42 @@ impl Predicate {
             && (self.held).is_none_or(|held| held == batch.held.is_some())
             && (self.hold).is_none_or(|hold| batch.held == Some(hold))
             && (self.sender.as_ref()).is_none_or(|from| from.matches_path(&head.reverse_path))
-            && (self.reply.as_ref()).is_none_or(|text| holds(&batch.reply, text))
             && (self.owner.as_ref()).is_none_or(|owner| (owner.0)(head, batch))
     }
 
-    fn names(&self, recipient: &Recipient) -> bool {
-        (self.recipient.as_ref()).is_none_or(|pattern| pattern.matches(&recipient.address))
+    /// The places of those recipients of a batch who are meant, if the batch is.
+    pub fn places(&self, batch: &Batch) -> impl Iterator<Item = usize> {
+        self.whose().places(batch)
+    }
+
+    fn whose(&self) -> Whose<'_> {
+        Whose {
+            recipient: self.recipient.as_ref(),
+            reply: self.reply.as_deref(),
+        }
     }
 }
 
-/// Whether a text holds another, in any case of letters.
-fn holds(text: &str, part: &str) -> bool {
-    text.to_lowercase().contains(&part.to_lowercase())
+/// What is asked of each recipient.
+#[derive(Clone, Copy)]
+struct Whose<'a> {
+    recipient: Option<&'a Pattern>,
+    reply: Option<&'a str>,
+}
+
+impl<'a> Whose<'a> {
+    fn places(self, batch: &Batch) -> impl Iterator<Item = usize> + use<'a, '_> {
+        let part = self.reply.map(str::to_lowercase);
+        let all = batch.recipients.iter().enumerate();
+        let meant = all.filter(move |(place, to)| {
+            (self.recipient).is_none_or(|pattern| pattern.matches(&to.address))
+                && (part.as_ref()).is_none_or(|part| {
+                    // In any case of letters.
+                    batch.replies.of(*place).to_lowercase().contains(part)
+                })
+        });
+        meant.map(|(place, _)| place)
+    }
 }
 
 // === impl Selection ===
@@ -81,6 +107,7 @@ impl Selection {
     pub fn order(&self) -> Order {
         Order {
             recipient: self.predicate.recipient.clone(),
+            reply: self.predicate.reply.clone(),
             held: self.predicate.held,
             hold: self.predicate.hold,
             action: self.action,
@@ -147,33 +174,28 @@ impl Order {
         if !self.applies(&batch, now) {
             return Treated::left_alone(batch);
         }
-        let (meant, others): (Vec<_>, Vec<_>) = std::mem::take(&mut batch.recipients)
-            .into_iter()
-            .partition(|to| {
-                (self.recipient.as_ref()).is_none_or(|pattern| pattern.matches(&to.address))
-            });
+        let whose = Whose {
+            recipient: self.recipient.as_ref(),
+            reply: self.reply.as_deref(),
+        };
+        let meant: Vec<usize> = whose.places(&batch).collect();
         if meant.is_empty() {
-            batch.recipients = others;
             return Treated::left_alone(batch);
         }
+        let rest = batch.part(&meant);
         let mut treated = Treated {
             changed: true,
             ..Treated::default()
         };
         if self.action == Action::Drop {
             treated.dropped = meant.len() as u64;
-            batch.recipients = others;
-            if !batch.recipients.is_empty() {
-                treated.batches.push(batch);
-            }
+            treated.batches.extend(rest);
             return treated;
         }
-        let rest = (!others.is_empty()).then(|| Batch {
+        let rest = rest.map(|rest| Batch {
             id: new_id(),
-            recipients: others,
-            ..batch.clone()
+            ..rest
         });
-        batch.recipients = meant;
         match self.action {
             Action::Hold(hold) => batch.held = Some(hold),
             Action::Release => batch.held = None,
@@ -255,7 +277,7 @@ mod tests {
             recipients: recipients.iter().map(address).collect(),
             template: Default::default(),
             note: Default::default(),
-            reply: "".into(),
+            replies: Default::default(),
             held: None,
         }
     }
@@ -263,6 +285,7 @@ mod tests {
     fn order(recipient: Option<&str>, hold: Option<u64>, action: Action) -> Order {
         Order {
             recipient: recipient.map(Pattern::new),
+            reply: None,
             held: None,
             hold: hold.map(HoldId),
             action,

@@ -198,12 +198,18 @@ impl Story {
                     if let Outcome::Deferred {
                         recipients,
                         attempted,
+                        moved,
                         ..
                     } = &mut outcome
                     {
                         *attempted = self.random.below(2) == 0;
                         if self.random.below(3) == 0 {
                             recipients.pop();
+                        }
+                        if self.random.below(3) == 0 {
+                            *moved = self.batches(None);
+                            let all = moved.iter_mut();
+                            all.for_each(|one| one.class = Class::Urgent);
                         }
                     }
                     outcome

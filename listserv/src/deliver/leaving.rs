@@ -75,7 +75,7 @@ mod tests {
             recipients: Vec::new(),
             template: template.to_bytes(),
             note: Bytes::new(),
-            reply: Box::default(),
+            replies: Default::default(),
             held: None,
         }
     }

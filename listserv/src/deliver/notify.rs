@@ -103,6 +103,7 @@ fn own_message(directory: &Directory, to: &Address, text: Vec<u8>) -> NewMessage
             due: now,
             recipients: vec![Recipient::from(to.clone())],
             template: Template::Own.to_bytes(),
+            replies: Default::default(),
         }],
     }
 }

@@ -85,6 +85,7 @@ impl Bench {
             due: Timestamp::now(),
             recipients: vec![recipient.clone()],
             template: template.to_bytes(),
+            replies: Default::default(),
         };
         let new = NewMessage {
             arrival: Timestamp::now(),

@@ -15,8 +15,8 @@ use mail::recipient::ListAddress;
 use mail::{Address, RcptParameters, Recipient, Reply, Timestamp};
 use service::shutdown::Shutdown;
 use spool::{
-    Class, Destination, Destinations, Ends, Lease, NewBatch, Outcome, Seen, Settlement, Spool,
-    Wanted,
+    Class, Destination, Destinations, Ends, Lease, NewBatch, Outcome, Replies, Seen, Settlement,
+    Spool, Wanted,
 };
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -184,10 +184,11 @@ impl Expander {
         let step = (lease.batch.attempts as usize).min(PUT_OFF.len() - 1);
         Outcome::Deferred {
             until: Timestamp::now().after(PUT_OFF[step]),
-            reply: format!("451 4.3.0 {}", why.replace(['\r', '\n'], " ")).into(),
+            replies: Replies::all(&format!("451 4.3.0 {}", why.replace(['\r', '\n'], " "))),
             note: Bytes::new(),
             recipients: lease.batch.recipients.clone(),
             attempted: true,
+            moved: Vec::new(),
         }
     }
 
@@ -395,6 +396,7 @@ impl Expander {
                 parameters: parameters.clone(),
             }],
             template: Bytes::new(),
+            replies: Default::default(),
         }));
         Ok(Done {
             outcome: "forwarded",
@@ -483,5 +485,6 @@ pub fn arrival(recipient: Recipient, class: Class, now: Timestamp) -> NewBatch {
         due: now,
         recipients: vec![recipient],
         template: Bytes::new(),
+        replies: Default::default(),
     }
 }

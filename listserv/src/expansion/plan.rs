@@ -101,6 +101,7 @@ pub fn batches(
                 due,
                 recipients: vec![recipient],
                 template: template.clone(),
+                replies: Default::default(),
             }),
         }
     }

@@ -22,6 +22,7 @@ use tracing::{info, warn};
 use super::{Label, Place};
 use crate::facts::MessageFacts;
 use crate::forward;
+use crate::held;
 use crate::metrics::Metrics;
 use crate::trail::Trail;
 
@@ -305,7 +306,7 @@ fn copy(lease: &Lease, body: Bytes) -> Result<Copy, String> {
         key: format!("{}.{}.{:032x}", facts.ident, head.id, batch.id.0),
         place,
         session: facts.session.to_string(),
-        rule: facts.held_by.map(Into::into),
+        rule: held::rule(&facts, batch).map(Into::into),
     };
     let copies = forward::copies(true, head, batch, &body).map_err(|reply| reply.to_string())?;
     let mut copy = copies
@@ -323,11 +324,14 @@ fn settled(lease: Lease, replies: &[Reply], said: &str) -> Sent {
         let reply = replies.get(at);
         reply.is_some_and(|reply| reply.severity() == Severity::Positive)
     };
-    let (mut left, mut given) = (Vec::new(), Vec::new());
+    let (mut left, mut places, mut given) = (Vec::new(), Vec::new(), Vec::new());
     for (at, recipient) in batch.recipients.iter().enumerate() {
         match taken(at) {
             true => given.push(recipient.address.to_string()),
-            false => left.push(recipient.clone()),
+            false => {
+                left.push(recipient.clone());
+                places.push(at);
+            }
         }
     }
     let delivered = given.len() as u64;
@@ -350,10 +354,11 @@ fn settled(lease: Lease, replies: &[Reply], said: &str) -> Sent {
         true => Outcome::Finished,
         false => Outcome::Deferred {
             until: Timestamp::now().after(PAUSE),
-            reply: batch.reply,
+            replies: batch.replies.at(places),
             note: batch.note,
             recipients: left,
             attempted: false,
+            moved: Vec::new(),
         },
     };
     Sent {

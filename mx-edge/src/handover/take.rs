@@ -155,6 +155,7 @@ impl Taker {
                 due: mail::Timestamp::now(),
                 recipients: envelope.recipients.clone(),
                 template: Bytes::copy_from_slice(token.as_bytes()),
+                replies: Default::default(),
             }],
         }
     }

@@ -18,6 +18,7 @@ mod list_host;
 mod policy;
 mod published;
 mod refused;
+mod refused_later;
 mod report;
 mod sender_policy;
 mod sender_policy_suite;

@@ -157,11 +157,13 @@ impl Queue {
             let (head, batch) = (&found.head, &found.batch);
             let ident = self.names.ident(head).unwrap_or_default();
             let list = self.names.list(head, batch).unwrap_or_default();
-            let dropped: Vec<_> = recipients(predicate, found).cloned().collect();
-            for to in &dropped {
+            let dropped: Vec<_> = (recipients(predicate, found))
+                .map(|(to, _)| to.clone())
+                .collect();
+            for (to, reply) in recipients(predicate, found) {
                 tracing::info!(
                     event = "dropped", ident, message = %head.id, list, to = %to.address, in_flight = found.in_flight,
-                    reply = %batch.reply
+                    reply
                 );
             }
             self.names.dropping(head, &dropped);

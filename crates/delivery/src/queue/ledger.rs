@@ -36,10 +36,7 @@ pub(super) fn print(account: &Value) -> String {
     let mut lines = Vec::new();
     for (name, meaning) in [
         ("accepted", "recipients that were answered 250"),
-        (
-            "made",
-            "and those that lists, aliases and holds made of them",
-        ),
+        ("made", "and those that lists and aliases made of them"),
         ("expanded", "replaced by these"),
         (
             "delivered",

@@ -47,9 +47,9 @@ pub trait Names: Send + Sync + 'static {
     /// Whether mail leaves by domain; otherwise all of it goes inside.
     fn by_domain(&self) -> bool;
 
-    /// The rule of the program's policy that had the message held, if one did.
-    fn rule(&self, head: &Head) -> Option<String> {
-        let _ = head;
+    /// The rule of the program's policy by which the batch is held, if it is by one.
+    fn rule(&self, head: &Head, batch: &Batch) -> Option<String> {
+        let _ = (head, batch);
         None
     }
 

@@ -138,7 +138,6 @@ pub(super) fn show(answer: &Value) -> String {
             "due",
             "in_flight",
             "hold",
-            "reply",
             "template",
             "note",
         ] {
@@ -150,6 +149,15 @@ pub(super) fn show(answer: &Value) -> String {
         }
         let recipients = batch["recipients"].as_array().into_iter().flatten();
         lines.extend(recipients.map(|to| format!("  to: {}", plain(to))));
+        let replies = batch["replies"].as_array().map(Vec::as_slice);
+        let replies = replies.unwrap_or_default();
+        for told in replies {
+            lines.push(format!("  reply: {}", plain(&told["reply"])));
+            if replies.len() > 1 {
+                let to = told["recipients"].as_array().into_iter().flatten();
+                lines.extend(to.map(|to| format!("    told to: {}", plain(to))));
+            }
+        }
     }
     if answer["more"] == true {
         lines.push("there are more batches: `queue list --message` shows all".into());

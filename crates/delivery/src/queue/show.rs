@@ -7,6 +7,7 @@ use mail::{MessageId, Timestamp};
 use serde_json::{Value, json};
 use spool::{BatchId, Found, Lane, Matcher, Predicate, Tally};
 
+use super::walk::recipients;
 use super::{Queue, Refusal, Words, destination};
 use crate::lane;
 use crate::withheld::Withheld;
@@ -70,7 +71,7 @@ impl Queue {
         let next = found.last().filter(|_| found.len() == limit);
         let now = Timestamp::now();
         Ok(json!({
-            "batches": found.iter().map(|found| self.line(found, now)).collect::<Vec<_>>(),
+            "batches": found.iter().map(|found| self.line(&predicate, found, now)).collect::<Vec<_>>(),
             "after": next.map(|last| hex(last.batch.id)),
         }))
     }
@@ -94,7 +95,7 @@ impl Queue {
         match (batch.held, self.names.refused()) {
             (Some(hold), _) => hold.0.into(),
             (None, Some(place)) if batch.destination == place => {
-                let rule = self.names.rule(head);
+                let rule = self.names.rule(head, batch);
                 rule.unwrap_or_else(|| "refused".into()).into()
             }
             (None, _) => Value::Null,
@@ -160,7 +161,10 @@ impl Queue {
         let predicate = self.predicate(&words).await?;
         let found = self.spool.find(&predicate, None, WHY_MAX).await?;
         let now = Timestamp::now();
-        let waiting: Vec<Value> = found.iter().map(|found| self.line(found, now)).collect();
+        let lines = found.iter();
+        let waiting: Vec<Value> = lines
+            .map(|found| self.line(&predicate, found, now))
+            .collect();
         Ok(json!({
             "what": what,
             "waiting": waiting,
@@ -184,11 +188,11 @@ impl Queue {
         Ok(found)
     }
 
-    /// A batch in one line.
-    fn line(&self, found: &Found, now: Timestamp) -> Value {
+    /// A batch in one line: of those who are meant the first, and what he was told last.
+    fn line(&self, predicate: &Predicate, found: &Found, now: Timestamp) -> Value {
         let (head, batch) = (&found.head, &found.batch);
         let lane = Lane::of(batch.class, head.arrival, batch.attempts, now);
-        let first = batch.recipients.first();
+        let first = recipients(predicate, found).next();
         json!({
             "batch": hex(batch.id),
             "message": head.id.to_string(),
@@ -199,20 +203,29 @@ impl Queue {
             "site": self.site_of(&batch.destination),
             "lane": lane::label(lane),
             "recipients": batch.recipients.len(),
-            "first_recipient": first.map(|first| first.address.to_string()),
+            "first_recipient": first.map(|(first, _)| first.address.to_string()),
             "arrival": head.arrival.rfc3339(),
             "age_seconds": now.since(head.arrival).as_secs(),
             "attempts": batch.attempts,
             "due": batch.due.rfc3339(),
             "in_flight": found.in_flight,
             "hold": self.hold(found),
-            "reply": batch.reply,
+            "reply": first.map_or("", |(_, reply)| reply),
+            "different_replies": batch.replies.texts().count(),
         })
     }
 
     /// And with everything that is known of it.
     fn full(&self, found: &Found, now: Timestamp) -> Value {
-        let mut line = self.line(found, now);
+        let mut line = self.line(&Predicate::default(), found, now);
+        let batch = &found.batch;
+        let told = |text: &str| {
+            let all = batch.recipients.iter().enumerate();
+            let told = all.filter(|(place, _)| batch.replies.of(*place) == text);
+            let told: Vec<String> = told.map(|(_, to)| to.address.to_string()).collect();
+            json!({ "reply": text, "recipients": told })
+        };
+        line["replies"] = batch.replies.texts().map(told).collect();
         let recipients = found.batch.recipients.iter();
         line["recipients"] = recipients.map(|r| r.address.to_string()).collect();
         line["template"] = text_or_json(&found.batch.template);

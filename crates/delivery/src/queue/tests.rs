@@ -97,6 +97,7 @@ async fn bench() -> Bench {
                 due: now,
                 recipients: (0..recipients).map(to).collect(),
                 template: list.into(),
+                replies: Default::default(),
             }],
         };
         spool.accept(message, None).await.unwrap();

@@ -45,20 +45,17 @@ pub(super) async fn walk(
     }
 }
 
-/// The recipients of a batch that was found who are meant.
+/// The recipients of a batch that was found who are meant, and what each was told last.
 pub(super) fn recipients<'a>(
     predicate: &'a Predicate,
     found: &'a Found,
-) -> impl Iterator<Item = &'a Recipient> {
-    let pattern = predicate.recipient.as_ref();
-    let all = found.batch.recipients.iter();
-    all.filter(move |to| pattern.is_none_or(|pattern| pattern.matches(&to.address)))
+) -> impl Iterator<Item = (&'a Recipient, &'a str)> {
+    let batch = &found.batch;
+    let places = predicate.places(batch);
+    places.map(|place| (&batch.recipients[place], batch.replies.of(place)))
 }
 
 /// How many they are.
 pub(super) fn meant(predicate: &Predicate, found: &Found) -> u64 {
-    match &predicate.recipient {
-        None => found.batch.recipients.len() as u64,
-        Some(_) => recipients(predicate, found).count() as u64,
-    }
+    predicate.places(&found.batch).count() as u64
 }

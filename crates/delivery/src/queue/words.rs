@@ -170,7 +170,7 @@ impl Words {
             });
             of_list
                 && (ident.is_none() || ident == names.ident(head))
-                && (!of_rule || rule == names.rule(head))
+                && (!of_rule || rule == names.rule(head, batch))
         }))))
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mail::Timestamp;
-use spool::{Ends, NewBatch, Outcome, Settlement};
+use spool::{Ends, NewBatch, Outcome, Replies, Settlement};
 use tokio::task::{Id, JoinError};
 use tokio::time::Instant;
 
@@ -82,12 +82,13 @@ impl Run {
             } => {
                 if because == Because::Site
                     && !self.shutdown.begun()
+                    && left.refused.is_none()
                     && let Some(key) = &done.key
                     && self.keeps_probe(key, &done.work, now)
                 {
                     let mut work = Arc::unwrap_or_clone(done.work);
                     work.lease.batch.recipients = left.recipients;
-                    work.lease.batch.reply = left.reply;
+                    work.lease.batch.replies = left.replies;
                     work.ends += left.ends;
                     work.lease.batch.note = note;
                     return self.place(key, work);
@@ -106,12 +107,27 @@ impl Run {
                     random(),
                 );
                 let outcome = match (moved, outcome) {
-                    (Some(moved), Outcome::Deferred { until, .. }) => {
-                        Outcome::Replaced(vec![NewBatch {
+                    (
+                        Some(moved),
+                        Outcome::Deferred {
+                            until,
+                            replies,
+                            note,
+                            attempted,
+                            ..
+                        },
+                    ) => Outcome::Deferred {
+                        until,
+                        replies: Replies::default(),
+                        note,
+                        recipients: Vec::new(),
+                        attempted,
+                        moved: vec![NewBatch {
                             due: if moved.at_once { wall } else { until },
+                            replies,
                             ..moved.batch
-                        }])
-                    }
+                        }],
+                    },
                     (_, outcome) => outcome,
                 };
                 self.settle(&done.work, outcome, ends);
@@ -170,16 +186,17 @@ impl Run {
     /// Not attempted, due again then.
     pub(super) fn give_back(&self, work: Work, until: Timestamp, trouble: &str) {
         let lease = &work.lease;
-        let reply = match trouble {
-            "" => lease.batch.reply.clone(),
-            trouble => trouble.into(),
+        let replies = match trouble {
+            "" => lease.batch.replies.clone(),
+            trouble => Replies::all(trouble),
         };
         let outcome = Outcome::Deferred {
             until,
-            reply,
+            replies,
             note: lease.batch.note.clone(),
             recipients: lease.batch.recipients.clone(),
             attempted: false,
+            moved: Vec::new(),
         };
         self.settle(&work, outcome, Ends::default());
     }

@@ -45,7 +45,7 @@ fn work(n: u128, host: &str, lane: Lane) -> Work {
         recipients: Vec::new(),
         template: Bytes::new(),
         note: Bytes::new(),
-        reply: Box::default(),
+        replies: Default::default(),
         held: None,
     };
     Work {

@@ -167,6 +167,8 @@ pub(crate) struct Clerk {
     pub(crate) overdue_of: &'static str,
     /// What is left after replies goes on to this route.
     pub(crate) moves_to: Option<&'static str>,
+    /// The route where those wait who are refused for good.
+    pub(crate) keeps_refused: Option<&'static str>,
     /// Message, recipient, code, of each result told.
     pub(crate) told: Mutex<Vec<(MessageId, String, &'static str, u16)>>,
     /// Recipients of results that are nobody's to blame.
@@ -227,6 +229,11 @@ impl Owner for Clerk {
         self.overdue_after.is_some_and(over) && batch.note.is_empty() && of.next().is_some()
     }
 
+    fn keeps_refused(&self, batch: &Batch) -> Option<(Destination, Bytes)> {
+        let place = Destination::Route(self.keeps_refused?.into());
+        Some((place, batch.template.clone()))
+    }
+
     fn moves(&self, lease: &Lease, recipients: &[Recipient], note: &Bytes) -> Option<NewBatch> {
         let destination = Destination::Route(self.moves_to?.into());
         (lease.batch.destination != destination).then(|| NewBatch {
@@ -235,6 +242,7 @@ impl Owner for Clerk {
             due: lease.batch.due,
             recipients: recipients.to_vec(),
             template: note.clone(),
+            replies: Default::default(),
         })
     }
 }

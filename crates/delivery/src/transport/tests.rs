@@ -257,6 +257,7 @@ async fn accept(spool: &Embedded, n: usize) {
                     due: now,
                     recipients: vec![crate::testing::recipient(&format!("u@{host}"))],
                     template: bytes::Bytes::new(),
+                    replies: Default::default(),
                 }],
             },
             None,

@@ -11,11 +11,11 @@ use mail::{
 use super::codec::{Malformed, Put, Take, seal, unseal};
 use super::orders::{put_hold, put_orders, take_hold, take_orders};
 use crate::selection::Order;
-use crate::{Batch, BatchId, Class, Destination, Head};
+use crate::{Batch, BatchId, Class, Destination, Head, Replies};
 
 const HEAD_VERSION: u8 = 1;
-/// The first one had neither hold nor orders.
-const BATCH_VERSION: u8 = 2;
+/// The first one had neither hold nor orders, the second one reply for all recipients.
+const BATCH_VERSION: u8 = 3;
 
 /// A batch, with what is to become of it when its attempt ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,7 +133,7 @@ pub fn encode_batch(batch: &Batch, orders: &[Order]) -> Vec<u8> {
     out.put_number(u64::from(batch.attempts));
     out.put_bytes(&batch.template);
     out.put_bytes(&batch.note);
-    out.put_bytes(batch.reply.as_bytes());
+    put_replies(&mut out, &batch.replies);
     put_hold(&mut out, batch.held);
     put_orders(&mut out, orders);
     out.put_number(batch.recipients.len() as u64);
@@ -196,7 +196,10 @@ pub fn decode_batch(bytes: &[u8]) -> Result<Stored, Malformed> {
     let attempts = take.number_u32("attempts")?;
     let template = Bytes::copy_from_slice(take.bytes("template")?);
     let note = Bytes::copy_from_slice(take.bytes("note")?);
-    let reply = take.text("reply")?.into();
+    let replies = match version {
+        1 | 2 => Replies::all(take.text("reply")?),
+        _ => take_replies(&mut take)?,
+    };
     let (held, orders) = match version {
         1 => (None, Vec::new()),
         _ => (take_hold(&mut take)?, take_orders(&mut take)?),
@@ -221,10 +224,38 @@ pub fn decode_batch(bytes: &[u8]) -> Result<Stored, Malformed> {
         recipients,
         template,
         note,
-        reply,
+        replies,
         held,
     };
     Ok(Stored { batch, orders })
+}
+
+/// One byte while there is none; each text once, and whose it is only where there are several.
+fn put_replies(out: &mut Vec<u8>, replies: &Replies) {
+    let (texts, whose) = replies.parts();
+    out.put_number(texts.len() as u64);
+    for text in texts {
+        out.put_bytes(text.as_bytes());
+    }
+    if texts.len() > 1 {
+        out.put_number(whose.len() as u64);
+        whose.iter().for_each(|text| out.put_number((*text).into()));
+    }
+}
+
+fn take_replies(take: &mut Take<'_>) -> Result<Replies, Malformed> {
+    let mut texts: Vec<Box<str>> = Vec::new();
+    for _ in 0..take.number("replies")? {
+        texts.push(take.text("reply")?.into());
+    }
+    let mut whose = Vec::new();
+    if texts.len() > 1 {
+        for _ in 0..take.number("replies")? {
+            let text = take.number("reply")?;
+            whose.push(u16::try_from(text).map_err(|_| take.bad("reply"))?);
+        }
+    }
+    Replies::from_parts(texts, whose).ok_or_else(|| take.bad("replies"))
 }
 
 fn take_recipient(take: &mut Take<'_>, before: Option<&Domain>) -> Result<Recipient, Malformed> {

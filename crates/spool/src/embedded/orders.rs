@@ -8,6 +8,7 @@ const HAS_RECIPIENT: u8 = 1;
 const HAS_HELD: u8 = 2;
 const HELD: u8 = 4;
 const HAS_HOLD: u8 = 8;
+const HAS_REPLY: u8 = 16;
 
 const HOLD: u8 = 1;
 const RELEASE: u8 = 2;
@@ -50,9 +51,15 @@ pub fn put_orders(out: &mut Vec<u8>, orders: &[Order]) {
         if order.hold.is_some() {
             flags |= HAS_HOLD;
         }
+        if order.reply.is_some() {
+            flags |= HAS_REPLY;
+        }
         out.put_u8(flags);
         if let Some(pattern) = &order.recipient {
             out.put_bytes(pattern.text().as_bytes());
+        }
+        if let Some(text) = &order.reply {
+            out.put_bytes(text.as_bytes());
         }
         if let Some(hold) = order.hold {
             out.put_number(hold.0);
@@ -84,6 +91,10 @@ pub fn take_orders(take: &mut Take<'_>) -> Result<Vec<Order>, Malformed> {
             0 => None,
             _ => Some(Pattern::new(take.text("pattern")?)),
         };
+        let reply = match flags & HAS_REPLY {
+            0 => None,
+            _ => Some(take.text("reply")?.into()),
+        };
         let hold = match flags & HAS_HOLD {
             0 => None,
             _ => Some(HoldId(take.number("hold")?)),
@@ -97,6 +108,7 @@ pub fn take_orders(take: &mut Take<'_>) -> Result<Vec<Order>, Malformed> {
         };
         orders.push(Order {
             recipient,
+            reply,
             held: (flags & HAS_HELD != 0).then_some(flags & HELD != 0),
             hold,
             action,

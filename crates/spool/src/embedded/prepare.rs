@@ -12,7 +12,9 @@ use super::job::{AcceptJob, Account, Answer, Packed, SettleItem, SettleJob};
 use super::leases::Leased;
 use super::record::IdentKey;
 use super::shared::Shared;
-use crate::{Accepted, Batch, BatchId, Error, Head, NewBatch, NewMessage, Outcome, Settlement};
+use crate::{
+    Accepted, Batch, BatchId, Error, Head, NewBatch, NewMessage, Outcome, Replies, Settlement,
+};
 
 /// Largest facts of a message, bytes.
 const FACTS_BYTES_MAX: usize = 64 * 1024;
@@ -22,6 +24,8 @@ const TEMPLATE_BYTES_MAX: usize = 4 * 1024;
 const NOTE_BYTES_MAX: usize = 4 * 1024;
 /// A reply is cut to this, bytes.
 const REPLY_BYTES_MAX: usize = 1024;
+/// All the different replies of a batch together, bytes: a hundred of them keep 327 each. Where they are more, each is cut.
+const REPLIES_BYTES_MAX: usize = 32 * 1024;
 /// All batches of a new message together, packed, bytes; more recipients come from an expansion.
 const FIRST_BATCHES_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -125,7 +129,21 @@ fn pack(id: BatchId, new: NewBatch) -> Result<Packed, Error> {
         TEMPLATE_BYTES_MAX as u64,
         "a template",
     )?;
-    Ok(packed(new.named(id)))
+    let replies = cut(&new.replies);
+    Ok(packed(NewBatch { replies, ..new }.named(id)))
+}
+
+/// The replies as they are kept.
+fn cut(replies: &Replies) -> Replies {
+    let count = replies.texts().count().max(1);
+    let most = REPLY_BYTES_MAX.min(REPLIES_BYTES_MAX / count);
+    replies.map(|text| {
+        let mut end = most.min(text.len());
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.get(..end).unwrap_or_default()
+    })
 }
 
 /// A batch with its packed form.
@@ -208,53 +226,51 @@ fn item(leased: Leased, settlement: Settlement) -> Result<Option<SettleItem>, Er
         Outcome::Replaced(_) => Account::Replaced,
         Outcome::Finished | Outcome::Deferred { .. } => Account::Ended(settlement.ends),
     };
-    let presents = match settlement.outcome {
+    let mut finished = true;
+    let mut presents = Vec::new();
+    let children = match settlement.outcome {
         Outcome::Finished => Vec::new(),
-        Outcome::Deferred { recipients, .. } if recipients.is_empty() => Vec::new(),
         Outcome::Deferred {
             until,
-            reply,
+            replies,
             note,
             recipients,
             attempted,
+            moved,
         } => {
             within(note.len() as u64, NOTE_BYTES_MAX as u64, "a note")?;
-            let mut cut = REPLY_BYTES_MAX.min(reply.len());
-            while !reply.is_char_boundary(cut) {
-                cut -= 1;
+            finished = recipients.is_empty();
+            if !finished {
+                presents.push(packed(Batch {
+                    due: until,
+                    attempts: batch.attempts + u32::from(attempted),
+                    recipients,
+                    note,
+                    replies: cut(&replies),
+                    ..Batch::clone(&batch)
+                }));
             }
-            let next = Batch {
-                due: until,
-                attempts: batch.attempts + u32::from(attempted),
-                recipients,
-                note,
-                reply: reply.get(..cut).unwrap_or_default().into(),
-                ..Batch::clone(&batch)
-            };
-            return Ok(Some(SettleItem {
-                batch: batch.id,
-                token: leased.token,
-                message,
-                arrival: Timestamp(leased.entry.arrival),
-                presents: vec![packed(next)],
-                finished: false,
-                account,
-            }));
+            moved
         }
-        Outcome::Replaced(children) => children
-            .into_iter()
-            .enumerate()
-            .filter(|(_, child)| !child.recipients.is_empty())
-            .map(|(chunk, child)| pack(child_id(message, batch.id, chunk), child))
-            .collect::<Result<_, _>>()?,
+        Outcome::Replaced(children) => children,
     };
+    for (chunk, child) in children.into_iter().enumerate() {
+        let id = match account {
+            Account::Replaced => child_id(message, batch.id, chunk),
+            // A batch may be parted several times.
+            Account::Ended(_) => split_id(message, batch.id, leased.token, u64::MAX - chunk as u64),
+        };
+        if !child.recipients.is_empty() {
+            presents.push(pack(id, child)?);
+        }
+    }
     Ok(Some(SettleItem {
         batch: batch.id,
         token: leased.token,
         message,
         arrival: Timestamp(leased.entry.arrival),
         presents,
-        finished: true,
+        finished,
         account,
     }))
 }

@@ -9,7 +9,9 @@ use super::content::{Stored, decode_batch, decode_head, encode_batch, encode_hea
 use super::group::{Draft, Header};
 use super::record::{BodyPlace, Record, Records, read_all, read_what_is_whole};
 use crate::selection::Order;
-use crate::{Action, Batch, BatchId, Class, Destination, Ends, Head, HoldId, Ledger, Pattern};
+use crate::{
+    Action, Batch, BatchId, Class, Destination, Ends, Head, HoldId, Ledger, Pattern, Replies,
+};
 
 fn recipient(text: &str) -> Recipient {
     Address::parse(text).unwrap().into()
@@ -45,6 +47,7 @@ fn heads() -> Vec<Head> {
 fn plain_order() -> Order {
     Order {
         recipient: None,
+        reply: None,
         held: None,
         hold: None,
         action: Action::Retry,
@@ -55,6 +58,7 @@ fn plain_order() -> Order {
 fn orders() -> Vec<Order> {
     let full = Order {
         recipient: Some(Pattern::new("*@example.org")),
+        reply: Some("busy".into()),
         held: Some(true),
         hold: Some(HoldId(u64::MAX)),
         action: Action::Hold(HoldId(u64::MAX)),
@@ -104,7 +108,7 @@ fn batches() -> Vec<Batch> {
         recipients: vec![recipient("a@[192.0.2.1]")],
         template: Bytes::new(),
         note: Bytes::new(),
-        reply: "".into(),
+        replies: Replies::default(),
         held: None,
     };
     let destinations = [
@@ -125,11 +129,16 @@ fn batches() -> Vec<Batch> {
         ],
         template: vec![1; 300].into(),
         note: vec![2; 300].into(),
-        reply: "451 4.4.1 später".into(),
+        replies: Replies::all("451 4.4.1 später"),
         held: Some(HoldId(u64::MAX)),
         ..plain.clone()
     });
-    std::iter::once(plain).chain(full).collect()
+    let mut answered = full[0].clone();
+    answered.replies = ["", "452 4.2.2 full", "451 4.4.1 später", "452 4.2.2 full"]
+        .into_iter()
+        .collect();
+    let all = std::iter::once(plain).chain(full);
+    all.chain([answered]).collect()
 }
 
 /// A packed piece comes back, is refused when cut or flipped, and of a later version tells that.
@@ -192,6 +201,42 @@ fn batches_of_the_first_version_are_read() {
     first[0] = 1;
     super::codec::seal(&mut first, 0);
     assert_eq!(decode_batch(&first).unwrap().batch, batch);
+}
+
+/// With one reply for all recipients, as the second version had it.
+#[test]
+fn batches_of_the_second_version_are_read() {
+    let mut batch = batches().remove(1);
+    let text = "451 4.4.1 busy";
+    batch.replies = Replies::all(text);
+    let mut packed = encode_batch(&batch, &orders()[..1]);
+    let at = packed
+        .windows(text.len())
+        .position(|is| is == text.as_bytes());
+    // Before the text's length its count.
+    assert_eq!(packed.remove(at.unwrap() - 2), 1);
+    packed.truncate(packed.len() - 4);
+    packed[0] = 2;
+    super::codec::seal(&mut packed, 0);
+    let stored = decode_batch(&packed).unwrap();
+    assert_eq!(
+        (stored.batch, stored.orders),
+        (batch, orders()[..1].to_vec())
+    );
+}
+
+#[test]
+fn a_reply_that_repeats_costs_a_number_each_and_none_a_byte() {
+    let mut batch = batches().remove(0);
+    batch.recipients = vec![recipient("someone@example.org"); 100];
+    let none = encode_batch(&batch, &[]).len();
+    let text = "452 4.2.2 mailbox full";
+    batch.replies = Replies::all(text);
+    assert_eq!(encode_batch(&batch, &[]).len() - none, 1 + text.len());
+    let other = "451 4.7.1 later";
+    batch.replies = (0..100).map(|at| [text, other][at % 2]).collect();
+    let two = 2 + text.len() + other.len();
+    assert_eq!(encode_batch(&batch, &[]).len() - none, two + 1 + 100);
 }
 
 #[test]

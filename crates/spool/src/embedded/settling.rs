@@ -58,7 +58,10 @@ struct Item {
 #[derive(Debug)]
 struct Treating {
     head: Arc<Head>,
+    /// While it was attempted.
     selections: Vec<Arc<Selection>>,
+    /// And what is being selected just now, which may have passed by where a new batch will stand.
+    selecting: Vec<Arc<Selection>>,
 }
 
 fn recipients(item: &SettleItem) -> u64 {
@@ -82,18 +85,24 @@ impl Settling {
                 continue;
             }
             let stage = std::mem::replace(&mut leased.stage, Stage::Settling);
-            let mut selections = leased.selections.clone();
+            let selections = leased.selections.clone();
             let before = u64::from(leased.entry.recipients);
             let (head, place) = state.leases.message(item.message);
-            if matches!(item.account, Account::Replaced) {
-                selections.extend(state.selecting.iter().cloned());
-            }
+            let mut presents = item.presents.iter();
+            let selecting = match presents.any(|present| present.batch.id != item.batch) {
+                true => state.selecting.to_vec(),
+                false => Vec::new(),
+            };
             items.push(Item {
                 left: recipients(&item),
                 stage,
                 treating: head
-                    .filter(|_| !selections.is_empty())
-                    .map(|head| Treating { head, selections }),
+                    .filter(|_| !selections.is_empty() || !selecting.is_empty())
+                    .map(|head| Treating {
+                        head,
+                        selections,
+                        selecting,
+                    }),
                 item,
                 generation: place.map_or(0, |place| place.generation()),
                 presents: Vec::new(),
@@ -261,10 +270,14 @@ impl Treating {
         let mut presents = Vec::with_capacity(item.presents.len());
         for present in std::mem::take(&mut item.presents) {
             let batch = Batch::clone(&present.batch);
-            let treated = match item.account {
+            let is_new = batch.id != item.batch;
+            let mut treated = match item.account {
                 Account::Ended(_) => treat(&orders, batch, now, new_id),
-                Account::Replaced => self.treat_new(batch, now, new_id),
+                Account::Replaced => self.treat_new(&self.selections, batch, now, new_id),
             };
+            if is_new {
+                treated = treated.then(|batch| self.treat_new(&self.selecting, batch, now, new_id));
+            }
             dropped += treated.dropped;
             match treated.changed {
                 true => presents.extend(treated.batches.into_iter().map(packed)),
@@ -279,12 +292,13 @@ impl Treating {
 
     fn treat_new(
         &self,
+        selections: &[Arc<Selection>],
         batch: Batch,
         now: Timestamp,
         new_id: &mut impl FnMut() -> BatchId,
     ) -> Treated {
         let start = Treated::left_alone(batch);
-        self.selections.iter().fold(start, |before, selection| {
+        selections.iter().fold(start, |before, selection| {
             before.then(|batch| selection.treat_new(&self.head, batch, now, new_id))
         })
     }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use mail::Timestamp;
+use mail::{MessageId, Timestamp};
 
 use super::{Held, Inner};
 use crate::selection::{Order, Selection, Treated, as_left, treat};
-use crate::{Action, After, BatchId, Found, Outcome, Predicate, Selected, Settlement};
+use crate::{Action, After, Batch, BatchId, Found, Outcome, Predicate, Selected, Settlement};
 
 impl Inner {
     pub(super) fn select(&mut self, selection: &Arc<Selection>, now: Timestamp) -> Selected {
@@ -32,7 +32,7 @@ impl Inner {
                 && let Some(held) = self.batches.remove(&id)
             {
                 let message = held.message;
-                self.treat(held, &[selection.order()], now);
+                self.treat(message, held.batch, &[selection.order()], now);
                 self.forget(message);
             }
         }
@@ -51,18 +51,19 @@ impl Inner {
     }
 
     /// Puts what is left of a batch in its place.
-    fn treat(&mut self, held: Held, orders: &[Order], now: Timestamp) {
-        let (message, last) = (held.message, &mut self.last);
-        let treated = treat(orders, held.batch, now, &mut || {
+    fn treat(&mut self, message: MessageId, batch: Batch, orders: &[Order], now: Timestamp) {
+        let last = &mut self.last;
+        let treated = treat(orders, batch, now, &mut || {
             *last += 1;
             BatchId(u128::from(*last))
         });
         self.put(message, treated);
     }
 
-    fn put(&mut self, message: mail::MessageId, treated: Treated) {
+    fn put(&mut self, message: MessageId, treated: Treated) {
         self.account.ends.dropped += treated.dropped;
-        for batch in treated.batches {
+        let batches = treated.batches.into_iter();
+        for batch in batches.filter(|batch| !batch.recipients.is_empty()) {
             let held = Held {
                 message,
                 batch,
@@ -77,7 +78,7 @@ impl Inner {
     pub(super) fn give_back(&mut self, id: BatchId, now: Timestamp) {
         if let Some(held) = self.batches.remove(&id) {
             let (message, orders) = (held.message, held.orders());
-            self.treat(held, &orders, now);
+            self.treat(message, held.batch, &orders, now);
             self.forget(message);
         }
     }
@@ -95,20 +96,26 @@ impl Inner {
         match settlement.outcome {
             Outcome::Deferred {
                 until,
-                reply,
+                replies,
                 note,
                 recipients,
                 attempted,
-            } if !recipients.is_empty() => {
-                let left = recipients.len() as u64;
-                self.account.settle(before, left, settlement.ends);
+                moved,
+            } => {
+                let gone = moved.iter().map(|moved| moved.recipients.len());
+                let left = recipients.len() + gone.sum::<usize>();
+                self.account.settle(before, left as u64, settlement.ends);
+                let orders = held.orders();
                 held.batch.due = until;
-                held.batch.reply = reply;
+                held.batch.replies = replies;
                 held.batch.note = note;
                 held.batch.recipients = recipients;
                 held.batch.attempts += u32::from(attempted);
-                let orders = held.orders();
-                self.treat(held, &orders, now);
+                for moved in moved {
+                    let batch = self.batch(moved);
+                    self.treat(message, batch, &orders, now);
+                }
+                self.treat(message, held.batch, &orders, now);
             }
             Outcome::Replaced(children) => {
                 let made = children.iter().map(|child| child.recipients.len() as u64);
@@ -117,7 +124,7 @@ impl Inner {
                     self.add_child(message, child, &held.selections, now);
                 }
             }
-            Outcome::Deferred { .. } | Outcome::Finished => {
+            Outcome::Finished => {
                 self.account.settle(before, 0, settlement.ends);
             }
         }
@@ -127,7 +134,7 @@ impl Inner {
 
     fn add_child(
         &mut self,
-        message: mail::MessageId,
+        message: MessageId,
         child: crate::NewBatch,
         selections: &[Arc<Selection>],
         now: Timestamp,
@@ -145,12 +152,11 @@ impl Inner {
                 })
             });
         }
-        treated.batches.retain(|batch| !batch.recipients.is_empty());
         self.put(message, treated);
     }
 
     /// Lets go of a message of which nothing is left.
-    fn forget(&mut self, message: mail::MessageId) {
+    fn forget(&mut self, message: MessageId) {
         if !self.batches.values().any(|held| held.message == message) {
             self.messages.remove(&message);
         }

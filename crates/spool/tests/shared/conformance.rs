@@ -9,7 +9,7 @@ use bytes::Bytes;
 use mail::Timestamp;
 use spool::{
     Action, Class, Destination, Destinations, Error, HoldId, NewBatch, Outcome, Path, Predicate,
-    Seen, Spool, Wanted,
+    Replies, Seen, Spool, Wanted,
 };
 
 use super::*;
@@ -93,7 +93,7 @@ async fn accepted_is_claimed_once(make: &impl Fn(&HandClock) -> Made) {
     assert_eq!(lease.head.facts, new.facts);
     assert_eq!(lease.batch.recipients, [recipient("a@example.org"), to]);
     assert_eq!(lease.batch.template, new.batches[0].template);
-    assert_eq!((lease.batch.attempts, &*lease.batch.reply), (0, ""));
+    assert_eq!((lease.batch.attempts, lease.batch.replies.of(0)), (0, ""));
     assert!(claim_all(spool.as_ref()).await.is_empty(), "claimed twice");
     assert_eq!(finish(spool.as_ref(), &leases).await, 1);
     assert!(
@@ -206,7 +206,7 @@ async fn deferred_comes_back_when_due(make: &impl Fn(&HandClock) -> Made) {
     assert_ne!(again.token, lease.token);
     assert_eq!(again.batch.attempts, 1);
     assert_eq!(again.batch.recipients, [recipient("b@x.org")]);
-    assert_eq!(&*again.batch.reply, "450 4.2.1 try again");
+    assert_eq!(again.batch.replies.of(0), "450 4.2.1 try again");
     assert_eq!(&again.batch.note[..], b"note");
     assert_eq!(again.batch.template, lease.batch.template);
     // Deferred for nobody is done.

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use mail::{Address, Domain, MailParameters, Recipient, ReversePath, Timestamp};
 use spool::embedded::{Embedded, Options};
 use spool::{
-    Class, Clock, Destination, Destinations, Ends, Lease, NewBatch, NewMessage, Outcome,
+    Class, Clock, Destination, Destinations, Ends, Lease, NewBatch, NewMessage, Outcome, Replies,
     Settlement, Spool, Wanted,
 };
 
@@ -69,6 +69,7 @@ pub fn batch(destination: Destination, due: Timestamp, recipients: &[&str]) -> N
         due,
         recipients: recipients.iter().map(|text| recipient(text)).collect(),
         template: Bytes::from_static(b"template"),
+        replies: Replies::default(),
     }
 }
 
@@ -142,10 +143,11 @@ pub async fn finish(spool: &dyn Spool, leases: &[Lease]) -> usize {
 pub fn deferred(lease: &Lease, until: Timestamp) -> Outcome {
     Outcome::Deferred {
         until,
-        reply: "450 4.2.1 try again".into(),
+        replies: Replies::all("450 4.2.1 try again"),
         note: Bytes::from_static(b"note"),
         recipients: lease.batch.recipients.clone(),
         attempted: true,
+        moved: Vec::new(),
     }
 }
 

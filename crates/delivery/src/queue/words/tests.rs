@@ -127,7 +127,7 @@ fn lists_and_idents_are_asked_of_the_program() {
         recipients: Vec::<Recipient>::new(),
         template: list.to_owned().into(),
         note: Default::default(),
-        reply: "".into(),
+        replies: Default::default(),
         held: None,
     };
     let matches = |said: &Words, ident: &str, list: &str| {

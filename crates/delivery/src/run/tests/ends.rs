@@ -35,7 +35,7 @@ async fn partial_results_leave_only_whom_they_concern() {
     assert_eq!(left[0].recipients.len(), 1);
     assert_eq!(left[0].recipients[0].address.local(), "full");
     assert_eq!(left[0].attempts, 1);
-    assert_eq!(&*left[0].reply, "452 4.0.0 mailbox full");
+    assert_eq!(left[0].replies.of(0), "452 4.0.0 mailbox full");
     assert_eq!(&left[0].note[..], b"noted");
     assert_eq!(bench.ends(), [1, 1, 0, 0]);
     // 300 s, up to a quarter of jitter off; then again and again, never a second 5xx.
@@ -68,6 +68,70 @@ async fn partial_results_leave_only_whom_they_concern() {
             >= 3,
         "{heard:?}"
     );
+}
+
+/// Also who was not reached the last time, and who is refused for good where that is no end.
+#[tokio::test(start_paused = true)]
+async fn each_recipient_keeps_what_he_was_told() {
+    let begun = Instant::now();
+    let world = World::that(move |_, copy| {
+        let first = begun.elapsed() < MINUTE;
+        let recipients = copy.envelope.recipients.iter();
+        let replies = recipients.map(|to| match (to.address.local(), first) {
+            ("gone", _) => reply(550, "no such user"),
+            ("full", _) => reply(452, "mailbox full"),
+            ("grey" | "also", true) => reply(450, "greylisted"),
+            _ => reply(451, "out of order"),
+        });
+        replies.collect()
+    });
+    let clerk = Clerk {
+        keeps_refused: Some("held"),
+        ..Clerk::default()
+    };
+    let bench = Bench::edge(world, clerk, 10).start();
+    let to = |name: &str| format!("{name}@a.example");
+    let all = ["grey", "gone", "full", "also"].map(to);
+    let all = all.each_ref().map(String::as_str);
+    bench.spool.add(spool::Destination::Inside, &all);
+    let told = || {
+        let left = bench.spool.left();
+        let of = |batch: &spool::Batch| {
+            let all = batch.recipients.iter().enumerate();
+            let told = all.map(|(at, to)| {
+                let (local, text) = (to.address.local(), batch.replies.of(at));
+                format!(
+                    "{} {local}: {text}",
+                    crate::queue::destination(&batch.destination)
+                )
+            });
+            told.collect::<Vec<_>>()
+        };
+        let mut told: Vec<String> = left.iter().flat_map(of).collect();
+        told.sort();
+        told
+    };
+    bench.pass(Duration::from_secs(10)).await;
+    let held = "route held gone: 550 5.0.0 no such user";
+    let expected = [
+        "inside also: 450 4.0.0 greylisted",
+        "inside full: 452 4.0.0 mailbox full",
+        "inside grey: 450 4.0.0 greylisted",
+        held,
+    ];
+    assert_eq!(told(), expected);
+    let texts = bench.spool.left();
+    let texts = texts.iter().find(|batch| batch.recipients.len() == 3);
+    assert_eq!(texts.unwrap().replies.texts().count(), 2, "equal ones once");
+    bench.pass(10 * MINUTE).await;
+    let expected = [
+        "inside also: 451 4.0.0 out of order",
+        "inside full: 452 4.0.0 mailbox full",
+        "inside grey: 451 4.0.0 out of order",
+        held,
+    ];
+    assert_eq!(told(), expected);
+    assert_eq!(bench.ends(), [0, 0, 0, 0], "nobody has ended");
 }
 
 #[tokio::test(start_paused = true)]

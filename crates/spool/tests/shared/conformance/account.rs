@@ -8,6 +8,7 @@ use super::*;
 pub(super) async fn all(make: &impl Fn(&HandClock) -> Made) {
     the_account_balances_at_every_step(make).await;
     what_nobody_accounts_for_is_told(make).await;
+    who_moves_stays_the_same_recipient(make).await;
     too_much_told_is_not_believed(make).await;
 }
 
@@ -138,6 +139,53 @@ async fn what_nobody_accounts_for_is_told(make: &impl Fn(&HandClock) -> Made) {
     let ledger = account(spool.as_ref()).await;
     assert_eq!((ledger.unaccounted, ledger.waiting), (2, 0));
     assert_eq!((ledger.ends, ledger.difference()), (told, 2));
+}
+
+/// Who goes on elsewhere is no other recipient, keeps what he was told, and stays one after each of several moves of one batch.
+async fn who_moves_stays_the_same_recipient(make: &impl Fn(&HandClock) -> Made) {
+    let (clock, spool, _guard) = fresh(make);
+    let now = clock.now();
+    let four = ["a@x.org", "b@x.org", "c@x.org", "d@x.org"];
+    let new = message(now, "x", vec![batch(Destination::Inside, now, &four)]);
+    spool.accept(new, None).await.unwrap();
+    let aside = Destination::Route("aside".into());
+    let inside = Wanted {
+        destinations: Destinations::Only(vec![Destination::Inside]),
+        ..everything()
+    };
+    // One is delivered to at once; each attempt moves one, the last one moves all that are left.
+    for (attempt, to) in ["b@x.org", "c@x.org", "d@x.org"].into_iter().enumerate() {
+        let lease = spool.claim("here", &inside).await.unwrap().remove(0);
+        let told = ends(u64::from(attempt == 0), 0, 0, 0);
+        let left = lease.batch.recipients.iter().skip(1 + told.sum() as usize);
+        let outcome = Outcome::Deferred {
+            until: now,
+            replies: Replies::all("451 4.3.0 later"),
+            note: Bytes::new(),
+            recipients: left.cloned().collect(),
+            attempted: true,
+            moved: vec![NewBatch {
+                replies: Replies::all("550 5.1.1 unknown"),
+                ..batch(aside.clone(), now, &[to])
+            }],
+        };
+        let done = settlement(&lease, outcome);
+        let done = Settlement { ends: told, ..done };
+        assert_eq!(spool.settle(vec![done]).await.unwrap(), 1);
+        let ledger = account(spool.as_ref()).await;
+        assert_eq!((ledger.accepted, ledger.made, ledger.expanded), (4, 0, 0));
+        assert_eq!((ledger.waiting, ledger.ends), (3, ends(1, 0, 0, 0)));
+        assert_eq!((ledger.difference(), ledger.unaccounted), (0, 0));
+    }
+    assert!(spool.claim("here", &inside).await.unwrap().is_empty());
+    let moved = claim_all(spool.as_ref()).await;
+    let mut to = names(&moved);
+    to.sort();
+    assert_eq!(to, ["b@x.org", "c@x.org", "d@x.org"]);
+    for lease in &moved {
+        assert_eq!(lease.batch.destination, aside);
+        assert_eq!(lease.batch.replies.of(0), "550 5.1.1 unknown");
+    }
 }
 
 async fn too_much_told_is_not_believed(make: &impl Fn(&HandClock) -> Made) {

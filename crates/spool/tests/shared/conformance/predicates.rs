@@ -7,7 +7,76 @@ use super::*;
 
 pub(super) async fn all(make: &impl Fn(&HandClock) -> Made) {
     every_condition_selects(make).await;
+    a_reply_means_those_who_were_told_it(make).await;
     a_listing_is_complete(make).await;
+}
+
+/// Who was told something else goes on as before, and everybody keeps what he was told; also when it is told by an attempt that was
+/// under way.
+async fn a_reply_means_those_who_were_told_it(make: &impl Fn(&HandClock) -> Made) {
+    for in_flight in [false, true] {
+        let (clock, spool, _guard) = fresh(make);
+        let now = clock.now();
+        let three = ["a@x.org", "b@x.org", "c@x.org"];
+        let told = [
+            "452 4.2.2 mailbox FULL",
+            "451 4.7.1 later",
+            "452 4.2.2 mailbox FULL",
+        ];
+        let mut new = batch(Destination::Inside, now, &three);
+        new.replies = told.into_iter().collect();
+        spool
+            .accept(message(now, "x", vec![new]), None)
+            .await
+            .unwrap();
+        let leases = match in_flight {
+            true => claim_all(spool.as_ref()).await,
+            false => Vec::new(),
+        };
+        let full = Predicate {
+            reply: Some("mailbox full".into()),
+            ..Predicate::default()
+        };
+        let hold = Action::Hold(HoldId(1));
+        let selected = spool.select(&full, hold).await.unwrap();
+        assert_eq!((selected.batches, selected.recipients), (1, 2));
+        for lease in &leases {
+            let mut outcome = deferred(lease, now);
+            if let Outcome::Deferred { replies, .. } = &mut outcome {
+                // Now it is the last two.
+                *replies = [told[1], told[0], told[2]].into_iter().collect();
+            }
+            spool
+                .settle(vec![settlement(lease, outcome)])
+                .await
+                .unwrap();
+        }
+        let found = spool.find(&Predicate::default(), None, 10).await.unwrap();
+        let mut kept: Vec<_> = found
+            .iter()
+            .flat_map(|found| {
+                let batch = &found.batch;
+                let all = batch.recipients.iter().enumerate();
+                all.map(|(place, to)| {
+                    (
+                        to.address.to_string(),
+                        batch.held.is_some(),
+                        batch.replies.of(place).to_owned(),
+                    )
+                })
+            })
+            .collect();
+        kept.sort();
+        let expected = match in_flight {
+            false => [(true, told[0]), (false, told[1]), (true, told[0])],
+            true => [(false, told[1]), (true, told[0]), (true, told[0])],
+        };
+        let expected = three.iter().zip(expected);
+        let expected: Vec<_> = expected
+            .map(|(to, (held, text))| (to.to_string(), held, text.to_owned()))
+            .collect();
+        assert_eq!(kept, expected, "in flight: {in_flight}");
+    }
 }
 
 /// Mail of several kinds, each batch named after its recipients: two messages inside, one with two destinations, one to a list, one
@@ -19,8 +88,8 @@ async fn several_kinds(clock: &HandClock, spool: &dyn Spool) -> mail::MessageId 
     accept(simple(now, "retried@x.org")).await;
     let lease = claim_all(spool).await.remove(0);
     let mut outcome = deferred(&lease, now);
-    if let Outcome::Deferred { reply, .. } = &mut outcome {
-        *reply = "421 4.7.0 Too MANY connections".into();
+    if let Outcome::Deferred { replies, .. } = &mut outcome {
+        *replies = Replies::all("421 4.7.0 Too MANY connections");
     }
     spool
         .settle(vec![settlement(&lease, outcome)])
