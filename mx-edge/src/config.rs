@@ -3,6 +3,7 @@
 mod certificate;
 mod changes;
 mod check;
+mod content;
 mod defaults;
 mod door;
 mod evidence;
@@ -29,10 +30,11 @@ use service::tls::Files;
 use crate::network::Network;
 
 pub use certificate::{MoreCertificates, PublicCertificate};
+pub use content::{ANY_FIELD, BodyRule, HeaderRule, Of, Then};
 pub use door::{Access, Rates, Stress};
 pub use evidence::{Action, Dns, DnsList, Dnsbl, Screen, Spf};
 pub use inside::{Forward, NextHop, Protocol, Through};
-pub use policy::{About, DomainList, Greylist, HeaderRule, Policy, Report, Shadow};
+pub use policy::{About, DomainList, Greylist, Policy, Report, Shadow};
 pub use recipients::{Directory, RecipientSources};
 pub use records::Records;
 pub use siblings::Handover;
@@ -166,6 +168,15 @@ pub struct Limits {
     pub memory_bytes_max: u64,
     /// Received fields of one message.
     pub hops_max: usize,
+    /// Multiparts and messages inside each other.
+    pub mime_depth_max: usize,
+    /// Parts of one message.
+    pub mime_parts_max: usize,
+    /// Octets of the header of a message or a part.
+    #[serde(with = "bytes")]
+    pub header_bytes_max: u64,
+    /// Fields of one.
+    pub header_fields_max: usize,
     /// For the next command.
     #[serde(with = "duration")]
     pub command_timeout: Duration,

@@ -26,6 +26,8 @@ pub enum Kind {
     Refused,
     /// Refused inside after it was spooled, or held by a rule; kept in the spool for an operator.
     Held,
+    /// A rule had it end here.
+    Discarded,
     /// An operator sent it inside again.
     Released,
     /// An operator ended it.

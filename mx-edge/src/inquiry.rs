@@ -18,6 +18,7 @@ use crate::dnsbl::{self, Dnsbl, DomainLists, Listing, Outcome};
 use crate::greylist::{Greylist, Visit};
 use crate::names::{ClientName, Names};
 use crate::network::{self, Network};
+use crate::policy::content::Checks;
 use crate::policy::decide::{self, Decision, Policy, Step};
 use crate::policy::evidence::{Answer, Asked, Evidence, Helo, Question};
 use crate::spf::{self, Checker};
@@ -26,6 +27,8 @@ use crate::spf::{self, Checker};
 pub struct Ruling {
     /// The rules.
     pub policy: Policy,
+    /// Those on what a message says.
+    pub checks: Checks,
     /// Who meets none of them.
     pub exempt: Vec<Network>,
     /// Networks of our own.

@@ -1,6 +1,6 @@
 //! What mx-edge counts. A metric's help text is its documentation; labels come from the enums that make the decisions.
 //!
-//! Forward-paths are accounted for: taken + spooled at start = passed + exempt + ended + handed over + spooled now (waiting and held).
+//! Forward-paths are accounted for: taken + spooled at start = passed + exempt + ended + handed over + discarded + spooled now (waiting and held).
 
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -140,7 +140,7 @@ impl Metrics {
             )?,
             messages: maker.counters(
                 "messages_total",
-                "Messages by what the client was told and why: passed, spooled, held (by a rule, told 250), refused, deferred",
+                "Messages by what the client was told and why: passed, spooled, held and discarded (by a rule, told 250), refused, deferred",
                 "outcome",
             )?,
             through: maker.counters(
@@ -163,12 +163,12 @@ impl Metrics {
             )?,
             taken: maker.counters(
                 "taken_recipients_total",
-                "Forward-paths of messages answered 250, by whether they went through or to the spool; those that a sibling handed over",
+                "Forward-paths of messages answered 250, by whether they went through, to the spool, or nowhere by a rule (discard); those that a sibling handed over",
                 "way",
             )?,
             done: maker.counters(
                 "done_recipients_total",
-                "Forward-paths that are no longer this edge's: passed, exempt (passed unscanned by rule), ended, handed_over (to a sibling)",
+                "Forward-paths that are no longer this edge's: passed, exempt (passed unscanned by rule), ended, handed_over (to a sibling), discarded (by a rule)",
                 "outcome",
             )?,
             spooled: maker.gauges(
@@ -200,7 +200,7 @@ impl Metrics {
             )?,
             path_ends: maker.pairs(
                 "path_ends_total",
-                "Forward-paths answered 250 at RCPT by what became of them: passed, spooled, held, refused, deferred, abandoned (no message came, or it was \
+                "Forward-paths answered 250 at RCPT by what became of them: passed, spooled, held, discarded, refused, deferred, abandoned (no message came, or it was \
                  refused in the dialogue); their sum is recipients_total{reason=\"accepted\"} once no session is open",
                 ["outcome", "reason"],
             )?,
@@ -241,7 +241,7 @@ impl Metrics {
             )?,
             rule_hits: maker.pairs(
                 "rule_hits_total",
-                "RCPT commands and messages that a named rule (tables, header and body checks) hit, by what came of it: permitted, refused, held, warned",
+                "RCPT commands and messages that a named rule (tables, header and body checks) hit, by what came of it: permitted, refused, held, discarded, redirected, prepended, warned",
                 ["rule", "outcome"],
             )?,
             questions: maker.pairs(
@@ -251,7 +251,7 @@ impl Metrics {
             )?,
             shadow: maker.pairs(
                 "shadow_recipients_total",
-                "Recipients and messages by what the second policy would have done: same, would_refuse, would_accept, would_hold, other_reason; skipped \
+                "Recipients and messages by what the second policy would have done: same, would_refuse, would_accept, would_hold, would_discard, other_reason; skipped \
                  when too many wait",
                 ["outcome", "reason"],
             )?,
@@ -290,11 +290,21 @@ impl Metrics {
             (&self.reloads, &["applied", "failed"]),
             (
                 &self.messages,
-                &["passed", "spooled", "held", "refused", "deferred"],
+                &[
+                    "passed",
+                    "spooled",
+                    "held",
+                    "discarded",
+                    "refused",
+                    "deferred",
+                ],
             ),
             (&self.through, &["answered", "busy", "shut", "trouble"]),
-            (&self.taken, &["through", "spool", "handed_over"]),
-            (&self.done, &["passed", "exempt", "ended", "handed_over"]),
+            (&self.taken, &["through", "spool", "handed_over", "discard"]),
+            (
+                &self.done,
+                &["passed", "exempt", "ended", "handed_over", "discarded"],
+            ),
             (&self.held, &["refused", "unreadable", "rule"]),
             (&self.lists.clients, &["listed", "allowed", "neutral"]),
             (

@@ -24,6 +24,7 @@ pub fn count(edge: &Edge, facts: &Facts, refusal: &Refusal, paths_open: &mut u64
                 facts,
                 from: &refusal.from,
                 to: &refusal.to,
+                redirected: None,
                 message_id: "",
                 named: None,
                 way: label,

@@ -50,6 +50,10 @@ pub enum Reason {
     Table,
     /// A header field matches a rule.
     Header,
+    /// The body matches a rule.
+    Body,
+    /// Nested too deep, too many parts or header fields, or too long ones.
+    Structure,
     /// Scanned under another policy than the recipients before it.
     OtherPolicy,
     /// A notification for more recipients than one notification has.
@@ -109,7 +113,7 @@ impl Entry {
 
 impl Reason {
     /// All of them, for metrics that start at zero.
-    pub const ALL: [Self; 52] = [
+    pub const ALL: [Self; 54] = [
         Self::UnknownRecipient,
         Self::RelayDenied,
         Self::DirectoryNotLoaded,
@@ -130,6 +134,8 @@ impl Reason {
         Self::Greylisted,
         Self::Table,
         Self::Header,
+        Self::Body,
+        Self::Structure,
         Self::OtherPolicy,
         Self::NullSenderRecipients,
         Self::Access,
@@ -211,6 +217,8 @@ impl Reason {
             Self::Greylisted => ("greylisted", 451, (4, 7, 1), "you are not known here yet"),
             Self::Table => ("table", 554, (5, 7, 1), "refused by this site"),
             Self::Header => ("header", 550, (5, 7, 1), "a header field is refused"),
+            Self::Body => ("body", 550, (5, 7, 1), "the text of this message is refused"),
+            Self::Structure => ("structure", 554, (5, 6, 0), "this message is built as no mail program should"),
             Self::OtherPolicy => ("other_policy", 452, (4, 5, 3), "send to this recipient in a transaction of its own"),
             Self::NullSenderRecipients => ("null_sender_recipients", 452, (4, 5, 3), "too many recipients for a notification"),
             Self::ClientSessions => ("client_sessions", 421, (4, 7, 0), "too many sessions from your network, try again later"),
@@ -274,7 +282,8 @@ impl Reason {
             | Self::OtherPolicy
             | Self::NullSenderRecipients
             | Self::Session(Objection::Recipient) => "recipient address",
-            Self::Session(Objection::BareNewline) => "message form",
+            Self::Body => "body",
+            Self::Session(Objection::BareNewline) | Self::Structure => "message form",
             Self::SpoolFull
             | Self::SpoolFailed
             | Self::SpoolSlow

@@ -26,6 +26,7 @@ use crate::network::contains;
 use crate::objections;
 use crate::passes::Kept;
 use crate::policy::Transaction;
+use crate::policy::content::Judgement;
 use crate::policy::evidence::Asked;
 use crate::reason::Reason;
 use crate::recipients::{Recipients, literal};
@@ -159,6 +160,8 @@ impl Session {
             facts,
             exempt: self.is_own(facts.client.ip()),
             bytes: message.len() as u64,
+            redirected: Vec::new(),
+            prepended: String::new(),
             message_id: message_id(message),
         }
     }
@@ -328,8 +331,17 @@ impl Handler for Session {
         presence: &Presence,
     ) -> Vec<Reply> {
         self.paths_open = 0;
-        if let Err(finding) = self.judge_message(facts, envelope, &message) {
-            return vec![self.take(facts, &message).refuse(envelope, &finding)];
+        let judged = self.judge_message(facts, envelope, &message);
+        let Judgement {
+            decision,
+            prepended,
+            redirected,
+        } = match judged {
+            Ok(judgement) => judgement,
+            Err(finding) => return vec![self.take(facts, &message).refuse(envelope, &finding)],
+        };
+        if let Some(rule) = decision.discard {
+            return vec![self.take(facts, &message).discard(envelope, &rule)];
         }
         let spf = self.spf_result().await;
         let sender = Sender {
@@ -339,13 +351,20 @@ impl Handler for Session {
                 _ => None,
             },
         };
-        let taking = self.take(facts, &message);
-        let reply = match self.hold.clone() {
+        let mut taking = self.take(facts, &message);
+        taking.prepended = prepended;
+        let mut envelope = envelope.clone();
+        if let (Some(_), Some(to)) = (redirected, &self.rules.redirect_to) {
+            let named = std::mem::replace(&mut envelope.recipients, vec![to.clone()]);
+            let named = named.iter().map(|to| to.address.to_string().into());
+            taking.redirected = named.collect();
+        }
+        let reply = match self.hold.clone().or(decision.hold) {
             Some(rule) => {
-                let held = taking.hold(envelope, message, sender, presence, rule);
+                let held = taking.hold(&envelope, message, sender, presence, rule);
                 held.await
             }
-            None => taking.take(envelope, message, sender, presence).await,
+            None => taking.take(&envelope, message, sender, presence).await,
         };
         vec![reply]
     }

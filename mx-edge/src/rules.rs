@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use mail::{Domain, Reply};
+use mail::{Address, Domain, Recipient, Reply};
 use service::program::StartError;
 
 use crate::admission::Door;
@@ -16,6 +16,7 @@ use crate::metrics::Metrics;
 use crate::names::Names;
 use crate::network::Network;
 use crate::passes::Kept;
+use crate::policy::content::Checks;
 use crate::policy::decide::Policy;
 use crate::policy::tables::Tables;
 use crate::reason::Reason;
@@ -42,6 +43,8 @@ pub struct Rules {
     pub stress_sessions: (usize, usize),
     /// Whether a results field is put on.
     pub results_header: bool,
+    /// Where mail goes that a rule redirects.
+    pub redirect_to: Option<Recipient>,
     /// See the configuration.
     pub null_sender_recipients_max: usize,
     /// See the configuration.
@@ -89,6 +92,7 @@ pub fn rules(
         screen: (config.screen.action != Action::Off).then(|| Screen::new(config, shared.passes)),
         results_header: config.spf.results_header,
         stress_sessions: config.stress_sessions(),
+        redirect_to: (Address::parse(&config.policy.redirect_to).ok()).map(Into::into),
         null_sender_recipients_max: config.limits.null_sender_recipients_max,
         hops_max: config.limits.hops_max,
         words: Arc::new(Words {
@@ -170,7 +174,13 @@ fn ruling(
         why,
         remedy: "mend the line: KEY permit|reject|hold|dunno [until=TIME] [note]".into(),
     })?;
+    let checks = Checks::new(config).map_err(|why| StartError {
+        what: "policy.body".into(),
+        why,
+        remedy: "make the patterns simpler".into(),
+    })?;
     Ok(Ruling {
+        checks,
         policy: Policy {
             rules: config.policy.clone(),
             tables: Arc::new(tables),

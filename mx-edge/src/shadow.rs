@@ -9,7 +9,7 @@ use tracing::info;
 
 use crate::inquiry::{Inquiry, Ruling};
 use crate::policy::decide::Decision;
-use crate::policy::header;
+use crate::reason::Reason;
 
 /// Decisions under way at once; more are counted as skipped.
 const DECISIONS_MAX: usize = 256;
@@ -66,26 +66,63 @@ impl Shadow {
 
     /// Decides on the same message.
     pub fn message(&self, message: &[u8], live: &Decision, about: &About) {
-        let decision = header::check(&self.ruling.policy.rules.headers, message);
-        if (&decision.refusal, &decision.hold) != (&live.refusal, &live.hold) {
+        let decision = self.ruling.checks.judge(message).decision;
+        if difference(live, &decision).0 != "same" {
             told(&self.differences, live, &decision, about);
+        }
+    }
+}
+
+/// What becomes of the mail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Accepted,
+    Held,
+    Discarded,
+    Refused(Reason),
+}
+
+impl Fate {
+    fn of(decision: &Decision) -> Self {
+        match decision {
+            Decision {
+                refusal: Some(finding),
+                ..
+            } => Self::Refused(finding.reason),
+            Decision {
+                discard: Some(_), ..
+            } => Self::Discarded,
+            Decision { hold: Some(_), .. } => Self::Held,
+            _ => Self::Accepted,
+        }
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Accepted => "",
+            Self::Held => "held",
+            Self::Discarded => "discarded",
+            Self::Refused(reason) => reason.label(),
         }
     }
 }
 
 /// What a second policy's decision is to the first one's, and by which rule.
 pub fn difference(live: &Decision, shadow: &Decision) -> (&'static str, &'static str) {
-    let reason = |decision: &Decision| decision.refusal.as_ref().map(|finding| finding.reason);
-    match (reason(live), reason(shadow)) {
-        (None, None) if live.hold.is_none() && shadow.hold.is_some() => ("would_hold", ""),
-        (None, None) if live.hold.is_some() && shadow.hold.is_none() => ("would_accept", ""),
-        (None, None) => ("same", ""),
-        (Some(live), Some(shadow)) if live == shadow => ("same", shadow.label()),
-        (None, Some(shadow)) => ("would_refuse", shadow.label()),
-        (Some(live), None) if shadow.hold.is_some() => ("would_hold", live.label()),
-        (Some(live), None) => ("would_accept", live.label()),
-        (Some(_), Some(shadow)) => ("other_reason", shadow.label()),
-    }
+    let (live, shadow) = (Fate::of(live), Fate::of(shadow));
+    let outcome = match (live, shadow) {
+        _ if live == shadow => "same",
+        (Fate::Refused(_), Fate::Refused(_)) => "other_reason",
+        (_, Fate::Refused(_)) => "would_refuse",
+        (_, Fate::Held) => "would_hold",
+        (_, Fate::Discarded) => "would_discard",
+        (_, Fate::Accepted) => "would_accept",
+    };
+    let rule = match shadow {
+        Fate::Refused(_) => shadow,
+        _ => live,
+    };
+    (outcome, rule.label())
 }
 
 fn told(counter: &IntCounterVec, live: &Decision, shadow: &Decision, about: &About) {
@@ -94,11 +131,6 @@ fn told(counter: &IntCounterVec, live: &Decision, shadow: &Decision, about: &Abo
     if outcome == "same" {
         return;
     }
-    let reason = |decision: &Decision| match (&decision.refusal, &decision.hold) {
-        (Some(finding), _) => finding.reason.label().to_owned(),
-        (None, Some(rule)) => format!("held by {rule}"),
-        (None, None) => String::new(),
-    };
     let finding = shadow.refusal.as_ref().or(live.refusal.as_ref());
     info!(
         event = "shadow",
@@ -107,8 +139,8 @@ fn told(counter: &IntCounterVec, live: &Decision, shadow: &Decision, about: &Abo
         to = %about.to,
         known_client = about.known,
         outcome,
-        live = reason(live),
-        shadow = reason(shadow),
+        live = Fate::of(live).label(),
+        shadow = Fate::of(shadow).label(),
         evidence = finding.map_or("", |finding| finding.evidence.as_str()),
     );
 }
@@ -117,7 +149,6 @@ fn told(counter: &IntCounterVec, live: &Decision, shadow: &Decision, about: &Abo
 mod tests {
     use super::*;
     use crate::policy::decide::Finding;
-    use crate::reason::Reason;
 
     fn refused(reason: Reason) -> Decision {
         Decision {
@@ -139,9 +170,9 @@ mod tests {
         let none = Decision::default;
         for (live, shadow, expected) in [
             (none(), none(), ("same", "")),
-            (held(), held(), ("same", "")),
+            (held(), held(), ("same", "held")),
             (none(), held(), ("would_hold", "")),
-            (held(), none(), ("would_accept", "")),
+            (held(), none(), ("would_accept", "held")),
             (refused(Listed), held(), ("would_hold", "dnsbl")),
             (held(), refused(Listed), ("would_refuse", "dnsbl")),
             (refused(Listed), refused(Listed), ("same", "dnsbl")),

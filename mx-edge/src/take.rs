@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use delivery::Copy;
 use mail::trace::{self, Custody, Spf};
-use mail::{Envelope, Reply, Timestamp, header};
+use mail::{Envelope, Ident, Reply, Timestamp, header};
 use smtp::server::{Facts, Presence};
 use tracing::{info, warn};
 
@@ -49,6 +49,10 @@ pub struct Take<'a> {
     pub exempt: bool,
     /// The message's octets.
     pub bytes: u64,
+    /// The forward-paths that its client named, when a rule sends it elsewhere.
+    pub redirected: Vec<Box<str>>,
+    /// Whole header fields that rules put on.
+    pub prepended: String,
     /// How its author names it; empty without.
     pub message_id: String,
 }
@@ -114,6 +118,21 @@ impl Take<'_> {
         reply
     }
 
+    /// Takes a message to its end here, because this rule says so: listed and counted, and nobody gets it.
+    pub fn discard(&self, envelope: &Envelope, rule: &str) -> Reply {
+        let ident = self.edge.idents.next();
+        let said = format!("discarded by the rule {rule}");
+        self.list(Kind::Discarded, &ident, envelope, &said, Timestamp::now());
+        let (metrics, paths) = (&self.edge.metrics, envelope.recipients.len() as u64);
+        let taken = metrics.taken.with_label_values(&["discard"]);
+        taken.inc_by(paths);
+        let done = metrics.done.with_label_values(&["discarded"]);
+        done.inc_by(paths);
+        let reply = Reply::new(250, (2, 0, 0), format!("taken as {ident}"));
+        self.told(envelope, None, &reply, "discarded");
+        reply
+    }
+
     /// Keeps a message for an operator, because this rule says so. The inside is not asked.
     pub async fn hold(
         &self,
@@ -124,10 +143,14 @@ impl Take<'_> {
         rule: Box<str>,
     ) -> Reply {
         let mut named = self.name(envelope, message, &sender);
-        named.facts.held_by = Some(rule);
+        named.facts.held_by = Some(rule.clone());
         let (reply, way) = match self.spool_all(&named, presence).await {
             Ok(reply) => {
-                self.list_held(&named);
+                let said = format!("held by the rule {rule}");
+                let (ident, envelope) = (&named.facts.ident, &named.envelope);
+                self.list(Kind::Held, ident, envelope, &said, named.arrival);
+                let held = self.edge.metrics.held.with_label_values(&["rule"]);
+                held.inc_by(envelope.recipients.len() as u64);
                 (reply, "held")
             }
             Err(reason) => (reason.reply(""), reason.label()),
@@ -141,7 +164,7 @@ impl Take<'_> {
         let arrival = Timestamp::now();
         let host = &self.rules.hostname;
         let received = received::field(self.facts, envelope, host, &ident, arrival);
-        let fields = self.results(envelope, sender) + &received;
+        let fields = self.results(envelope, sender) + &received + &self.prepended;
         // Our fields go in front, and an mbox separator below them would end the header.
         let message = message.slice(header::mbox_line(&message)..);
         let message = header::without(&message, |field| {
@@ -359,28 +382,21 @@ impl Take<'_> {
         self.edge.ended.add(named.arrival, &lines);
     }
 
-    /// Those that wait for an operator: nobody inside knows of them.
-    fn list_held(&self, named: &Named) {
-        let facts = &named.facts;
-        let from = named.envelope.reverse_path.to_string();
-        let said = format!(
-            "held by the rule {}",
-            facts.held_by.as_deref().unwrap_or_default()
-        );
-        let recipients = named.envelope.recipients.iter();
+    /// Lists those that nobody inside knows of.
+    fn list(&self, kind: Kind, ident: &Ident, envelope: &Envelope, said: &str, now: Timestamp) {
+        let from = envelope.reverse_path.to_string();
+        let recipients = envelope.recipients.iter();
         let to: Vec<String> = recipients.map(|to| to.address.to_string()).collect();
         let line = |to| Line {
-            kind: Kind::Held,
-            ident: facts.ident.as_str(),
-            session: &facts.session,
+            kind,
+            ident: ident.as_str(),
+            session: &self.facts.session,
             from: &from,
             to,
-            reply: &said,
+            reply: said,
         };
         let lines: Vec<Line<'_>> = to.iter().map(|to| line(to)).collect();
-        let held = &self.edge.metrics.held;
-        held.with_label_values(&["rule"]).inc_by(lines.len() as u64);
-        self.edge.ended.add(named.arrival, &lines);
+        self.edge.ended.add(now, &lines);
     }
 
     /// Tells what became of it, in the words that the client gets.
@@ -390,11 +406,17 @@ impl Take<'_> {
             self.edge.metrics.accepted_bytes.inc_by(self.bytes);
         }
         let to = envelope.recipients.iter();
-        let to: Vec<Box<str>> = to.map(|one| one.address.to_string().into()).collect();
+        let mut to: Vec<Box<str>> = to.map(|one| one.address.to_string().into()).collect();
+        let mut redirected = None;
+        if !self.redirected.is_empty() {
+            redirected = to.pop();
+            to.clone_from(&self.redirected);
+        }
         let told = Told {
             facts: self.facts,
             from: &envelope.reverse_path.to_string(),
             to: &to,
+            redirected: redirected.as_deref(),
             message_id: &self.message_id,
             named,
             way,

@@ -18,6 +18,8 @@ pub struct Told<'a> {
     pub from: &'a str,
     /// The forward-paths that waited for it.
     pub to: &'a [Box<str>],
+    /// Where a rule sent it instead.
+    pub redirected: Option<&'a str>,
     /// How its author names it; empty without, and when it was not read.
     pub message_id: &'a str,
     /// Its name here; none for one that was refused without one.
@@ -33,7 +35,7 @@ impl Told<'_> {
     pub fn tell(&self, edge: &Edge) {
         let outcome = match (self.reply.code, self.way) {
             (..400, "through") => "passed",
-            (..400, "held") => "held",
+            (..400, "held" | "discarded") => self.way,
             (..400, _) => "spooled",
             (400..500, _) => "deferred",
             _ => "refused",
@@ -62,6 +64,9 @@ impl Told<'_> {
             "way": self.way,
             "reply": self.reply.to_string(),
         });
+        if let Some(to) = self.redirected {
+            line["redirected"] = json!(to);
+        }
         if let Some(named) = self.named {
             line["ident"] = json!(named.ident.as_str());
             line["rule"] = json!(named.held_by);
@@ -79,6 +84,7 @@ impl Told<'_> {
             helo = %self.facts.helo,
             from = self.from,
             to = self.to.join(","),
+            redirected = self.redirected.unwrap_or_default(),
             spf = self.named.map_or("", |named| spf::label(named.spf)),
             rule = self.named.and_then(|named| named.held_by.as_deref()).unwrap_or_default(),
             outcome,

@@ -91,6 +91,7 @@ impl Who {
                 let mut refused = refused.flat_map(|one| [&one["to"], &one["from"]]);
                 is(&line["from"], address)
                     || any(&line["to"], address)
+                    || is(&line["redirected"], address)
                     || refused.any(|path| any(path, address))
             }
         }
@@ -231,6 +232,8 @@ pub fn text(answer: &Value) -> String {
             "helo",
             "from",
             "to",
+            "redirected",
+            "rule",
             "message_id",
             "outcome",
             "way",

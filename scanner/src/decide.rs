@@ -171,7 +171,7 @@ fn found(findings: &Findings, policy: &Policy<'_>) -> Vec<(Class, Box<str>)> {
 /// The class of a structure that no parser may see.
 fn objected(objection: &Objection) -> (Class, Box<str>) {
     let class = match objection {
-        Objection::Ambiguous(_) => Class::Ambiguous,
+        Objection::Ambiguous(_) | Objection::BoundaryTooLong(_) => Class::Ambiguous,
         Objection::TooDeep(_)
         | Objection::TooManyParts(_)
         | Objection::HeaderTooLong(_)

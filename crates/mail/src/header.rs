@@ -25,6 +25,12 @@ impl Field<'_> {
         self.name.eq_ignore_ascii_case(name.as_bytes())
     }
 
+    /// [`Self::text`] with its encoded words decoded (RFC 2047), as the laxest reader does.
+    pub fn decoded(&self) -> String {
+        let decoded = crate::structure::words::decode(self.text().as_bytes());
+        String::from_utf8_lossy(&decoded).into_owned()
+    }
+
     /// The value unfolded and trimmed, lossily as UTF-8.
     pub fn text(&self) -> String {
         // Unfolding takes the line breaks and leaves the white space (RFC 5322 2.2.3).

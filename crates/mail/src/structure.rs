@@ -14,7 +14,7 @@ pub mod names;
 mod tally;
 mod transfer;
 mod walk;
-mod words;
+pub(crate) mod words;
 
 use std::borrow::Cow;
 
@@ -81,6 +81,9 @@ pub enum Objection {
     /// More fields than [`Limits::header_fields`].
     #[error("more than {0} header fields")]
     TooManyFields(usize),
+    /// A boundary longer than anybody's.
+    #[error("boundary longer than {0} bytes")]
+    BoundaryTooLong(usize),
     /// A line longer than [`Limits::line_bytes`].
     #[error("line longer than {0} bytes")]
     LineTooLong(usize),

@@ -24,6 +24,7 @@ impl Configuration for Config {
         self.check_lists(&mut complaints);
         self.check_policy(&mut complaints);
         self.check_tables(&mut complaints);
+        self.check_content(&mut complaints);
         self.check_inside(&mut complaints);
         self.check_files(&mut complaints);
         complaints.into()
@@ -154,16 +155,6 @@ impl Config {
                 "give some of \"sender\", \"helo\", \"client\"",
             );
         }
-        for rule in &self.policy.headers {
-            let name = |c: char| c.is_ascii_graphic() && c != ':';
-            complaints.unless(
-                !rule.field.is_empty() && rule.field.chars().all(name),
-                "policy.headers.field",
-                format!("{:?}", rule.field),
-                "it is no name of a header field",
-                "give a name like Subject, without the colon",
-            );
-        }
         let greylist = &self.greylist;
         complaints.unless(
             greylist.delay < greylist.window && greylist.window <= greylist.valid,
@@ -195,6 +186,9 @@ impl Config {
             ),
             ("limits.errors_max", limits.errors_max),
             ("limits.hops_max", limits.hops_max),
+            ("limits.mime_depth_max", limits.mime_depth_max),
+            ("limits.mime_parts_max", limits.mime_parts_max),
+            ("limits.header_fields_max", limits.header_fields_max),
             ("through.messages_max", self.through.messages_max),
             ("through.failures_max", self.through.failures_max as usize),
             ("forward.connections_max", self.forward.connections_max),

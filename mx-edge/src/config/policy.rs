@@ -4,13 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use service::config::duration;
+use service::config::{bytes, duration};
 
 use super::defaults::unlistable;
-use super::{Action, TableFile, seconds};
+use super::{Action, BodyRule, HeaderRule, TableFile, seconds};
 use crate::dnsbl::Codes;
 use crate::network::Network;
-use crate::policy::header::Pattern;
 
 /// `[policy]`: an action a rule. Every one is of the reason of the same name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,8 +50,17 @@ pub struct Policy {
     pub tables: Vec<TableFile>,
     /// Lists of domains.
     pub domain_lists: Vec<DomainList>,
-    /// Header fields that are refused.
+    /// The message is built as no honest one is.
+    pub structure: Action,
+    /// Rules on header fields.
     pub headers: Vec<HeaderRule>,
+    /// Rules on the beginning of bodies.
+    pub body: Vec<BodyRule>,
+    /// So much of a body is looked at.
+    #[serde(with = "bytes")]
+    pub body_bytes_max: u64,
+    /// Where redirected mail goes.
+    pub redirect_to: String,
 }
 
 /// `[[policy.domain_lists]]`.
@@ -101,21 +109,7 @@ impl DomainList {
     }
 }
 
-/// `[[policy.headers]]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HeaderRule {
-    /// The rule's name in replies, logs and metrics.
-    pub name: String,
-    /// The field.
-    pub field: String,
-    /// What its text must match.
-    pub pattern: Pattern,
-    /// What is done then.
-    #[serde(default = "enforce")]
-    pub action: Action,
-}
-
+/// Of rules that stand in lists.
 pub(super) fn enforce() -> Action {
     Action::Enforce
 }
@@ -206,7 +200,11 @@ impl Default for Policy {
             spf_fail: Action::Off,
             tables: Vec::new(),
             domain_lists: Vec::new(),
+            structure: Action::Enforce,
             headers: Vec::new(),
+            body: Vec::new(),
+            body_bytes_max: 50 * 1024,
+            redirect_to: String::new(),
         }
     }
 }

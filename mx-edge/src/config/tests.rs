@@ -94,10 +94,57 @@ fn what_cannot_work_is_complained_of() {
         config.policy.headers.push(HeaderRule {
             name: "pills".into(),
             field: "Subject:".into(),
+            of: Of::Message,
             pattern: "x".parse().unwrap(),
+            then: Then::Reject,
+            value: String::new(),
             action: Action::Warn,
         })
     });
+    let rule = |then, value: &str| BodyRule {
+        name: "worm".into(),
+        pattern: "x".parse().unwrap(),
+        then,
+        value: value.into(),
+        action: Action::Enforce,
+    };
+    for (then, value, key) in [
+        (Then::Reject, "X-A: b", "policy.body.value"),
+        (Then::Prepend, "", "policy.body.value"),
+        (Then::Prepend, "no field", "policy.body.value"),
+        (Then::Prepend, "X-A: b\r\nX-B: c", "policy.body.value"),
+        (Then::Prepend, "X-Mailflow-Trace: v=1", "policy.body.value"),
+        (Then::Redirect, "", "policy.redirect_to"),
+    ] {
+        check(key, |config| config.policy.body.push(rule(then, value)));
+    }
+    check("policy.body.name", |config| {
+        let mut rule = rule(Then::Hold, "");
+        rule.name = "two words".into();
+        config.policy.body.push(rule)
+    });
+    check("policy.redirect_to", |config| {
+        config.policy.redirect_to = "nobody".into()
+    });
+    for (name, file) in [
+        ("a b", "/dev/null"),
+        ("t", "table"),
+        ("t", "/nonexistent/t"),
+    ] {
+        let key = if name == "t" {
+            "policy.tables.file"
+        } else {
+            "policy.tables.name"
+        };
+        check(key, |config| {
+            config.policy.tables.push(TableFile {
+                name: name.into(),
+                about: Subject::Sender,
+                file: file.into(),
+                action: Action::Enforce,
+            })
+        });
+    }
     check("next_hop.hosts", |config| config.next_hop.hosts.clear());
     check("next_hop.hosts", |config| {
         config.next_hop.hosts.push("192.0.2.1:10024".into())

@@ -46,6 +46,8 @@ pub struct Decision {
     pub refusal: Option<Finding>,
     /// The rule that has the message held, if it is taken.
     pub hold: Option<Box<str>>,
+    /// The rule that has it end here, told 250.
+    pub discard: Option<Box<str>>,
     /// Rules that would refuse if they were enforced.
     pub warned: Vec<Finding>,
     /// Named rules that hit, and what each does.

@@ -1,8 +1,9 @@
 //! Decisions on recipients and messages, as pure functions of what is known. Looks nothing up and answers nobody.
 
+pub mod content;
 pub mod decide;
 pub mod evidence;
-pub mod header;
+pub mod pattern;
 pub mod tables;
 
 use mail::header as fields;

@@ -6,8 +6,9 @@ use tracing::info;
 
 use super::Session;
 use crate::admission::{Refused, Standing};
+use crate::policy::content::Judgement;
 use crate::policy::decide::{Decision, Finding};
-use crate::policy::{self, Scanning, header};
+use crate::policy::{self, Scanning};
 use crate::reason::Reason;
 use crate::shadow::About;
 
@@ -31,6 +32,15 @@ impl Session {
         for (rule, what) in &decision.named {
             let hits = &self.edge.metrics.rule_hits;
             hits.with_label_values(&[&**rule, what]).inc();
+            info!(
+                event = "rule",
+                session = %facts.session,
+                client = %facts.client.ip(),
+                from = %envelope.reverse_path,
+                to,
+                rule = %rule,
+                outcome = what
+            );
         }
     }
 
@@ -98,29 +108,39 @@ impl Session {
         }
     }
 
-    /// What the rules on header fields and hops say of a message.
+    /// What is said of a message, whatever was said of its recipients.
     pub(super) fn judge_message(
         &self,
         facts: &Facts,
         envelope: &Envelope,
         message: &[u8],
-    ) -> Result<(), Finding> {
+    ) -> Result<Judgement, Finding> {
         policy::hops(message, self.rules.hops_max).map_err(|reason| Finding {
             reason,
             evidence: String::new(),
         })?;
-        if self.transaction.scanning != Some(Scanning::Ordinary) {
-            return Ok(());
-        }
-        let decision = header::check(&self.rules.ruling.policy.rules.headers, message);
+        let checks = &self.rules.ruling.checks;
+        let ordinary = self.transaction.scanning == Some(Scanning::Ordinary);
+        // Whoever it is for: what is built like that is meant for parsers, not for people.
+        let judgement = match ordinary {
+            true => checks.judge(message),
+            false => Judgement {
+                decision: checks.structure(message),
+                ..Judgement::default()
+            },
+        };
+        let decision = &judgement.decision;
         let to: Vec<String> = (envelope.recipients.iter())
             .map(|recipient| recipient.address.to_string())
             .collect();
         let to = to.join(",");
-        if let Some(shadow) = &self.rules.shadow {
-            shadow.message(message, &decision, &self.about(facts, envelope, to.clone()));
+        if let (true, Some(shadow)) = (ordinary, &self.rules.shadow) {
+            shadow.message(message, decision, &self.about(facts, envelope, to.clone()));
         }
-        self.log_warnings(facts, envelope, &to, &decision);
-        decision.refusal.map_or(Ok(()), Err)
+        self.log_warnings(facts, envelope, &to, decision);
+        match decision.refusal.clone() {
+            Some(finding) => Err(finding),
+            None => Ok(judgement),
+        }
     }
 }

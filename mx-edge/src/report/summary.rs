@@ -166,7 +166,7 @@ impl End {
         let by = by_first(counts, "path_ends_total", "outcome");
         let of = |kind: &str| by.get(kind).copied().unwrap_or(0);
         Self {
-            accepted: of("passed") + of("spooled") + of("held"),
+            accepted: of("passed") + of("spooled") + of("held") + of("discarded"),
             abandoned: of("abandoned"),
             others: of("refused") + of("deferred"),
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mx_edge::config::{Action, HeaderRule};
+use mx_edge::config::{Action, HeaderRule, Of, Then};
 
 use bytes::Bytes;
 
@@ -181,7 +181,10 @@ async fn a_header_field_is_refused_by_a_rule_with_its_name() {
     site.config.policy.headers = vec![HeaderRule {
         name: "no-claims".into(),
         field: "Subject".into(),
+        of: Of::Message,
         pattern: "^a +claim$".parse().unwrap(),
+        then: Then::Reject,
+        value: String::new(),
         action: Action::Enforce,
     }];
     let edge = site.start().await;

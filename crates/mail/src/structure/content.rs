@@ -166,10 +166,11 @@ fn boundary(raw: &[u8], without_comments: &[u8]) -> Result<Option<Box<[u8]>>, Ob
     // Quotes and escapes are read in more ways than two when they stand where none belongs.
     let printable =
         (boundary.iter()).all(|b| matches!(b, b' '..=b'~') && *b != b'"' && *b != b'\\');
-    if boundary.is_empty() || boundary.len() > BOUNDARY_BYTES_MAX || !printable {
-        return Err(Objection::Ambiguous(
-            "empty, overlong or unprintable boundary",
-        ));
+    if boundary.len() > BOUNDARY_BYTES_MAX {
+        return Err(Objection::BoundaryTooLong(BOUNDARY_BYTES_MAX));
+    }
+    if boundary.is_empty() || !printable {
+        return Err(Objection::Ambiguous("empty or unprintable boundary"));
     }
     // Some readers drop what follows a fold behind the `=`, and go on with the next parameter.
     if boundary.to_ascii_lowercase().starts_with(b"boundary=") {

@@ -141,6 +141,18 @@ fn header_counts() {
 }
 
 #[test]
+fn a_boundary_is_as_long_as_somebody_makes_it() {
+    let boundary = |bytes| {
+        let b = "b".repeat(bytes);
+        scan_text(&format!(
+            "Content-Type: multipart/mixed; boundary={b}\n\n--{b}\n\n--{b}--\n"
+        ))
+    };
+    assert!(boundary(200).is_ok());
+    assert_eq!(boundary(201), Err(Objection::BoundaryTooLong(200)));
+}
+
+#[test]
 fn ambiguous() {
     fn check(text: &str) {
         let seen = scan_text(text);
@@ -180,10 +192,6 @@ fn ambiguous() {
     header("Content-Type: multipart/mixed; boundary*0=B");
     header("Content-Type: multipart/mixed; boundary*0*=B");
     header("Content-Type: multipart/mixed; boundary=A; boundary*0=B");
-    header(&format!(
-        "Content-Type: multipart/mixed; boundary={}",
-        "b".repeat(201)
-    ));
     header("Subject: x\nno field\nContent-Type: multipart/mixed; boundary=B");
     header("Subject: x\n \nContent-Type: multipart/mixed; boundary=B");
     header("Content-Type: message/rfc822\nContent-Transfer-Encoding: base64 (x)");

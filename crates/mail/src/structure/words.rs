@@ -39,7 +39,7 @@ pub(super) fn plain(charset: &[u8], bytes: Vec<u8>) -> Vec<u8> {
 }
 
 /// All encoded words decoded, and white space between two of them taken out (RFC 2047 6.2).
-pub(super) fn decode(text: &[u8]) -> Vec<u8> {
+pub(crate) fn decode(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
     let mut behind_word = false;
