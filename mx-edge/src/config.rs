@@ -122,6 +122,22 @@ pub struct Mail {
     pub xclient_networks: Vec<Network>,
     /// Where a refused sender can ask.
     pub contact: String,
+    /// What is otherwise for some clients.
+    pub clients: Vec<Clients>,
+}
+
+/// `[[mail.clients]]`: what is otherwise for some of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Clients {
+    /// Whom it is for.
+    pub networks: Vec<Network>,
+    /// In place of `mail.bare_newline`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bare_newline: Option<BareNewline>,
+    /// In place of `mail.keywords_off`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keywords_off: Option<Vec<String>>,
 }
 
 /// What is done with a bare CR or LF.
@@ -130,6 +146,8 @@ pub struct Mail {
 pub enum BareNewline {
     /// Each becomes CRLF.
     Normalize,
+    /// Likewise, logged and counted.
+    Note,
     /// 550 5.5.2.
     Refuse,
 }

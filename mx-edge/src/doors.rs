@@ -17,6 +17,7 @@ use tracing::{debug, warn};
 use crate::network::contains;
 use crate::receive::{Edge, Session};
 use crate::rules::Rules;
+use crate::served::Served;
 
 /// For a PROXY header; proxy-protocol.txt asks for 3 s at least.
 const PROXY_PATIENCE: Duration = Duration::from_secs(5);
@@ -26,7 +27,7 @@ pub struct Doors {
     /// Bound.
     pub listeners: Vec<Listener>,
     /// For new sessions.
-    pub settings: watch::Receiver<Arc<Settings>>,
+    pub settings: watch::Receiver<Arc<Served>>,
     /// At once, in all.
     pub sessions_max: usize,
 }
@@ -61,13 +62,14 @@ async fn serve(
     edge: Arc<Edge>,
     mut stream: TcpStream,
     peer: SocketAddr,
-    settings: Arc<Settings>,
+    served: Arc<Served>,
     stop: watch::Receiver<bool>,
 ) {
     let rules = edge.rules();
     let Some(ends) = ends(&edge, &rules, &mut stream, peer).await else {
         return;
     };
+    let settings = Arc::clone(served.of(ends.client.ip()));
     let settings = trusting(&rules, peer, settings);
     let mut session = match ends.check {
         true => Session::check(edge, rules, ends.client),

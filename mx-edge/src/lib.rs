@@ -45,6 +45,7 @@ pub mod routes;
 pub mod rules;
 pub mod screen;
 pub mod seen;
+pub mod served;
 pub mod shadow;
 pub mod sources;
 pub mod spf;

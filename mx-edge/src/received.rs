@@ -82,6 +82,7 @@ mod tests {
                 peer_certificates: Vec::new().into(),
             }),
             xforward: Xforward::default(),
+            bare_newline: false,
         };
         let envelope = Envelope {
             reverse_path: ReversePath::Null,

@@ -4,13 +4,14 @@
 use std::sync::{Arc, RwLock};
 
 use service::shutdown::Shutdown;
-use smtp::server::{BareNewline, Guard, Settings, Stress, Timeouts};
+use smtp::server::{Guard, Settings, Stress, Timeouts};
 use tokio::sync::{Semaphore, watch};
 use tracing::{error, info};
 
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::receive::Edge;
 use crate::rules::{self, Rules};
+use crate::served::{Served, bare_newline};
 use crate::sources::guard;
 use crate::wiring::Certificates;
 
@@ -19,7 +20,7 @@ pub struct Reload {
     /// Whose rules change.
     pub edge: Arc<Edge>,
     /// Where new sessions get their settings.
-    pub server: watch::Sender<Arc<Settings>>,
+    pub server: watch::Sender<Arc<Served>>,
     /// What is served with.
     pub certificates: Certificates,
     /// Makes files of recipients be read at once.
@@ -68,9 +69,10 @@ impl Reload {
             .reloads
             .with_label_values(&[outcome])
             .inc();
-        let memory = Arc::clone(&self.server.borrow().memory_kib);
+        let memory = Arc::clone(&self.server.borrow().all().memory_kib);
         let settings = settings(&config, &self.certificates, &self.edge, memory);
-        self.server.send_replace(Arc::new(settings));
+        let served = Served::new(settings, &config);
+        self.server.send_replace(Arc::new(served));
         self.edge.recipients.set_domains(config.domains());
         for source in self.edge.recipients.sources() {
             source.set_guard(guard(&config));
@@ -92,10 +94,11 @@ pub fn server_settings(
     config: &Config,
     certificates: &Certificates,
     edge: &Edge,
-) -> (watch::Sender<Arc<Settings>>, watch::Receiver<Arc<Settings>>) {
+) -> (watch::Sender<Arc<Served>>, watch::Receiver<Arc<Served>>) {
     let kib = config.limits.message_memory_bytes_max.div_ceil(1024);
     let memory = Arc::new(crate::through::semaphore(kib));
-    watch::channel(Arc::new(settings(config, certificates, edge, memory)))
+    let settings = settings(config, certificates, edge, memory);
+    watch::channel(Arc::new(Served::new(settings, config)))
 }
 
 /// `memory` stays the same over reloads, since messages in flight hold parts of it.
@@ -112,10 +115,7 @@ fn settings(
         message_bytes_max: limits.message_bytes_max,
         recipients_max: limits.recipients_max,
         errors_max: limits.errors_max,
-        bare_newline: match config.mail.bare_newline {
-            config::BareNewline::Normalize => BareNewline::Normalize,
-            config::BareNewline::Refuse => BareNewline::Refuse,
-        },
+        bare_newline: bare_newline(config.mail.bare_newline),
         tls: (!certificates.public.is_empty())
             .then(|| service::tls::public_servers(certificates.public.clone())),
         tls_required: false,

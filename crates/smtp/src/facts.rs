@@ -22,6 +22,8 @@ pub struct Facts {
     pub tls: Option<Tls>,
     /// What a trusted proxy told about the original client.
     pub xforward: Xforward,
+    /// The message had a bare CR or LF, where that is told.
+    pub bare_newline: bool,
 }
 
 /// A session's TLS.

@@ -11,6 +11,7 @@ pub const CHANGES: Changes = Changes {
         "mail.proxies",
         "mail.xclient_networks",
         "mail.contact",
+        "mail.clients",
         "limits.sessions_per_client_max",
         "limits.message_bytes_max",
         "limits.recipients_max",

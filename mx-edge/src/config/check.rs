@@ -68,6 +68,15 @@ impl Config {
             "it stands in the greeting and in Received fields",
             "give the host's name in DNS",
         );
+        for clients in &self.mail.clients {
+            complaints.unless(
+                !clients.networks.is_empty(),
+                "mail.clients",
+                "no networks".into(),
+                "it would be for nobody",
+                "give networks like 192.0.2.0/24",
+            );
+        }
         complaints.absolute("state", &self.state);
         for domain in &self.recipients.domains {
             complaints.unless(

@@ -54,6 +54,7 @@ impl Default for Mail {
             proxies: Vec::new(),
             xclient_networks: Vec::new(),
             contact: String::new(),
+            clients: Vec::new(),
         }
     }
 }

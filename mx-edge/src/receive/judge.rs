@@ -1,7 +1,7 @@
 //! What the rules say of a recipient and of a message: judged, logged with the evidence, shown to the second policy.
 
 use mail::{Envelope, Recipient};
-use smtp::server::Facts;
+use smtp::server::{Facts, Objection};
 use tracing::info;
 
 use super::Session;
@@ -122,13 +122,19 @@ impl Session {
         let checks = &self.rules.ruling.checks;
         let ordinary = self.transaction.scanning == Some(Scanning::Ordinary);
         // Whoever it is for: what is built like that is meant for parsers, not for people.
-        let judgement = match ordinary {
+        let mut judgement = match ordinary {
             true => checks.judge(message),
             false => Judgement {
                 decision: checks.structure(message),
                 ..Judgement::default()
             },
         };
+        if facts.bare_newline {
+            judgement.decision.warned.push(Finding {
+                reason: Reason::Session(Objection::BareNewline),
+                evidence: "each was made CRLF".into(),
+            });
+        }
         let decision = &judgement.decision;
         let to: Vec<String> = (envelope.recipients.iter())
             .map(|recipient| recipient.address.to_string())

@@ -5,6 +5,7 @@
 mod access;
 mod asked;
 mod client;
+mod clients;
 mod content;
 mod directory;
 mod dns;

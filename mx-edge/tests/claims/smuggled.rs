@@ -127,6 +127,7 @@ async fn only_crlf_dot_crlf_ends_a_message() {
             false => "250",
         }
     };
+    check(BareNewline::Note, 1, &normalize).await;
     check(BareNewline::Refuse, usize::MAX, &refuse).await;
     check(BareNewline::Refuse, 1, &refuse).await;
 }

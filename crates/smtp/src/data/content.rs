@@ -7,6 +7,8 @@
 pub enum BareNewline {
     /// Each becomes CRLF.
     Normalize,
+    /// Likewise, and it is told ([`crate::server::Facts::bare_newline`]).
+    Note,
     /// 550 5.5.2 once the message has been read to its end.
     Refuse,
 }
@@ -31,6 +33,8 @@ pub struct Content {
     bytes: Vec<u8>,
     bytes_max: usize,
     bare_newline: BareNewline,
+    /// One stood in it, and is told.
+    noted: bool,
     fault: Option<Fault>,
 }
 
@@ -41,6 +45,7 @@ impl Content {
             bytes: Vec::new(),
             bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX),
             bare_newline,
+            noted: false,
             fault: None,
         }
     }
@@ -80,6 +85,11 @@ impl Content {
         }
     }
 
+    /// Whether a bare newline stood in it that is to be told.
+    pub fn noted(&self) -> bool {
+        self.noted
+    }
+
     /// The first fault, if any.
     pub fn fault(&self) -> Option<Fault> {
         self.fault
@@ -99,6 +109,10 @@ impl Content {
     pub(super) fn push_bare_newline(&mut self) {
         match self.bare_newline {
             BareNewline::Normalize => self.push(b"\r\n"),
+            BareNewline::Note => {
+                self.noted = true;
+                self.push(b"\r\n");
+            }
             BareNewline::Refuse => self.spoil(Fault::BareNewline),
         }
     }

@@ -59,6 +59,7 @@ where
         extended: false,
         tls: None,
         xforward: Default::default(),
+        bare_newline: false,
     };
     let mut driver = Driver {
         session: Session::new(settings.clone(), facts),

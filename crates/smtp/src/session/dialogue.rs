@@ -26,7 +26,7 @@ impl Session {
         let line = match line {
             Line::Whole(line) => Ok(line),
             Line::BareLf(line) => match self.settings.bare_newline {
-                BareNewline::Normalize => Ok(line),
+                BareNewline::Normalize | BareNewline::Note => Ok(line),
                 BareNewline::Refuse => Err(CommandError::Control),
             },
             Line::TooLong => Err(CommandError::TooLong),

@@ -128,6 +128,7 @@ impl Session {
             content,
             told,
         } = incoming;
+        self.facts.bare_newline = content.noted();
         match content.finish() {
             Ok(message) => {
                 let message = Bytes::from(message);

@@ -35,6 +35,7 @@ impl Peer {
             extended: false,
             tls: None,
             xforward: Default::default(),
+            bare_newline: false,
         };
         let handler = Decider::new(settings.protocol);
         let session = Session::new(Arc::new(settings), facts);
