@@ -37,7 +37,7 @@ const OPENING: usize = 100;
 /// Until memory stands still.
 const SETTLE: Duration = Duration::from_secs(1);
 
-const EDGE: &str = "limits.sessions_max = 19800\nlimits.command_timeout = '10m'\nstress.sessions_percent_high = 100\n\
+const EDGE: &str = "limits.sessions_max = 19800\nlimits.command_timeout = '10m'\nstress.sessions_percent_high = 100\nscreen.sessions_percent_max = 100\n\
     stress.sessions_percent_low = 99\nscreen.wait = '29s'\nscreen.wait_stressed = '29s'\n";
 
 /// `--hold PLAIN|TLS ADDRESS FIRST COUNT`: holds so many sessions until its standard input ends.

@@ -23,7 +23,7 @@ const SESSIONS: usize = 1_000;
 
 /// The greeting is waited for 3 s instead of 6 s on both sides, so that a turn has more sessions; with less, dnsblog's processes are
 /// not always there in time.
-const EDGE: &str = "limits.sessions_max = 5000\nscreen.wait = '3s'\nscreen.wait_stressed = '3s'\nscreen.skip_networks = []\n\
+const EDGE: &str = "limits.sessions_max = 5000\nscreen.wait = '3s'\nscreen.wait_stressed = '3s'\nscreen.sessions_percent_max = 100\nscreen.skip_networks = []\n\
     [dns]\nservers = ['DNS']\n\
     [dnsbl]\nskip_networks = []\n[[dnsbl.lists]]\nzone = 'bl.example.test'\n";
 

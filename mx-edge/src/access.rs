@@ -23,7 +23,7 @@ pub enum Command {
     Add {
         /// An address or a network like 192.0.2.0/24
         network: Network,
-        /// permit, reject (at RCPT), drop (before the greeting) or dunno
+        /// permit, reject (at RCPT), drop (before the greeting), warn (as reject, told and not done) or dunno
         #[arg(long, default_value = "reject")]
         word: String,
         /// Its end: a time like 2026-12-01T00:00:00Z, or how long from now, like 2h or 3d

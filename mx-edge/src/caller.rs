@@ -3,18 +3,25 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use smtp::server::{Facts, Screening};
 
+use crate::admission::Refused;
+use crate::admission::places::{Place, Places};
+use crate::config::Action;
 use crate::dnsbl;
 use crate::inquiry::{Inquiry, Ruling};
 use crate::policy::decide::Decision;
+use crate::reason::Reason;
 use crate::rules::Rules;
 use crate::screen::{Screen, escaped};
 
 /// See the module.
 pub struct Caller {
     waited: Waited,
+    /// How long it is to wait, and its place among those that do.
+    wait: Option<(Duration, Place)>,
     /// What is known of it.
     pub inquiry: Inquiry,
 }
@@ -31,6 +38,8 @@ enum Waited {
     Waiting,
     /// It waited in silence.
     Passed,
+    /// It did so at a backup address, which is not remembered.
+    Backup,
     /// The lists spoke while it waited, so it need not wait to the end.
     Cut,
     /// It spoke.
@@ -42,29 +51,49 @@ impl Caller {
     pub fn new(ruling: &Arc<Ruling>, client: IpAddr) -> Self {
         Self {
             waited: Waited::default(),
+            wait: None,
             inquiry: Inquiry::new(ruling, client),
         }
     }
 
-    /// How the client is made to wait; `exempt` ones are not.
-    pub fn screen(
+    /// Finds a place for a client that is to wait, unless too many do; who has behaved before finds one.
+    pub fn seat(
         &mut self,
         rules: &Rules,
-        facts: &Facts,
+        client: IpAddr,
         stressed: bool,
-        exempt: bool,
-    ) -> Option<Screening> {
-        let client = facts.client.ip();
-        let screen = rules.screen.as_ref().filter(|_| !exempt)?;
+        places: &Places,
+    ) -> Result<(), Reason> {
+        let Some(screen) = &rules.screen else {
+            return Ok(());
+        };
         let Some(wait) = screen.wait(client, stressed) else {
-            if screen.knows(client) {
+            if screen.knows(client) || stressed && screen.trusts(client) {
                 self.waited = Waited::Known;
             }
-            return None;
+            return Ok(());
         };
+        let place = match screen.trusts(client) {
+            true => places.take_anyway(),
+            false => places.take(screen.waiting_max).ok_or(Reason::Screening)?,
+        };
+        self.wait = Some((wait, place));
+        Ok(())
+    }
+
+    /// Whether the lists' outcome ends the wait: not when they only warn.
+    fn lists_count(&self) -> bool {
+        self.inquiry.ruling().policy.listed == Action::Enforce
+    }
+
+    /// How the client is made to wait, where it has a place for that.
+    pub fn screen(&mut self, rules: &Rules) -> Option<Screening> {
+        let (wait, place) = self.wait.take()?;
         self.waited = Waited::Waiting;
+        let counts = self.lists_count();
         // It waits anyway.
-        let decided = self.inquiry.ask_lists().map(dnsbl::Check::decided);
+        let lists = self.inquiry.ask_lists().map(dnsbl::Check::decided);
+        let decided = lists.filter(|_| counts);
         let over = async move {
             let decided = async {
                 match decided {
@@ -76,6 +105,7 @@ impl Caller {
                 () = tokio::time::sleep(wait) => {}
                 () = decided => {}
             }
+            drop(place);
         };
         Some(Screening {
             teaser: Some(rules.hostname.as_str().into()),
@@ -97,14 +127,26 @@ impl Caller {
         if !matches!(self.waited, Waited::Waiting) {
             return;
         }
-        self.waited = if self.inquiry.lists_decided() {
+        self.waited = if self.lists_count() && self.inquiry.lists_decided() {
             Waited::Cut
+        } else if rules.is_backup(facts.local.ip()) {
+            Waited::Backup
         } else {
             Waited::Passed
         };
         if let (Waited::Passed, Some(screen)) = (&self.waited, &rules.screen) {
             screen.passed(facts.client.ip());
         }
+    }
+
+    /// It has waited in silence: what it is shown out for all the same.
+    pub fn dropped(&self) -> Option<Refused> {
+        let policy = &self.inquiry.ruling().policy;
+        let listing = self.inquiry.listed()?;
+        policy.drops.contains(&Reason::Listed).then(|| Refused {
+            reason: Reason::Listed,
+            evidence: listing.evidence(),
+        })
     }
 
     /// How it was screened, for metrics.
@@ -114,9 +156,15 @@ impl Caller {
             Waited::Known => "known",
             Waited::Waiting => "left",
             Waited::Passed => "passed",
+            Waited::Backup => "backup",
             Waited::Cut => "cut",
             Waited::Spoke => "spoke_first",
         }
+    }
+
+    /// Whether it waited for its greeting, in this session or before, where that counts.
+    pub fn waited_in_silence(&self) -> bool {
+        matches!(self.waited, Waited::Known | Waited::Passed)
     }
 
     /// Whether it had shown itself before this session.

@@ -9,12 +9,14 @@ use service::listener::Listener;
 use service::shutdown::Shutdown;
 use smtp::proxy::Header;
 use smtp::server::{NotProxied, Settings, proxy_header, serve_between};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use crate::network::contains;
+use crate::reason::Reason;
 use crate::receive::{Edge, Session};
 use crate::rules::Rules;
 use crate::served::Served;
@@ -28,26 +30,53 @@ pub struct Doors {
     pub listeners: Vec<Listener>,
     /// For new sessions.
     pub settings: watch::Receiver<Arc<Served>>,
-    /// At once, in all.
-    pub sessions_max: usize,
 }
+
+/// Connections beyond the last session that are told so at once; more wait in the kernel's backlog.
+const TURNED_AWAY_AT_ONCE: usize = 256;
+/// For one of them to read why, before the connection is torn down.
+const LINGER: Duration = Duration::from_millis(200);
 
 impl Doors {
     /// Serves sessions until shutdown.
     pub fn open(self, tasks: &mut JoinSet<()>, edge: &Arc<Edge>, shutdown: &Shutdown) {
-        let sessions = Semaphore::new(self.sessions_max.min(Semaphore::MAX_PERMITS));
+        let accepted_max = edge.admission.sessions_max + TURNED_AWAY_AT_ONCE;
+        let sessions = Semaphore::new(accepted_max.min(Semaphore::MAX_PERMITS));
         let sessions = Arc::new(sessions);
         for listener in self.listeners {
             let (edge, settings) = (Arc::clone(edge), self.settings.clone());
             let stop = shutdown.watch();
             let serve = move |stream, peer| {
                 let (edge, settings) = (Arc::clone(&edge), settings.borrow().clone());
-                // Boxed, so that a session costs its own state once and not a second time for the way here.
-                Box::pin(serve(edge, stream, peer, settings, stop.clone()))
+                let place = edge.admission.sessions.take(edge.admission.sessions_max);
+                let stop = stop.clone();
+                async move {
+                    match place {
+                        // Boxed, so that a session costs its own state once and not a second time for the way here.
+                        Some(_place) => Box::pin(serve(edge, stream, peer, settings, stop)).await,
+                        None => Box::pin(turn_away(edge, stream)).await,
+                    }
+                }
             };
             tasks.spawn(listener.run("session", Arc::clone(&sessions), shutdown.clone(), serve));
         }
     }
+}
+
+/// No place is left: said at once, at the cost of one write. Nobody is asked whom it brings.
+async fn turn_away(edge: Arc<Edge>, mut stream: TcpStream) {
+    let reason = Reason::Sessions;
+    edge.count_turned_away(reason);
+    let mut reply = Vec::new();
+    // Nothing is recorded of it that a token would find.
+    reason.reply("").write(&mut reply);
+    // A connection that is closed over what it has sent is reset, and takes the reply with it.
+    let _ = tokio::time::timeout(LINGER, async {
+        stream.write_all(&reply).await?;
+        stream.shutdown().await?;
+        stream.read(&mut [0; 512]).await
+    })
+    .await;
 }
 
 /// Both ends of a connection, as sessions see them.

@@ -47,7 +47,8 @@ pub async fn explain(edge: &Arc<Edge>, asked: &Asked) -> Result<Value, String> {
         None => "250 accepted".into(),
     };
     let access = access(edge, &rules, asked.client);
-    let standing = edge.admission.standing(&rules.door, asked.client);
+    let standing = edge.admission.entry(&rules.door, asked.client);
+    let standing = standing.map(|entry| entry.standing);
     let refused = match (&standing, recipient) {
         // Whoever is written to: it is not even greeted.
         (Err(refused), _) => Some((refused.reason, refused.evidence.as_str())),

@@ -140,7 +140,11 @@ impl Inquiry {
             && lists.concerns(client)
             && !network::contains(&self.ruling.own_networks, client)
         {
-            self.lists = Some(lists.start(client, self.good));
+            let lists = match self.dry {
+                true => lists.start_dry(client, self.good),
+                false => lists.start(client, self.good),
+            };
+            self.lists = Some(lists);
         }
         self.lists.as_ref()
     }
@@ -325,6 +329,12 @@ impl Inquiry {
             add(About::Client, name);
         }
         domains
+    }
+
+    /// What the lists have against the client by now.
+    pub fn listed(&self) -> Option<Listing> {
+        let found = self.lists.as_ref().and_then(dnsbl::Check::found)?;
+        (found.outcome == Outcome::Listed).then_some(found)
     }
 
     /// Whether the lists have spoken for or against the client by now.

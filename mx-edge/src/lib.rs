@@ -153,7 +153,7 @@ pub async fn start(
     let certificates = Certificates::load(&config)?;
     let sources = Sources::open(&config, &certificates, &metrics)?;
     let next_hop = NextHop::new(&config, &certificates);
-    let passes = Arc::new(screen::open(&config.state, config.screen.passes_max));
+    let passes = screen::Memory::open(&config.state, config.screen.passes_max);
     let greylist = Arc::new(greylist::open(&config.state, config.greylist.entries_max));
     let shared = rules::Shared {
         metrics: &metrics,
@@ -288,7 +288,6 @@ async fn serve(
     let doors = Doors {
         listeners,
         settings: served,
-        sessions_max: config.limits.sessions_max,
     };
     doors.open(&mut tasks, edge, &shutdown);
     handovers(
@@ -304,7 +303,9 @@ async fn serve(
     let target = controls.drain.giver.watch();
     tasks.spawn(forward::deliver(engine.clone(), target, stop()));
     tasks.spawn(controls.queue.clone().watch(registry, stop()));
-    tasks.spawn(Arc::clone(&edge.passes).keep(stop()));
+    for (_, passes) in edge.passes.tests() {
+        tasks.spawn(Arc::clone(passes).keep(stop()));
+    }
     tasks.spawn(Arc::clone(&edge.greylist).keep(stop()));
     tasks.spawn(Arc::clone(&controls.days).keep(stop()));
     let waters = watch::Waters::new(&config);

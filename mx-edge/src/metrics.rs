@@ -81,6 +81,12 @@ pub struct Metrics {
     pub warned: IntCounterVec,
     /// Named rules that hit.
     pub rule_hits: IntCounterVec,
+    /// Sessions and commands that something at `warn` would have refused.
+    pub warned_sessions: IntCounterVec,
+    /// STARTTLS commands by decision.
+    pub handshakes: IntCounterVec,
+    /// Clients that wait for their greeting now.
+    pub screening: IntGauge,
     /// Questions of the policy.
     pub questions: IntCounterVec,
     /// Differences of the second policy.
@@ -244,6 +250,17 @@ impl Metrics {
                 "RCPT commands and messages that a named rule (tables, header and body checks) hit, by what came of it: permitted, refused, held, discarded, redirected, prepended, warned",
                 ["rule", "outcome"],
             )?,
+            warned_sessions: maker.counters(
+                "warned_sessions_total",
+                "Connections, STARTTLS, MAIL and RCPT commands that the access list or a rate at `warn` would have refused, by reason",
+                "reason",
+            )?,
+            handshakes: maker.counters(
+                "starttls_total",
+                "STARTTLS commands by decision: accepted, or why not",
+                "reason",
+            )?,
+            screening: maker.gauge("screening_sessions", "SMTP sessions that wait for their greeting now")?,
             questions: maker.pairs(
                 "policy_questions_total",
                 "Questions that the policy asked, by whether an answer came; silence counts against nobody",
@@ -257,8 +274,8 @@ impl Metrics {
             )?,
             screened: maker.counters(
                 "screened_sessions_total",
-                "Sessions by how the client stood before its greeting: exempt, known (passed lately), passed, cut (the lists had decided), \
-                 spoke_first, left (before it was greeted)",
+                "Sessions by how the client stood before its greeting: exempt, known (passed lately), passed, backup (waited at a \
+                 backup address, which is not remembered), cut (the lists had decided), spoke_first, left (before it was greeted)",
                 "outcome",
             )?,
         };
@@ -274,6 +291,9 @@ impl Metrics {
         }
         for objection in Objection::ALL {
             self.objections.with_label_values(&[objection.label()]);
+        }
+        for label in ["accepted", Reason::TlsRate.label()] {
+            self.handshakes.with_label_values(&[label]);
         }
         self.senders.with_label_values(&["accepted"]);
         for reason in Reason::AT_SENDER {
@@ -306,10 +326,21 @@ impl Metrics {
                 &["passed", "exempt", "ended", "handed_over", "discarded"],
             ),
             (&self.held, &["refused", "unreadable", "rule"]),
-            (&self.lists.clients, &["listed", "allowed", "neutral"]),
+            (
+                &self.lists.clients,
+                &["listed", "allowed", "neutral", "known"],
+            ),
             (
                 &self.screened,
-                &["exempt", "known", "passed", "cut", "spoke_first", "left"],
+                &[
+                    "exempt",
+                    "known",
+                    "passed",
+                    "backup",
+                    "cut",
+                    "spoke_first",
+                    "left",
+                ],
             ),
             (
                 &self.sources.polls,
@@ -419,7 +450,7 @@ impl Maker<'_> {
             )?,
             clients: self.counters(
                 "dnsbl_clients_total",
-                "Clients asked about, by what their listings add up to",
+                "Clients that were to be asked about, by what their listings add up to; known: no list had them lately, so that nobody was asked",
                 "outcome",
             )?,
         })

@@ -1,7 +1,7 @@
 //! Why this edge itself says no: one table gives a refusal its SMTP reply, its word in the log and its metric label.
 //! What the next hop refused is not here; its reply is passed on as it came.
 
-use mail::Reply;
+use mail::{EnhancedStatus, Reply};
 use smtp::server::Objection;
 
 /// The group of those that say a limit was reached.
@@ -70,6 +70,14 @@ pub enum Reason {
     MessageRate,
     /// Too many recipients, likewise.
     RecipientRate,
+    /// Too many STARTTLS commands, likewise.
+    TlsRate,
+    /// As many sessions as there may be.
+    Sessions,
+    /// As many clients that wait for their greeting as there may be.
+    Screening,
+    /// Neither the spool nor the next hop takes mail.
+    SpoolShort,
     /// Too little memory for more clients.
     Overloaded,
     /// A proxy that names no client wants to send mail.
@@ -113,7 +121,7 @@ impl Entry {
 
 impl Reason {
     /// All of them, for metrics that start at zero.
-    pub const ALL: [Self; 54] = [
+    pub const ALL: [Self; 58] = [
         Self::UnknownRecipient,
         Self::RelayDenied,
         Self::DirectoryNotLoaded,
@@ -144,6 +152,10 @@ impl Reason {
         Self::ConnectionRate,
         Self::MessageRate,
         Self::RecipientRate,
+        Self::TlsRate,
+        Self::Sessions,
+        Self::Screening,
+        Self::SpoolShort,
         Self::Overloaded,
         Self::NoClient,
         Self::Draining,
@@ -171,12 +183,17 @@ impl Reason {
     ];
 
     /// Those for which a client is not even greeted.
-    pub const BEFORE_GREETING: [Self; 5] = [
+    pub const BEFORE_GREETING: [Self; 10] = [
         Self::AccessDropped,
         Self::ClientSessions,
         Self::ConnectionRate,
+        Self::Sessions,
+        Self::Screening,
+        Self::SpoolShort,
         Self::Overloaded,
         Self::Draining,
+        Self::SpokeFirst,
+        Self::Listed,
     ];
 
     /// Those for which a sender is refused.
@@ -228,6 +245,11 @@ impl Reason {
             Self::ConnectionRate => ("connection_rate", 421, (4, 7, 0), "too many sessions from your network lately, try again later"),
             Self::MessageRate => ("message_rate", 450, (4, 7, 1), "too many messages from your network lately, try again later"),
             Self::RecipientRate => ("recipient_rate", 450, (4, 7, 1), "too many recipients from your network lately, try again later"),
+            // RFC 3207 4: not available for a temporary reason.
+            Self::TlsRate => ("tls_rate", 454, (4, 7, 0), "too many TLS sessions from your network lately, try again later"),
+            Self::Sessions => ("sessions", 421, (4, 3, 2), "this host has as many sessions as it takes, try again later or another one"),
+            Self::Screening => ("screening", 421, (4, 3, 2), "too many new clients wait here, try again later or another host"),
+            Self::SpoolShort => ("spool_short", 421, (4, 3, 1), "no room for mail now, try again later or another host"),
             Self::Overloaded => ("overloaded", 421, (4, 3, 2), "this host has too much to do, try again later or another one"),
             Self::NoClient => ("no_client", 450, (4, 3, 0), "your proxy did not say whose mail this is"),
             Self::Draining => ("draining", 421, (4, 3, 2), "this host takes no mail at present, try another one"),
@@ -288,6 +310,7 @@ impl Reason {
             | Self::SpoolFailed
             | Self::SpoolSlow
             | Self::SpoolLate
+            | Self::SpoolShort
             | Self::ClientGone => "spool",
             Self::Draining => "draining",
             Self::SpokeFirst
@@ -300,6 +323,9 @@ impl Reason {
             | Self::ConnectionRate
             | Self::MessageRate
             | Self::RecipientRate
+            | Self::TlsRate
+            | Self::Sessions
+            | Self::Screening
             | Self::Overloaded
             | Self::Session(
                 Objection::Recipients
@@ -326,6 +352,13 @@ impl Reason {
             "" => Reply::new(code, enhanced, text),
             evidence => Reply::new(code, enhanced, format!("{text}: {evidence}")),
         }
+    }
+
+    /// The same for a client that is shown out, by a test at `drop` (RFC 7504 3).
+    pub fn dismissal(self, evidence: &str) -> Reply {
+        let mut reply = self.reply(evidence);
+        (reply.code, reply.enhanced) = (521, Some(EnhancedStatus(5, 3, 2)));
+        reply
     }
 }
 

@@ -16,7 +16,9 @@ use smtp::server::{Ending, Facts, Handler, Presence, Refusal, Screening};
 use tracing::info;
 
 use crate::admission::rates::Of;
-use crate::admission::{Admission, Entry, Standing};
+use entrance::decided;
+
+use crate::admission::{Admission, Entry, Refused, Standing};
 use crate::caller::Caller;
 use crate::ended::Ended;
 use crate::ident::Idents;
@@ -31,6 +33,7 @@ use crate::policy::evidence::Asked;
 use crate::reason::Reason;
 use crate::recipients::{Recipients, literal};
 use crate::rules::Rules;
+use crate::screen;
 use crate::seen::{No, Seen};
 use crate::spf;
 use crate::take::{Sender, Take, message_id};
@@ -51,8 +54,8 @@ pub struct Edge {
     pub keeper: Keeper,
     /// Who may come in.
     pub admission: Admission,
-    /// Who has passed the screen.
-    pub passes: Arc<Kept>,
+    /// Who has passed which test of the screen.
+    pub passes: screen::Memory,
     /// Who came again.
     pub greylist: Arc<Kept>,
     /// The list of what was not passed in.
@@ -79,7 +82,26 @@ impl Edge {
     fn feel_sessions(&self, rules: &Rules) {
         let open = usize::try_from(self.metrics.sessions_open.get()).unwrap_or_default();
         let (high, low) = rules.stress_sessions;
-        self.admission.pressure.sessions(open, high, low);
+        let Admission {
+            pressure,
+            sessions,
+            sessions_max,
+            ..
+        } = &self.admission;
+        pressure.sessions(open, high, low);
+        pressure.places(sessions.taken(), *sessions_max);
+    }
+
+    /// A connection that became no session.
+    pub fn count_turned_away(&self, reason: Reason) {
+        let metrics = &self.metrics;
+        metrics.connections.inc();
+        metrics.screened.with_label_values(&["exempt"]).inc();
+        let ending = objections::ending(Ending::Refused);
+        metrics.sessions.with_label_values(&[ending]).inc();
+        let turned_away = &metrics.turned_away;
+        turned_away.with_label_values(&[reason.label()]).inc();
+        self.feel_sessions(&self.rules());
     }
 
     /// Whether it is being drained.
@@ -100,6 +122,8 @@ pub struct Session {
     hold: Option<Box<str>>,
     /// Forward-paths that were answered 250 and wait for their message.
     paths_open: u64,
+    /// It has sent a message.
+    sent: bool,
     /// What its record says.
     seen: Seen,
     caller: Caller,
@@ -126,13 +150,11 @@ impl Session {
             edge,
             id: Box::default(),
             client,
-            entry: Entry {
-                standing,
-                admitted: None,
-            },
+            entry: standing.into(),
             transaction: Transaction::default(),
             hold: None,
             paths_open: 0,
+            sent: false,
             seen: Seen::default(),
         }
     }
@@ -142,6 +164,7 @@ impl Session {
         if self.is_check() {
             return;
         }
+        self.remember(ending);
         let outcome = objections::ending(ending);
         let metrics = &self.edge.metrics;
         let screened = self.caller.screened();
@@ -221,42 +244,44 @@ impl Handler for Session {
         }
         self.entry = Entry::default();
         self.caller = Caller::new(&self.rules.ruling, facts.client.ip());
-        let entry = match self.edge.is_draining() {
-            true => Err(Reason::Draining.into()),
-            false => self
-                .edge
-                .admission
-                .admit(&self.rules.door, facts.client.ip()),
-        };
-        match entry {
-            Ok(entry) => {
-                self.entry = entry;
-                Ok(())
-            }
-            Err(refused) => {
-                let turned_away = &self.edge.metrics.turned_away;
-                turned_away
-                    .with_label_values(&[refused.reason.label()])
-                    .inc();
-                Err(self.no(("connect", facts), "", &[], &refused))
-            }
-        }
+        let come = self.come_in(facts);
+        come.map_err(|refused| self.turn_away(&refused, facts))
     }
 
     fn is_exempt(&self) -> bool {
         self.is_check() || self.entry.standing.is_exempt()
     }
 
-    async fn screen(&mut self, facts: &Facts) -> Option<Screening> {
-        let stressed = self.edge.admission.pressure.is_stressed();
-        let exempt = self.entry.standing.is_exempt() || self.is_check();
-        self.caller.screen(&self.rules, facts, stressed, exempt)
+    async fn screen(&mut self, _: &Facts) -> Option<Screening> {
+        self.caller.screen(&self.rules)
+    }
+
+    async fn waited(&mut self, facts: &Facts) -> Result<(), Reply> {
+        match self.caller.dropped() {
+            Some(refused) => Err(self.turn_away(&refused, facts)),
+            None => Ok(()),
+        }
+    }
+
+    async fn start_tls(&mut self, facts: &Facts) -> Result<(), Reply> {
+        let counted = self.count(Of::Tls, facts);
+        let handshakes = &self.edge.metrics.handshakes;
+        handshakes.with_label_values(&[decided(&counted)]).inc();
+        counted.map_err(|refused| self.no(("starttls", facts), "", &[], &refused))
     }
 
     async fn spoke_first(&mut self, facts: &Facts, bytes: &[u8]) -> Result<(), Reply> {
         let said = self.caller.spoke_first(bytes);
         info!(event = "spoke_first", session = %facts.session, client = %facts.client.ip(), said);
-        Ok(())
+        self.edge.passes.forget(facts.client.ip());
+        if !self.rules.ruling.policy.drops.contains(&Reason::SpokeFirst) {
+            return Ok(());
+        }
+        let refused = Refused {
+            reason: Reason::SpokeFirst,
+            evidence: format!("it began with \"{said}\""),
+        };
+        Err(self.turn_away(&refused, facts))
     }
 
     async fn helo(&mut self, facts: &Facts) -> Result<(), Reply> {
@@ -273,10 +298,8 @@ impl Handler for Session {
         _size: Option<u64>,
     ) -> Result<(), Reply> {
         let admitted = self.may_send(facts);
-        let label =
-            (admitted.as_ref()).map_or_else(|refused| refused.reason.label(), |()| "accepted");
         let senders = &self.edge.metrics.senders;
-        senders.with_label_values(&[label]).inc();
+        senders.with_label_values(&[decided(&admitted)]).inc();
         if let Err(refused) = admitted {
             let from = reverse_path.to_string();
             return Err(self.no(("mail", facts), &from, &[], &refused));
@@ -331,6 +354,7 @@ impl Handler for Session {
         presence: &Presence,
     ) -> Vec<Reply> {
         self.paths_open = 0;
+        self.sent = true;
         let judged = self.judge_message(facts, envelope, &message);
         let Judgement {
             decision,

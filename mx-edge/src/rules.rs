@@ -1,6 +1,7 @@
 //! Makes the rules that sessions are held to out of a configuration, and those of a second policy in its shadow. What lists are known
 //! to be is kept over reloads that do not change them.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use mail::{Address, Domain, Recipient, Reply};
@@ -8,7 +9,7 @@ use service::program::StartError;
 
 use crate::admission::Door;
 use crate::admission::access::Access;
-use crate::config::{Action, Config};
+use crate::config::{Action, Config, Measure};
 use crate::dnsbl::{Dnsbl, DomainLists, ListMetrics};
 use crate::greylist::Greylist;
 use crate::inquiry::Ruling;
@@ -20,7 +21,7 @@ use crate::policy::content::Checks;
 use crate::policy::decide::Policy;
 use crate::policy::tables::Tables;
 use crate::reason::Reason;
-use crate::screen::Screen;
+use crate::screen::{self, Screen};
 use crate::shadow::Shadow;
 use crate::spf::Checker;
 use crate::wording::Words;
@@ -39,6 +40,8 @@ pub struct Rules {
     pub shadow: Option<Shadow>,
     /// The screen before the greeting; none when it is off.
     pub screen: Option<Screen>,
+    /// This host's addresses that are backup MX alone.
+    pub backup_addresses: Vec<IpAddr>,
     /// Sessions in all from which on there is stress, and below which there is none any more.
     pub stress_sessions: (usize, usize),
     /// Whether a results field is put on.
@@ -58,6 +61,11 @@ impl Rules {
     pub fn refusal(&self, reason: Reason, evidence: &str, token: &str) -> Reply {
         self.words.told(reason.reply(evidence), token)
     }
+
+    /// Whether a client that came to this address of ours is at a backup MX.
+    pub fn is_backup(&self, local: IpAddr) -> bool {
+        self.backup_addresses.contains(&local)
+    }
 }
 
 /// What outlives rules.
@@ -65,7 +73,7 @@ pub struct Shared<'a> {
     /// Counters.
     pub metrics: &'a Metrics,
     /// Who has passed the screen.
-    pub passes: &'a Arc<Kept>,
+    pub passes: &'a screen::Memory,
     /// Who came again.
     pub greylist: &'a Arc<Kept>,
 }
@@ -78,7 +86,7 @@ pub fn rules(
 ) -> Result<Rules, StartError> {
     let lists = &shared.metrics.lists;
     let known = kept.map(|(old, rules)| (old, &*rules.ruling));
-    let ruling = ruling(config, shared, lists, known)?;
+    let ruling = ruling(config, shared, lists, known, true)?;
     let shadow = match config.shadow.file.as_os_str().is_empty() {
         true => None,
         false => Some(shadow(config, shared)?),
@@ -89,7 +97,8 @@ pub fn rules(
         own_networks: config.mail.own_networks.clone(),
         ruling: Arc::new(ruling),
         shadow,
-        screen: (config.screen.action != Action::Off).then(|| Screen::new(config, shared.passes)),
+        screen: (config.screen.action != Measure::Off).then(|| Screen::new(config, shared.passes)),
+        backup_addresses: config.screen.backup_addresses.clone(),
         results_header: config.spf.results_header,
         stress_sessions: config.stress_sessions(),
         redirect_to: (Address::parse(&config.policy.redirect_to).ok()).map(Into::into),
@@ -107,14 +116,16 @@ fn door(config: &Config) -> Result<Door, StartError> {
     let access = Access::load(&config.access.files).map_err(|why| StartError {
         what: "access.files".into(),
         why,
-        remedy: "mend the line: NETWORK permit|reject|drop|dunno [until=TIME] [note]".into(),
+        remedy: "mend the line: NETWORK permit|reject|drop|warn|dunno [until=TIME] [note]".into(),
     })?;
     Ok(Door {
         access,
+        rejects: config.access.action,
         proxies: config.mail.proxies.clone(),
         xclient_networks: config.mail.xclient_networks.clone(),
         own_networks: config.mail.own_networks.clone(),
         limits: config.rates.limits.clone(),
+        unlimited: config.rates.skip_networks.clone(),
         sessions_per_client_max: config.limits.sessions_per_client_max,
     })
 }
@@ -133,7 +144,7 @@ fn shadow(config: &Config, shared: &Shared<'_>) -> Result<Shadow, StartError> {
         .own_networks
         .clone_from(&config.mail.own_networks);
     let lists = ListMetrics::unseen();
-    let ruling = ruling(&other, shared, &lists, None)?;
+    let ruling = ruling(&other, shared, &lists, None, false)?;
     Ok(Shadow::new(ruling, &shared.metrics.shadow))
 }
 
@@ -142,6 +153,7 @@ fn ruling(
     shared: &Shared<'_>,
     lists: &ListMetrics,
     kept: Option<(&Config, &Ruling)>,
+    remembers: bool,
 ) -> Result<Ruling, StartError> {
     let resolvers = |remedy: &str| {
         let remedy = format!("name resolvers in dns.servers, or set {remedy}");
@@ -153,10 +165,17 @@ fn ruling(
     };
     let same = kept.filter(|(old, _)| (&old.dnsbl, &old.dns) == (&config.dnsbl, &config.dns));
     let dnsbl = match same {
-        _ if config.dnsbl.action == Action::Off => None,
+        _ if config.dnsbl.action == Measure::Off => None,
         Some((_, kept)) if kept.dnsbl.is_some() => kept.dnsbl.clone(),
-        _ => Dnsbl::new(&config.dnsbl, &config.dns, lists)
-            .map_err(resolvers("dnsbl.action = \"off\""))?,
+        _ => {
+            let unlisted = remembers.then_some(&shared.passes.unlisted);
+            if let (Some(passes), Some(_)) = (unlisted, kept) {
+                // What other lists said says nothing of these.
+                passes.forget_all();
+            }
+            Dnsbl::new(&config.dnsbl, &config.dns, lists, unlisted)
+                .map_err(resolvers("dnsbl.action = \"off\""))?
+        }
     };
     let same = same.filter(|(old, _)| old.policy.domain_lists == config.policy.domain_lists);
     let domain_lists = match same {
@@ -184,8 +203,9 @@ fn ruling(
         policy: Policy {
             rules: config.policy.clone(),
             tables: Arc::new(tables),
-            spoke_first: config.screen.action,
-            listed: config.dnsbl.action,
+            spoke_first: config.screen.action.at_rcpt(),
+            listed: config.dnsbl.action.at_rcpt(),
+            drops: drops(config),
             greylist: config.greylist.action,
             greylist_spf_pass: config.greylist.spf_pass,
         },
@@ -201,4 +221,15 @@ fn ruling(
         timeout: config.policy.timeout,
         questions: shared.metrics.questions.clone(),
     })
+}
+
+/// Whose hits end a session.
+fn drops(config: &Config) -> Vec<Reason> {
+    [
+        (Reason::SpokeFirst, config.screen.action),
+        (Reason::Listed, config.dnsbl.action),
+    ]
+    .into_iter()
+    .filter_map(|(reason, measure)| (measure == Measure::Drop).then_some(reason))
+    .collect()
 }

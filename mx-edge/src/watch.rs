@@ -15,6 +15,7 @@ use crate::admission::pressure;
 use crate::config::Config;
 use crate::forward::held;
 use crate::handover::give::Giver;
+use crate::reason::Reason;
 use crate::receive::Edge;
 use crate::routes::Controls;
 
@@ -51,6 +52,11 @@ impl Waters {
                 pressure.memory(used, most);
             }
         }
+        let shut = edge.through.is_shut();
+        let refuses = edge.keeper.refuses().filter(|_| shut);
+        pressure.ways(refuses.map(Reason::label), tokio::time::Instant::now());
+        let waiting = edge.admission.screening.taken();
+        edge.metrics.screening.set(waiting as i64);
         edge.metrics.stressed.set(i64::from(pressure.is_stressed()));
     }
 }
@@ -121,6 +127,7 @@ pub async fn run(controls: Controls, status: Status, waters: Waters, shutdown: S
         }
         count_sources(&edge);
         waters.look(&edge);
+        readiness.set("ways_in", edge.admission.pressure.ways_in());
         if let Ok(tally) = spool.tally().await {
             // First, so that what is seen to be gone is seen to have ended.
             dropped.look(&edge, &*spool).await;

@@ -26,6 +26,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::admission::Admission;
 use crate::admission::added::Added;
+use crate::admission::places::Places;
 use crate::admission::rates::Rates;
 use crate::config::{Config, Protocol, SPOOL_MESSAGE_BYTES_MAX};
 use crate::ended::Ended;
@@ -181,6 +182,9 @@ pub fn admission(config: &Config) -> Result<Admission, StartError> {
         remedy: "look at the file".into(),
     })?;
     Ok(Admission {
+        sessions: Places::default(),
+        sessions_max: config.limits.sessions_max,
+        screening: Places::default(),
         clients: Arc::default(),
         added: Arc::new(added),
         rates: Rates::new(config.rates.entries_max),

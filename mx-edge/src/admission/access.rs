@@ -4,6 +4,7 @@
 //! 192.0.2.0/24     permit
 //! 203.0.113.7      reject until=2026-12-01T00:00:00Z sends nothing but bounces
 //! 203.0.113.0/24   drop
+//! 198.51.100.0/24  warn      # would be rejected
 //! 2001:db8::/32    dunno     # looked for no further
 //! ```
 
@@ -31,6 +32,8 @@ pub enum Word {
     Reject,
     /// It is shown out before it is greeted.
     Drop,
+    /// It is logged and counted for whom it writes to, as `reject` would refuse it.
+    Warn,
     /// Nothing; what stands below does not count for it.
     Dunno,
 }
@@ -42,6 +45,7 @@ impl Word {
             Self::Permit => "permit",
             Self::Reject => "reject",
             Self::Drop => "drop",
+            Self::Warn => "warn",
             Self::Dunno => "dunno",
         }
     }
@@ -55,8 +59,11 @@ impl FromStr for Word {
             "permit" | "ok" | "allow" => Ok(Self::Permit),
             "reject" | "deny" => Ok(Self::Reject),
             "drop" => Ok(Self::Drop),
+            "warn" => Ok(Self::Warn),
             "dunno" => Ok(Self::Dunno),
-            other => Err(format!("{other:?} is none of permit, reject, drop, dunno")),
+            other => Err(format!(
+                "{other:?} is none of permit, reject, drop, warn, dunno"
+            )),
         }
     }
 }
@@ -238,6 +245,7 @@ mod tests {
         check(v6, "2001:db8:1::9", Some((Word::Drop, "")));
         check(v6, "2001:db8:2::9", Some((Word::Permit, "")));
         check(v6, "192.0.2.7", None);
+        check("::/0 warn", "2001:db8::1", Some((Word::Warn, "")));
         check("", "192.0.2.7", None);
     }
 

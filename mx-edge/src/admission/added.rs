@@ -188,7 +188,7 @@ fn check(line: &Line, door: &Door) -> Result<(), String> {
         return Err("say why with --note; the client is told".into());
     }
     super::access::check_note(&line.note)?;
-    if matches!(line.word, Word::Permit | Word::Dunno) {
+    if matches!(line.word, Word::Permit | Word::Warn | Word::Dunno) {
         return Ok(());
     }
     for (networks, what) in [

@@ -4,6 +4,7 @@
 pub mod access;
 pub mod added;
 pub mod clients;
+pub mod places;
 pub mod pressure;
 pub mod rates;
 
@@ -12,17 +13,25 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use crate::config::Measure;
 use crate::network::{Network, contains};
 use crate::policy::decide::Finding;
 use crate::reason::Reason;
 use access::{Access, Entry as Line, Word};
 use added::Added;
 use clients::{Admitted, Clients};
+use places::Places;
 use pressure::Pressure;
 use rates::{Limit, Of, Rates};
 
 /// What all sessions share; outlives reloads.
 pub struct Admission {
+    /// Sessions open, in all.
+    pub sessions: Places,
+    /// So many there may be.
+    pub sessions_max: usize,
+    /// Of them those that wait for their greeting.
+    pub screening: Places,
     /// Sessions open, by client.
     pub clients: Arc<Clients>,
     /// What operators have added to the access list.
@@ -34,10 +43,12 @@ pub struct Admission {
 }
 
 /// What is admitted by; may change on reload.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Door {
     /// Clients by name of their network.
     pub access: Access,
+    /// What is done with whom a line of it rejects.
+    pub rejects: Measure,
     /// Who speaks for clients by the PROXY protocol, always.
     pub proxies: Vec<Network>,
     /// Who may speak for clients by XCLIENT.
@@ -46,8 +57,25 @@ pub struct Door {
     pub own_networks: Vec<Network>,
     /// How often.
     pub limits: Vec<Limit>,
+    /// Whom neither these limits concern nor the one on sessions at once.
+    pub unlimited: Vec<Network>,
     /// At once, of one client.
     pub sessions_per_client_max: usize,
+}
+
+impl Default for Door {
+    fn default() -> Self {
+        Self {
+            access: Access::default(),
+            rejects: Measure::Enforce,
+            proxies: Vec::new(),
+            xclient_networks: Vec::new(),
+            own_networks: Vec::new(),
+            limits: Vec::new(),
+            unlimited: Vec::new(),
+            sessions_per_client_max: usize::MAX,
+        }
+    }
 }
 
 /// How a client stands.
@@ -60,6 +88,8 @@ pub enum Standing {
     Exempt,
     /// Rejected by the access list, with its note: refused at RCPT, so that the log says whom it wrote to.
     Rejected(Box<str>),
+    /// The same, told and not done.
+    Warned(Box<str>),
     /// A proxy that looks whether we live.
     Check,
 }
@@ -78,9 +108,21 @@ pub struct Entry {
     pub standing: Standing,
     /// Held while its session is open.
     pub admitted: Option<Admitted>,
+    /// What would have turned it away if it were enforced.
+    pub warned: Vec<Refused>,
+}
+
+impl From<Standing> for Entry {
+    fn from(standing: Standing) -> Self {
+        Self {
+            standing,
+            ..Self::default()
+        }
+    }
 }
 
 /// Does not, why, and by what.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// Why.
     pub reason: Reason,
@@ -143,72 +185,80 @@ impl Door {
     }
 
     /// How the access list has a client; before it, whether it is one that no list can hit.
-    fn standing(&self, added: &Added, client: IpAddr) -> Result<Standing, Refused> {
+    fn entry(&self, added: &Added, client: IpAddr) -> Result<Entry, Refused> {
         if self.spares(client).is_some() {
-            return Ok(Standing::Exempt);
+            return Ok(Standing::Exempt.into());
         }
-        let Some(Found { line: entry, .. }) = self.line(added, client) else {
-            return Ok(Standing::Ordinary);
+        let Some(Found { line, .. }) = self.line(added, client) else {
+            return Ok(Entry::default());
         };
-        match entry.word {
-            Word::Permit => Ok(Standing::Exempt),
-            Word::Dunno => Ok(Standing::Ordinary),
-            Word::Reject => Ok(Standing::Rejected(entry.note)),
-            Word::Drop => Err(Refused {
-                reason: Reason::AccessDropped,
-                evidence: entry.note.to_string(),
-            }),
-        }
+        let dropped = Refused {
+            reason: Reason::AccessDropped,
+            evidence: line.note.to_string(),
+        };
+        Ok(match (self.rejects, line.word) {
+            (_, Word::Permit) => Standing::Exempt.into(),
+            (_, Word::Dunno) | (Measure::Off, _) => Entry::default(),
+            (Measure::Warn, Word::Drop) => Entry {
+                warned: vec![dropped],
+                ..Entry::default()
+            },
+            (_, Word::Warn) | (Measure::Warn, Word::Reject) => Standing::Warned(line.note).into(),
+            (Measure::Enforce, Word::Reject) => Standing::Rejected(line.note).into(),
+            (_, Word::Drop) | (Measure::Drop, Word::Reject) => return Err(dropped),
+        })
     }
 }
 
 impl Admission {
     /// How the access list has a client.
-    pub fn standing(&self, door: &Door, client: IpAddr) -> Result<Standing, Refused> {
-        door.standing(&self.added, client)
+    pub fn entry(&self, door: &Door, client: IpAddr) -> Result<Entry, Refused> {
+        door.entry(&self.added, client)
     }
 
     /// A client has connected.
     pub fn admit(&self, door: &Door, client: IpAddr) -> Result<Entry, Refused> {
-        let standing = self.standing(door, client)?;
-        if standing.is_exempt() {
-            return Ok(Entry {
-                standing,
-                admitted: None,
-            });
+        let mut entry = self.entry(door, client)?;
+        if entry.standing.is_exempt() {
+            return Ok(entry);
         }
         if self.pressure.memory_is_short() {
             return Err(Reason::Overloaded.into());
         }
-        let admitted = self.clients.admit(client, door.sessions_per_client_max);
-        let admitted = admitted.ok_or(Reason::ClientSessions)?;
-        self.count(door, &standing, Of::Connections, client)?;
-        Ok(Entry {
-            standing,
-            admitted: Some(admitted),
-        })
+        if self.pressure.spool_is_short() {
+            return Err(Reason::SpoolShort.into());
+        }
+        if !contains(&door.unlimited, client) {
+            let admitted = self.clients.admit(client, door.sessions_per_client_max);
+            entry.admitted = Some(admitted.ok_or(Reason::ClientSessions)?);
+        }
+        let warned = self.count(door, &entry.standing, Of::Connections, client)?;
+        entry.warned.extend(warned);
+        Ok(entry)
     }
 
-    /// A client does something that is counted.
+    /// A client does something that is counted. A limit that only warns is returned.
     pub fn count(
         &self,
         door: &Door,
         standing: &Standing,
         of: Of,
         client: IpAddr,
-    ) -> Result<(), Refused> {
-        if standing.is_exempt() {
-            return Ok(());
+    ) -> Result<Option<Refused>, Refused> {
+        if standing.is_exempt() || contains(&door.unlimited, client) {
+            return Ok(None);
         }
-        let taken = self.rates.take(&door.limits, of, client, Instant::now());
-        taken.map_err(|limit| Refused {
+        let reached = |limit: &Limit| Refused {
             reason: match of {
                 Of::Connections => Reason::ConnectionRate,
                 Of::Messages => Reason::MessageRate,
                 Of::Recipients => Reason::RecipientRate,
+                Of::Tls => Reason::TlsRate,
             },
             evidence: limit.to_string(),
-        })
+        };
+        let taken = self.rates.take(&door.limits, of, client, Instant::now());
+        taken.map(|warns| warns.map(reached)).map_err(reached)
     }
 }
 
@@ -222,6 +272,9 @@ mod tests {
 
     fn admission() -> Admission {
         Admission {
+            sessions: Places::default(),
+            sessions_max: 100,
+            screening: Places::default(),
             clients: Arc::default(),
             added: Arc::default(),
             rates: Rates::new(100),
@@ -251,6 +304,93 @@ mod tests {
         assert_eq!(word("192.0.2.80"), "Exempt");
         assert_eq!(word("192.0.2.81"), "AccessDropped the world");
         assert_eq!(word("2001:db8::1"), "AccessDropped ");
+    }
+
+    #[test]
+    fn a_rejection_is_done_as_it_is_configured() {
+        let list = "203.0.113.1 reject one\n203.0.113.2 drop two\n203.0.113.3 warn three\n203.0.113.4 permit\n";
+        let all = admission();
+        for (rejects, expected) in [
+            (
+                Measure::Enforce,
+                [
+                    "rejected one",
+                    "AccessDropped two",
+                    "warned three",
+                    "exempt",
+                ],
+            ),
+            (
+                Measure::Drop,
+                [
+                    "AccessDropped one",
+                    "AccessDropped two",
+                    "warned three",
+                    "exempt",
+                ],
+            ),
+            (
+                Measure::Warn,
+                [
+                    "warned one",
+                    "would AccessDropped two",
+                    "warned three",
+                    "exempt",
+                ],
+            ),
+            (Measure::Off, ["ordinary", "ordinary", "ordinary", "exempt"]),
+        ] {
+            let door = Door {
+                rejects,
+                ..door(list)
+            };
+            let found =
+                ["203.0.113.1", "203.0.113.2", "203.0.113.3", "203.0.113.4"].map(|client| {
+                    let told =
+                        |refused: &Refused| format!("{:?} {}", refused.reason, refused.evidence);
+                    match all.admit(&door, client.parse().unwrap()) {
+                        Err(refused) => told(&refused),
+                        Ok(entry) => match (&entry.standing, entry.warned.first()) {
+                            (_, Some(refused)) => format!("would {}", told(refused)),
+                            (Standing::Rejected(note), _) => format!("rejected {note}"),
+                            (Standing::Warned(note), _) => format!("warned {note}"),
+                            (Standing::Exempt, _) => "exempt".into(),
+                            _ => "ordinary".into(),
+                        },
+                    }
+                });
+            assert_eq!(found, expected, "{rejects:?}");
+        }
+    }
+
+    #[test]
+    fn no_limit_hits_whom_it_must_not() {
+        let mut door = door("");
+        door.sessions_per_client_max = 1;
+        door.xclient_networks = networks(&["192.0.2.90"]);
+        door.unlimited = networks(&["192.0.2.100"]);
+        let all_of = ["connections", "messages", "recipients", "tls"];
+        let limits = all_of.map(|of| format!("1 {of} a minute").parse().unwrap());
+        door.limits = limits.to_vec();
+        let all = admission();
+        for (client, spared) in [
+            ("198.51.100.7", true),
+            ("192.0.2.80", true),
+            ("192.0.2.90", true),
+            ("192.0.2.100", true),
+            ("192.0.2.110", false),
+        ] {
+            let client = client.parse().unwrap();
+            let (first, second) = (all.admit(&door, client), all.admit(&door, client));
+            assert_eq!(second.is_ok(), spared, "{client} twice at once");
+            drop(second);
+            let standing = first.ok().unwrap().standing;
+            assert_eq!(all.admit(&door, client).is_ok(), spared, "{client} again");
+            for of in [Of::Messages, Of::Recipients, Of::Tls] {
+                let counts = [0; 3].map(|_| all.count(&door, &standing, of, client).is_ok());
+                assert_eq!(counts, [true, spared, spared], "{client}: {of:?}");
+            }
+        }
     }
 
     #[test]

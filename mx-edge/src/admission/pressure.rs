@@ -3,12 +3,20 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 /// Memory is enough again below this share of the high water.
 const MEMORY_LOW: f64 = 0.9;
+
+/// Places are enough again below this share of all.
+const PLACES_LOW: f64 = 0.9;
+
+/// A way in must have been open so long: while the inside is away, each try of it looks like one for a moment.
+const WAY_OPEN_MIN: Duration = Duration::from_secs(2);
 
 /// Above, from the high water on until below the low one.
 #[derive(Debug, Default)]
@@ -29,6 +37,10 @@ pub struct Pressure {
     sessions: Mutex<Watermark>,
     memory: Mutex<Watermark>,
     memory_short: AtomicBool,
+    full: Mutex<Watermark>,
+    /// When neither way in was open last; none when one has been for long enough.
+    shut: Mutex<Option<Instant>>,
+    spool_short: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -85,6 +97,57 @@ impl Pressure {
             drop(mark);
             self.settle();
         }
+    }
+
+    /// So many of all places are taken: told once, until a tenth of them is free.
+    pub fn places(&self, taken: usize, most: usize) {
+        let mut mark = lock(&self.full);
+        if mark.crosses(taken as f64, most as f64, most as f64 * PLACES_LOW) {
+            match mark.0 {
+                true => warn!(
+                    event = "full",
+                    most, "new connections are told to come later"
+                ),
+                false => info!(event = "full_over", taken, most),
+            }
+        }
+    }
+
+    /// Whether a message that came now would find no way in, since the spool does not take it and the inside does not answer, and
+    /// why; over when a way has been open for a while.
+    pub fn ways(&self, shut: Option<&'static str>, now: Instant) {
+        let mut last = lock(&self.shut);
+        match (shut, *last) {
+            (Some(why), before) => {
+                *last = Some(now);
+                if before.is_none() {
+                    self.spool_short.store(true, Ordering::Relaxed);
+                    warn!(
+                        event = "spool_short",
+                        why, "new clients are told to come later"
+                    );
+                }
+            }
+            (None, Some(then)) if now.saturating_duration_since(then) >= WAY_OPEN_MIN => {
+                *last = None;
+                self.spool_short.store(false, Ordering::Relaxed);
+                info!(event = "spool_short_over");
+            }
+            (None, _) => {}
+        }
+    }
+
+    /// The same, for readiness.
+    pub fn ways_in(&self) -> Result<(), String> {
+        match self.spool_is_short() {
+            true => Err("the spool takes nothing and the inside does not answer".into()),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether new clients must be turned away, since nothing could be done with their mail.
+    pub fn spool_is_short(&self) -> bool {
+        self.spool_short.load(Ordering::Relaxed)
     }
 
     /// Whether new clients must be turned away.
@@ -151,6 +214,27 @@ mod tests {
         assert!(pressure.is_stressed() && pressure.memory_is_short());
         pressure.memory(89, 100);
         assert!(!pressure.is_stressed() && !pressure.memory_is_short());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_way_in_clients_are_turned_away_until_one_stays_open() {
+        let pressure = Pressure::default();
+        let start = Instant::now();
+        let mut seen = Vec::new();
+        for (at, shut) in [
+            (0, false),
+            (1, true),
+            (2, false),
+            (3, true),
+            (4, false),
+            (5, false),
+            (6, false),
+        ] {
+            let now = start + Duration::from_secs(at);
+            pressure.ways(shut.then_some("full"), now);
+            seen.push(pressure.spool_is_short());
+        }
+        assert_eq!(seen, [false, true, true, true, true, false, false]);
     }
 
     #[test]

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use service::config::duration;
 use tokio::time::Instant;
 
-use crate::network::Network;
+use crate::config::Action;
+use crate::network::{Network, contains};
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -25,6 +26,20 @@ pub enum Of {
     Messages,
     /// RCPT commands, whatever is answered.
     Recipients,
+    /// STARTTLS commands.
+    Tls,
+}
+
+impl Of {
+    /// As configuration has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::Messages => "messages",
+            Self::Recipients => "recipients",
+            Self::Tls => "tls",
+        }
+    }
 }
 
 /// `[[rates.limits]]`: so many of something in a time, from one network.
@@ -44,6 +59,23 @@ pub struct Limit {
     /// Likewise; a host has a /64 to choose from.
     #[serde(default = "host")]
     pub ipv6_prefix: u8,
+    /// What is done with who reaches it.
+    #[serde(default = "enforce")]
+    pub action: Action,
+    /// Whom it does not concern.
+    #[serde(default)]
+    pub skip_networks: Vec<Network>,
+}
+
+impl Limit {
+    /// Whether it is counted for a client that does this.
+    fn concerns(&self, of: Of, client: IpAddr) -> bool {
+        self.of == of && self.action != Action::Off && !contains(&self.skip_networks, client)
+    }
+}
+
+fn enforce() -> Action {
+    Action::Enforce
 }
 
 fn minute() -> Duration {
@@ -60,12 +92,8 @@ fn host() -> u8 {
 
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let of = match self.of {
-            Of::Connections => "connections",
-            Of::Messages => "messages",
-            Of::Recipients => "recipients",
-        };
-        write!(f, "{} {of} in {} s", self.most, self.per.as_secs_f32())
+        let (of, per) = (self.of.as_str(), self.per.as_secs_f32());
+        write!(f, "{} {of} in {per} s", self.most)
     }
 }
 
@@ -83,12 +111,15 @@ impl FromStr for Limit {
                 "connections" => Of::Connections,
                 "messages" => Of::Messages,
                 "recipients" => Of::Recipients,
+                "tls" => Of::Tls,
                 other => return Err(format!("{other:?} is not counted")),
             },
             most: most.parse().map_err(|_| format!("{most:?} is no number"))?,
             per: minute(),
             ipv4_prefix: whole(),
             ipv6_prefix: host(),
+            action: enforce(),
+            skip_networks: Vec::new(),
         })
     }
 }
@@ -150,28 +181,35 @@ impl Rates {
         }
     }
 
-    /// Counts one more in every limit on this, or in none, and returns the first limit that is reached.
+    /// Counts one more in every limit on this, or in none when one is reached that is enforced: that is the error. One that is
+    /// reached and only warns is returned, and does not count what it would have refused.
     pub fn take<'a>(
         &self,
         limits: &'a [Limit],
         of: Of,
         client: IpAddr,
         now: Instant,
-    ) -> Result<(), &'a Limit> {
-        if !limits.iter().any(|limit| limit.of == of) {
-            return Ok(());
+    ) -> Result<Option<&'a Limit>, &'a Limit> {
+        let mut limits = (limits.iter())
+            .filter(|limit| limit.concerns(of, client))
+            .peekable();
+        if limits.peek().is_none() {
+            return Ok(None);
         }
         let since = now.saturating_duration_since(self.began);
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut more = Vec::new();
-        for limit in limits.iter().filter(|limit| limit.of == of) {
+        let (mut more, mut warns) = (Vec::new(), None);
+        for limit in limits {
             let (key, window, share) = place(limit, client, since);
             let count = counts.get(&key).copied().unwrap_or_default().at(window);
-            if count.lately(share) >= f64::from(limit.most) {
+            if count.lately(share) < f64::from(limit.most) {
+                let now = count.now + 1;
+                more.push((key, Count { now, ..count }));
+            } else if limit.action == Action::Enforce {
                 return Err(limit);
+            } else {
+                warns = warns.or(Some(limit));
             }
-            let now = count.now + 1;
-            more.push((key, Count { now, ..count }));
         }
         for (key, count) in more {
             if counts.len() >= self.entries_max && !counts.contains_key(&key) {
@@ -179,7 +217,19 @@ impl Rates {
             }
             counts.insert(key, count);
         }
-        Ok(())
+        Ok(warns)
+    }
+
+    /// How much a client has done lately of what a limit counts; none when the limit does not concern it.
+    pub fn lately(&self, limit: &Limit, client: IpAddr, now: Instant) -> Option<f64> {
+        if !limit.concerns(limit.of, client) {
+            return None;
+        }
+        let since = now.saturating_duration_since(self.began);
+        let (key, window, share) = place(limit, client, since);
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.get(&key).copied().unwrap_or_default();
+        Some(count.at(window).lately(share))
     }
 
     /// How many counts there are.
@@ -273,7 +323,7 @@ mod tests {
         let now = Instant::now();
         let take = |client: &str, of| {
             let taken = rates.take(&limits, of, client.parse().unwrap(), now);
-            taken.map_err(|limit| limit.most)
+            taken.map(drop).map_err(|limit| limit.most)
         };
         assert_eq!(take("192.0.2.1", Of::Connections), Ok(()));
         assert_eq!(take("192.0.2.1", Of::Connections), Err(1));
@@ -286,6 +336,44 @@ mod tests {
         assert_eq!(take("2001:db8:0:1::1", Of::Connections), Ok(()));
         assert_eq!(take("2001:db8:0:1::2", Of::Connections), Err(1));
         assert_eq!(take("2001:db8:0:2::1", Of::Connections), Ok(()));
+    }
+
+    #[test]
+    fn a_limit_may_warn_and_has_exceptions() {
+        let rates = Rates::new(100);
+        let limits = [
+            Limit {
+                action: Action::Warn,
+                ..limit("1 tls a minute")
+            },
+            Limit {
+                skip_networks: vec!["192.0.2.0/25".parse().unwrap()],
+                ..limit("3 tls a minute")
+            },
+            Limit {
+                action: Action::Off,
+                ..limit("1 tls a minute")
+            },
+        ];
+        let now = Instant::now();
+        let take = |client: &str| {
+            let taken = rates.take(&limits, Of::Tls, client.parse().unwrap(), now);
+            match taken {
+                Ok(warns) => warns.map_or(0, |limit| limit.most),
+                Err(limit) => limit.most + 100,
+            }
+        };
+        let all: Vec<u32> = (0..5).map(|_| take("192.0.2.200")).collect();
+        assert_eq!(all, [0, 1, 1, 103, 103]);
+        let spared: Vec<u32> = (0..5).map(|_| take("192.0.2.1")).collect();
+        assert_eq!(spared, [0, 1, 1, 1, 1]);
+        let lately = |at: usize, client: &str| {
+            let count = rates.lately(&limits[at], client.parse().unwrap(), now);
+            count.map(|count| count as u32)
+        };
+        assert_eq!(lately(1, "192.0.2.200"), Some(3));
+        assert_eq!(lately(1, "192.0.2.1"), None);
+        assert_eq!(lately(2, "192.0.2.200"), None);
     }
 
     #[tokio::test(start_paused = true)]

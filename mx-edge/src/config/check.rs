@@ -107,6 +107,13 @@ impl Config {
             "clients give up, and under stress they should wait less",
             "give less than 30s, and at most as much for wait_stressed",
         );
+        complaints.unless(
+            (1..=100).contains(&self.screen.sessions_percent_max),
+            "screen.sessions_percent_max",
+            self.screen.sessions_percent_max.to_string(),
+            "nobody could wait, or more than there are sessions",
+            "give 1 to 100",
+        );
         let dnsbl = &self.dnsbl;
         complaints.unless(
             dnsbl.threshold > 0,

@@ -186,10 +186,13 @@ impl Default for Dns {
 impl Default for Screen {
     fn default() -> Self {
         Self {
-            action: Action::Enforce,
+            action: Measure::Enforce,
             wait: seconds(6),
             wait_stressed: seconds(2),
             valid: seconds(24 * 3600),
+            valid_session: seconds(30 * 24 * 3600),
+            sessions_percent_max: 75,
+            backup_addresses: Vec::new(),
             passes_max: 1_000_000,
             skip_networks: unlistable(),
         }
@@ -199,7 +202,7 @@ impl Default for Screen {
 impl Default for Dnsbl {
     fn default() -> Self {
         Self {
-            action: Action::Enforce,
+            action: Measure::Enforce,
             threshold: 1,
             allow_threshold: 0,
             timeout: seconds(10),

@@ -6,16 +6,28 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use service::config::{Complaints, duration};
 
-use super::{Config, seconds};
+use super::{Config, Measure, seconds};
 use crate::admission::access;
 use crate::admission::rates::Limit;
+use crate::network::Network;
 
 /// `[access]`: the access list.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Access {
+    /// What is done with whom a `reject` line has.
+    pub action: Measure,
     /// Read as one list, in this order.
     pub files: Vec<PathBuf>,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self {
+            action: Measure::Enforce,
+            files: Vec::new(),
+        }
+    }
 }
 
 /// `[rates]`: how often clients come.
@@ -24,6 +36,8 @@ pub struct Access {
 pub struct Rates {
     /// Counts kept at once.
     pub entries_max: usize,
+    /// Who meets no limit of these, and none on sessions of one client.
+    pub skip_networks: Vec<Network>,
     /// What is limited.
     pub limits: Vec<Limit>,
 }
@@ -32,6 +46,7 @@ impl Default for Rates {
     fn default() -> Self {
         Self {
             entries_max: 100_000,
+            skip_networks: Vec::new(),
             limits: Vec::new(),
         }
     }
@@ -85,6 +100,12 @@ impl Config {
         )
     }
 
+    /// Sessions that may wait for their greeting at once.
+    pub fn screening_max(&self) -> usize {
+        let percent = usize::from(self.screen.sessions_percent_max);
+        (self.limits.sessions_max * percent).div_ceil(100)
+    }
+
     pub(super) fn check_door(&self, complaints: &mut Complaints) {
         for path in &self.access.files {
             complaints.absolute("access.files", path);
@@ -96,7 +117,7 @@ impl Config {
                 "access.files",
                 read.err().unwrap_or_default(),
                 "half an access list would let in whom the other half keeps out",
-                "mend the line: NETWORK permit|reject|drop|dunno [until=TIME] [note]",
+                "mend the line: NETWORK permit|reject|drop|warn|dunno [until=TIME] [note]",
             );
         }
         let positive = |value: usize| value > 0;

@@ -1,11 +1,12 @@
 //! `[screen]`, `[dnsbl]`, `[dns]` and `[spf]`: what is learned of a client before and beside the dialogue.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use service::config::duration;
 
+use super::Measure;
 use crate::dnsbl::Codes;
 use crate::network::Network;
 
@@ -14,7 +15,7 @@ use crate::network::Network;
 #[serde(default, deny_unknown_fields)]
 pub struct Screen {
     /// What is done with a client that speaks before it is greeted.
-    pub action: Action,
+    pub action: Measure,
     /// How long a client that is not known waits.
     #[serde(with = "duration")]
     pub wait: Duration,
@@ -24,6 +25,13 @@ pub struct Screen {
     /// How long who passed need not wait again.
     #[serde(with = "duration")]
     pub valid: Duration,
+    /// How long who behaved through a whole session is spared under stress.
+    #[serde(with = "duration")]
+    pub valid_session: Duration,
+    /// Of `limits.sessions_max` so many wait at once.
+    pub sessions_percent_max: u8,
+    /// This host's addresses that are backup MX alone.
+    pub backup_addresses: Vec<IpAddr>,
     /// So many are remembered.
     pub passes_max: usize,
     /// Who need not wait, beside `mail.own_networks`.
@@ -35,7 +43,7 @@ pub struct Screen {
 #[serde(default, deny_unknown_fields)]
 pub struct Dnsbl {
     /// What is done with a client that is listed.
-    pub action: Action,
+    pub action: Measure,
     /// Listed from this score on.
     pub threshold: i32,
     /// Vouched for from this score down; 0: nobody is.

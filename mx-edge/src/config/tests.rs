@@ -41,6 +41,9 @@ fn what_cannot_work_is_complained_of() {
     check("access.files", |config| {
         config.access.files.push("/nonexistent/access".into())
     });
+    check("screen.sessions_percent_max", |config| {
+        config.screen.sessions_percent_max = 101
+    });
     check("rates.entries_max", |config| config.rates.entries_max = 0);
     check("rates.limits", |config| {
         config.rates.limits = vec!["0 messages a minute".parse().unwrap()]

@@ -2,8 +2,10 @@
 //! through a resolver with a cache, never itself.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
+use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 
 use crate::dns::{self, Bounds};
@@ -14,38 +16,63 @@ const ANSWERS_MAX: usize = 100;
 /// Asks.
 pub struct Lookup {
     resolver: TokioResolver,
+    bounds: Bounds,
+}
+
+/// What a list says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Codes {
+    /// None when it does not list.
+    pub codes: Vec<Ipv4Addr>,
+    /// How long that holds: as the list says, within our bounds.
+    pub valid: Duration,
 }
 
 impl Lookup {
     /// Asks these servers; none: those of /etc/resolv.conf.
     pub fn new(servers: &[SocketAddr], bounds: Bounds) -> Result<Self, String> {
         let resolver = dns::resolver(servers, bounds)?;
-        Ok(Self { resolver })
+        Ok(Self { resolver, bounds })
     }
 
     /// What a zone answers about a client; empty when it is not listed.
-    pub async fn ask(&self, zone: &str, client: IpAddr) -> Result<Vec<Ipv4Addr>, Box<str>> {
+    pub async fn ask(&self, zone: &str, client: IpAddr) -> Result<Codes, Box<str>> {
         self.codes(question(zone, client)).await
     }
 
     /// What a zone answers about a domain (RFC 5782 3); empty when it is not listed.
     pub async fn ask_domain(&self, zone: &str, domain: &str) -> Result<Vec<Ipv4Addr>, Box<str>> {
-        self.codes(format!("{domain}.{zone}.")).await
+        let answer = self.codes(format!("{domain}.{zone}.")).await;
+        answer.map(|answer| answer.codes)
     }
 
-    async fn codes(&self, question: String) -> Result<Vec<Ipv4Addr>, Box<str>> {
+    async fn codes(&self, question: String) -> Result<Codes, Box<str>> {
         let name = Name::from_ascii(question).map_err(|error| error.to_string())?;
         match self.resolver.lookup(name, RecordType::A).await {
             Ok(answer) => {
                 let records = answer.answers().iter().take(ANSWERS_MAX);
+                let ttl = records.clone().map(|record| record.ttl).min();
                 let codes = records.filter_map(|record| match &record.data {
                     RData::A(code) => Some(code.0),
                     _ => None,
                 });
-                Ok(codes.collect())
+                Ok(self.valid(codes.collect(), ttl))
             }
-            Err(error) if error.is_nx_domain() || error.is_no_records_found() => Ok(Vec::new()),
+            Err(NetError::Dns(DnsError::NoRecordsFound(none))) => {
+                Ok(self.valid(Vec::new(), none.negative_ttl))
+            }
             Err(error) => Err(error.to_string().into()),
+        }
+    }
+
+    fn valid(&self, codes: Vec<Ipv4Addr>, ttl: Option<u32>) -> Codes {
+        let Bounds {
+            ttl_min, ttl_max, ..
+        } = self.bounds;
+        let ttl = Duration::from_secs(ttl.unwrap_or(0).into());
+        Codes {
+            codes,
+            valid: ttl.clamp(ttl_min, ttl_max),
         }
     }
 }

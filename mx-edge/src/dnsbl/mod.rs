@@ -23,6 +23,7 @@ use tracing::{error, info, warn};
 use crate::config;
 use crate::dns::Bounds;
 use crate::network::{self, Network};
+use crate::passes::Kept;
 
 pub use codes::Codes;
 pub use domains::DomainLists;
@@ -96,6 +97,8 @@ pub struct Dnsbl {
     skip: Vec<Network>,
     test_interval: Duration,
     metrics: ListMetrics,
+    /// Whom no list had, as long as they say; none: nobody is remembered.
+    passes: Option<Arc<Kept>>,
 }
 
 struct Zone {
@@ -130,6 +133,11 @@ impl Check {
         }
     }
 
+    /// What has come of it, if anything has yet.
+    pub fn found(&self) -> Option<Listing> {
+        self.result.borrow().clone()
+    }
+
     /// The outcome, if there is one yet.
     pub fn outcome(&self) -> Option<Outcome> {
         self.result.borrow().as_ref().map(|listing| listing.outcome)
@@ -157,6 +165,7 @@ impl Dnsbl {
         lists: &config::Dnsbl,
         dns: &config::Dns,
         metrics: &ListMetrics,
+        passes: Option<&Arc<Kept>>,
     ) -> Result<Option<Arc<Self>>, String> {
         if lists.lists.is_empty() {
             return Ok(None);
@@ -200,6 +209,7 @@ impl Dnsbl {
             skip: lists.skip_networks.clone(),
             test_interval: lists.self_test_interval,
             metrics: metrics.clone(),
+            passes: passes.cloned(),
         });
         for (at, zone) in dnsbl.zones.iter().enumerate() {
             dnsbl
@@ -221,11 +231,25 @@ impl Dnsbl {
 
     /// Asks all lists at once. `good`: the client has shown itself before, so a list that has it is more likely wrong.
     pub fn start(self: &Arc<Self>, client: IpAddr, good: bool) -> Check {
+        self.start_with(client, good, self.passes.clone())
+    }
+
+    /// The same, whoever is remembered, and nobody is then.
+    pub fn start_dry(self: &Arc<Self>, client: IpAddr, good: bool) -> Check {
+        self.start_with(client, good, None)
+    }
+
+    fn start_with(
+        self: &Arc<Self>,
+        client: IpAddr,
+        good: bool,
+        passes: Option<Arc<Kept>>,
+    ) -> Check {
         let this = Arc::clone(self);
         let (told, result) = watch::channel(None);
         // Boxed, so that what it held goes when it is over: a client may wait much longer than its check takes.
         let task = tokio::spawn(Box::pin(async move {
-            told.send_replace(Some(this.check(client, good).await));
+            told.send_replace(Some(this.check(client, good, passes.as_deref()).await));
         }));
         Check {
             result,
@@ -233,8 +257,13 @@ impl Dnsbl {
         }
     }
 
-    async fn check(&self, client: IpAddr, good: bool) -> Listing {
+    async fn check(&self, client: IpAddr, good: bool, passes: Option<&Kept>) -> Listing {
+        if passes.is_some_and(|passes| passes.knows(client)) {
+            self.metrics.clients.with_label_values(&["known"]).inc();
+            return Listing::NEUTRAL;
+        }
         let now = Instant::now();
+        let mut valid = Duration::MAX;
         let mut answers = vec![Answer::Void; self.zones.len()];
         let mut asked: Vec<Asking<'_>> = Vec::new();
         for (at, zone) in self.zones.iter().enumerate() {
@@ -248,7 +277,10 @@ impl Dnsbl {
         let waiting = async {
             while self.scoring.outcome(&answers).is_none() {
                 match next(&mut asked).await {
-                    Some((at, answer)) => answers[at] = self.answered(at, answer, good),
+                    Some((at, answer)) => {
+                        valid = valid.min(answer.as_ref().map_or(valid, |answer| answer.valid));
+                        answers[at] = self.answered(at, answer, good);
+                    }
                     None => return,
                 }
             }
@@ -262,6 +294,15 @@ impl Dnsbl {
             Outcome::Neutral => "neutral",
         };
         self.metrics.clients.with_label_values(&[label]).inc();
+        let all_spoke = answers
+            .iter()
+            .all(|answer| matches!(answer, Answer::Codes(_)));
+        if let Some(passes) = passes
+            && outcome == Outcome::Neutral
+            && all_spoke
+        {
+            passes.grant_for(client, valid);
+        }
         Listing {
             outcome,
             hits: self.scoring.hits(&answers),
@@ -271,7 +312,7 @@ impl Dnsbl {
     fn answered(&self, at: usize, answer: Answered, good: bool) -> Answer {
         let zone = &self.zones[at];
         let codes = match answer {
-            Ok(codes) => codes,
+            Ok(answer) => answer.codes,
             Err(_) => {
                 self.count(zone, "failed");
                 return Answer::Void;
@@ -337,14 +378,14 @@ impl Dnsbl {
     /// RFC 5782 5, on one list.
     async fn test(&self, zone: &Zone) -> Result<(), Box<str>> {
         let ask = |client: Ipv4Addr| self.lookup.ask(&zone.zone, client.into());
-        let listed = ask(TEST_LISTED).await?;
+        let listed = ask(TEST_LISTED).await?.codes;
         if let Some(code) = listed.iter().find(|code| codes::is_error(**code)) {
             return Err(format!("answers {code}, which is an error: the list's page says which; often that the resolver is a public one").into());
         }
         if listed.is_empty() {
             return Err(format!("{TEST_LISTED} is not listed: the list is empty or gone").into());
         }
-        match ask(TEST_UNLISTED).await?.as_slice() {
+        match ask(TEST_UNLISTED).await?.codes.as_slice() {
             [] => Ok(()),
             [code, ..] => {
                 Err(format!("{TEST_UNLISTED} is listed ({code}): it lists the world").into())
@@ -355,7 +396,7 @@ impl Dnsbl {
 
 /// A zone's place, and its answer to come.
 type Asking<'a> = (usize, Pin<Box<dyn Future<Output = Answered> + Send + 'a>>);
-type Answered = Result<Vec<Ipv4Addr>, Box<str>>;
+type Answered = Result<lookup::Codes, Box<str>>;
 
 /// The next answer to come; none when all have come. There are a few zones, so all are looked at; tasks of their own would cost more.
 async fn next(asked: &mut Vec<Asking<'_>>) -> Option<(usize, Answered)> {

@@ -48,6 +48,29 @@ impl Kept {
         self.passes().has(client, Timestamp::now())
     }
 
+    /// A client has passed, for so long from now.
+    pub fn grant_for(&self, client: IpAddr, valid: Duration) {
+        let now = Timestamp::now();
+        self.passes().grant(client, now.after(valid), now);
+    }
+
+    /// When a client's pass ends, if it has one.
+    pub fn until(&self, client: IpAddr) -> Option<Timestamp> {
+        let until = self.passes().until(table::key(client))?;
+        let until = Timestamp(until.saturating_mul(1000));
+        (until > Timestamp::now()).then_some(until)
+    }
+
+    /// A client has shown that it should not have passed.
+    pub fn forget(&self, client: IpAddr) {
+        self.passes().forget(table::key(client));
+    }
+
+    /// Nobody has passed.
+    pub fn forget_all(&self) {
+        self.passes().forget_all();
+    }
+
     /// How many clients have.
     pub fn len(&self) -> usize {
         self.passes().len()

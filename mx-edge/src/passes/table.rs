@@ -71,6 +71,12 @@ impl Passes {
         self.changed |= self.until.remove(&key).is_some();
     }
 
+    /// Forgets all of them.
+    pub fn forget_all(&mut self) {
+        self.changed |= !self.until.is_empty();
+        self.until.clear();
+    }
+
     /// A tenth of them, so that it is not done for each newcomer.
     fn forget_soonest(&mut self) {
         let ends = self.until.iter().map(|(key, until)| (*until, *key));
@@ -143,7 +149,7 @@ impl Passes {
 }
 
 /// An address as a key: IPv4 as IPv6 maps it.
-fn key(client: IpAddr) -> u128 {
+pub fn key(client: IpAddr) -> u128 {
     match client.to_canonical() {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
         IpAddr::V6(v6) => v6.to_bits(),

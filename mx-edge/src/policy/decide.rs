@@ -24,6 +24,8 @@ pub struct Policy {
     pub spoke_first: Action,
     /// `dnsbl.action`.
     pub listed: Action,
+    /// Those of these whose hits end the session at once.
+    pub drops: Vec<Reason>,
     /// `greylist.action`.
     pub greylist: Action,
     /// `greylist.spf_pass`: whether who passes SPF is made to wait as well.

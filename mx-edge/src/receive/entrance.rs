@@ -1,7 +1,9 @@
-//! Whether a session may go on as it would: what admission says of its client, at each thing that is counted; and how it is told no.
+//! Whether a session may go on as it would: what admission says of its client, at each thing that is counted; how it is told no, and
+//! what is remembered of how it went.
 
 use mail::Reply;
-use smtp::server::Facts;
+use smtp::server::{Ending, Facts};
+use tracing::info;
 
 use super::Session;
 use crate::admission::rates::Of;
@@ -14,12 +16,79 @@ impl Session {
         matches!(self.entry.standing, Standing::Check)
     }
 
+    /// Lets a client in, and finds it a place where it can wait, if it has to.
+    pub(super) fn come_in(&mut self, facts: &Facts) -> Result<(), Refused> {
+        if self.edge.is_draining() {
+            return Err(Reason::Draining.into());
+        }
+        let client = facts.client.ip();
+        let admission = &self.edge.admission;
+        let mut entry = admission.admit(&self.rules.door, client)?;
+        for refused in std::mem::take(&mut entry.warned) {
+            self.warn(&refused, facts);
+        }
+        self.entry = entry;
+        if self.entry.standing.is_exempt() {
+            return Ok(());
+        }
+        let stressed = admission.pressure.is_stressed();
+        let seated = self
+            .caller
+            .seat(&self.rules, client, stressed, &admission.screening);
+        seated.map_err(Refused::from)
+    }
+
+    /// What would have been refused, if it were enforced.
+    fn warn(&self, refused: &Refused, facts: &Facts) {
+        let Refused { reason, evidence } = refused;
+        let warned = &self.edge.metrics.warned_sessions;
+        warned.with_label_values(&[reason.label()]).inc();
+        info!(
+            event = "admission",
+            session = %facts.session,
+            client = %facts.client.ip(),
+            outcome = "warned",
+            reason = reason.label(),
+            evidence
+        );
+    }
+
+    /// Turned away instead of being greeted.
+    pub(super) fn turn_away(&mut self, refused: &Refused, facts: &Facts) -> Reply {
+        let turned_away = &self.edge.metrics.turned_away;
+        turned_away
+            .with_label_values(&[refused.reason.label()])
+            .inc();
+        self.no(("connect", facts), "", &[], refused)
+    }
+
     /// Counts what the client does, unless it does too much of it.
     pub(super) fn count(&self, of: Of, facts: &Facts) -> Result<(), Refused> {
         let Self { edge, rules, .. } = self;
         let client = facts.client.ip();
         let admission = &edge.admission;
-        admission.count(&rules.door, &self.entry.standing, of, client)
+        let warned = admission.count(&rules.door, &self.entry.standing, of, client)?;
+        if let Some(refused) = warned {
+            self.warn(&refused, facts);
+        }
+        Ok(())
+    }
+
+    /// A session is over: who behaved is spared under stress for a while, and who spoke out of turn or another language must show
+    /// itself anew.
+    pub(super) fn remember(&self, ending: Ending) {
+        let client = self.client.ip();
+        let passes = &self.edge.passes;
+        match ending {
+            Ending::Pipelined | Ending::Foreign => passes.forget(client),
+            Ending::Quit if self.sent && self.seen.objections == 0 => {
+                let waits = !self.entry.standing.is_exempt() && self.caller.waited_in_silence();
+                if let (true, Some(screen)) = (waits, &self.rules.screen) {
+                    screen.behaved(client);
+                }
+            }
+            _ => {}
+        }
     }
 
     /// Whether a message may come at all.
@@ -48,7 +117,10 @@ impl Session {
         refused: &Refused,
     ) -> Reply {
         let Refused { reason, evidence } = refused;
-        let reply = reason.reply(evidence);
+        let reply = match self.rules.ruling.policy.drops.contains(reason) {
+            true => reason.dismissal(evidence),
+            false => reason.reply(evidence),
+        };
         let no = No {
             stage,
             from,
@@ -59,5 +131,13 @@ impl Session {
         };
         self.seen.refused(facts, &no);
         reply
+    }
+}
+
+/// A decision, as a label.
+pub(super) fn decided(decision: &Result<(), Refused>) -> &'static str {
+    match decision {
+        Ok(()) => "accepted",
+        Err(refused) => refused.reason.label(),
     }
 }

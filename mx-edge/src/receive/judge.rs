@@ -79,8 +79,16 @@ impl Session {
                 }),
                 ..Decision::default()
             },
-            Standing::Ordinary => {
-                let decision = self.caller.decide(&self.rules, facts, &to).await;
+            standing @ (Standing::Ordinary | Standing::Warned(_)) => {
+                let warns = match standing {
+                    Standing::Warned(note) => Some(note.to_string()),
+                    _ => None,
+                };
+                let mut decision = self.caller.decide(&self.rules, facts, &to).await;
+                decision.warned.extend(warns.map(|evidence| Finding {
+                    reason: Reason::Access,
+                    evidence,
+                }));
                 if let Some(shadow) = &self.rules.shadow {
                     let about = self.about(facts, envelope, to.clone());
                     shadow.recipient(&self.caller.inquiry, &decision, about);

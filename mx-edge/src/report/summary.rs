@@ -46,6 +46,7 @@ pub fn summary(day: &Day, sessions_open: u64) -> Value {
         },
         "rules": rules(counts),
         "warned": all(counts, "warned_recipients_total"),
+        "warned_sessions": all(counts, "warned_sessions_total"),
         "spf": all(counts, "spf_total"),
         "shadow": by_first(counts, "shadow_recipients_total", "outcome"),
     })
@@ -109,6 +110,7 @@ fn limits(counts: &Counts) -> BTreeMap<String, u64> {
     // What sessions say on their own account is counted there, and a recipient among recipients too.
     let objections = all(counts, "objections_total");
     let counters = [
+        "starttls_total",
         "turned_away_sessions_total",
         "senders_total",
         "recipients_total",

@@ -18,6 +18,8 @@ pub enum Said {
     Record(RData),
     /// No answer to a question of this type; of any, when none is named.
     Silence(Option<RecordType>),
+    /// Records of this name are kept for so many seconds.
+    Ttl(u32),
     /// No answer to a question for which there is no record.
     Otherwise,
     Failure,
@@ -38,7 +40,7 @@ impl Drop for Dns {
     }
 }
 
-/// `name TYPE data` a line: A, AAAA, MX (`10 host`, `0 .`), NS, PTR, CNAME, TXT, or SILENT and FAILS.
+/// `name TYPE data` a line: A, AAAA, MX (`10 host`, `0 .`), NS, PTR, CNAME, TXT, or TTL (`60`), SILENT and FAILS.
 pub fn script(lines: &[&str]) -> Script {
     let mut script = Script::new();
     for line in lines {
@@ -48,6 +50,7 @@ pub fn script(lines: &[&str]) -> Script {
         let said = match kind {
             "SILENT" => Said::Silence(None),
             "FAILS" => Said::Failure,
+            "TTL" => Said::Ttl(data.parse().unwrap()),
             kind => Said::Record(record(kind, data)),
         };
         script.entry(name.to_lowercase()).or_default().push(said);
@@ -153,6 +156,10 @@ fn answer(query: &[u8], script: &Script) -> Option<Message> {
             return Some(response);
         };
         let mut alias = None;
+        let ttl = said.iter().find_map(|one| match one {
+            Said::Ttl(seconds) => Some(*seconds),
+            _ => None,
+        });
         for one in said {
             match one {
                 Said::Silence(None) => return None,
@@ -160,9 +167,10 @@ fn answer(query: &[u8], script: &Script) -> Option<Message> {
                 Said::Silence(_) => {}
                 Said::Otherwise if has(said, kind) => {}
                 Said::Otherwise => return None,
+                Said::Ttl(_) => {}
                 Said::Failure => response.metadata.response_code = ResponseCode::ServFail,
                 Said::Record(data) if data.record_type() == kind => {
-                    let record = Record::from_rdata(asked.clone(), 60, data.clone());
+                    let record = Record::from_rdata(asked.clone(), ttl.unwrap_or(60), data.clone());
                     response.answers.push(record);
                 }
                 Said::Record(RData::CNAME(target)) => alias = Some(target.0.clone()),

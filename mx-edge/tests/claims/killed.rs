@@ -97,6 +97,15 @@ impl Program {
         self.command().args(arguments).output().await.unwrap()
     }
 
+    /// Bytes that it has in memory.
+    pub fn resident_bytes(&self) -> u64 {
+        let pid = self.child.as_ref().and_then(Child::id).unwrap();
+        let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.unwrap().trim().trim_end_matches(" kB");
+        kib.parse::<u64>().unwrap() * 1024
+    }
+
     /// kill -9.
     pub async fn kill(&mut self) {
         self.child.take().unwrap().kill().await.unwrap();

@@ -7,10 +7,10 @@ use std::time::Duration;
 use mx_edge::config::BareNewline;
 use serde_json::Value;
 
-use crate::door::Raw;
 use crate::edge::{Site, until};
 use crate::inside::{Inside, Mode};
 use crate::killed::Program;
+use crate::raw::Raw;
 
 const CONTACT: &str = "https://help.example/";
 const MAIL: &str = "MAIL FROM:<ann@elsewhere.example>";

@@ -11,6 +11,7 @@ fn policy() -> Policy {
         tables: Arc::default(),
         spoke_first: Action::Enforce,
         listed: Action::Enforce,
+        drops: Vec::new(),
         greylist: Action::Off,
         greylist_spf_pass: false,
     }
