@@ -171,6 +171,7 @@ pub async fn start(
         greylist,
         ended: wiring::open_ended(&config)?,
         trail: wiring::open_trail(&config)?,
+        tops: Arc::default(),
         metrics,
         draining: AtomicBool::new(false),
         trace: config.next_hop.trace,
@@ -201,7 +202,7 @@ pub async fn start(
         giver,
     );
     let controls = Controls {
-        days: wiring::open_days(&config, &daemon.metrics)?,
+        days: wiring::open_days(&config, &daemon.metrics, &edge.tops)?,
         drain: drain.map_err(|error| wiring::io_error(&config.state, &error))?,
         edge,
         spool,

@@ -32,6 +32,7 @@ use crate::policy::content::Judgement;
 use crate::policy::evidence::Asked;
 use crate::reason::Reason;
 use crate::recipients::{Recipients, literal};
+use crate::report::Tops;
 use crate::rules::Rules;
 use crate::screen;
 use crate::seen::{No, Seen};
@@ -62,6 +63,8 @@ pub struct Edge {
     pub ended: Arc<Ended>,
     /// What happened, for those who ask.
     pub trail: Arc<Trail>,
+    /// Who sends and who is refused most.
+    pub tops: Arc<Tops>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Being drained: no new mail is taken, what is spooled goes on.
@@ -401,7 +404,7 @@ impl Handler for Session {
         objections::count(&self.edge, facts, &refusal, &mut self.paths_open);
         let told = refusal.objection.is_of_message() || refusal.reply.is_positive();
         if !told {
-            self.seen.refused(facts, &No::of(&refusal));
+            self.seen.refused(&self.edge.tops, facts, &No::of(&refusal));
         }
     }
 

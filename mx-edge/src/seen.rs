@@ -6,6 +6,7 @@ use smtp::server::{Facts, Refusal};
 use tracing::info;
 
 use crate::reason::Reason;
+use crate::report::Tops;
 use crate::trail::Trail;
 use mail::Reply;
 
@@ -77,8 +78,9 @@ pub struct Seen {
 
 impl Seen {
     /// Something was refused, and is no message.
-    pub fn refused(&mut self, facts: &Facts, no: &No<'_>) {
+    pub fn refused(&mut self, tops: &Tops, facts: &Facts, no: &No<'_>) {
         no.log(facts);
+        tops.refused(facts.client.ip(), no.reply.code);
         if !facts.helo.is_empty() {
             self.helo.clone_from(&facts.helo);
         }

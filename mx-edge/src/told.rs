@@ -47,6 +47,10 @@ impl Told<'_> {
         metrics.messages.with_label_values(&[outcome]).inc();
         let ends = metrics.path_ends.with_label_values(&[outcome, reason]);
         ends.inc_by(self.to.len() as u64);
+        match self.reply.code {
+            ..400 => edge.tops.taken(self.from),
+            code => edge.tops.refused(self.facts.client.ip(), code),
+        }
         self.record(edge, outcome);
         self.log(outcome);
     }

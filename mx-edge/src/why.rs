@@ -199,7 +199,13 @@ async fn erase(
         return Err(failed(StatusCode::CONFLICT, why));
     }
     let edge = std::sync::Arc::clone(&controls.edge);
-    let work = move || Ok(edge.trail.erase(&who)? + edge.ended.erase(&who)?);
+    let days = std::sync::Arc::clone(&controls.days);
+    let work = move || {
+        if let Who::Client(client) = who {
+            days.erase(client)?;
+        }
+        Ok(edge.trail.erase(&who)? + edge.ended.erase(&who)?)
+    };
     let erased: Result<std::io::Result<u64>, _> = tokio::task::spawn_blocking(work).await;
     let erased = erased.map_err(|error| failed(StatusCode::INTERNAL_SERVER_ERROR, error))?;
     let erased = erased.map_err(|error| failed(StatusCode::INTERNAL_SERVER_ERROR, error))?;

@@ -34,7 +34,7 @@ use crate::forward::{self, Forward};
 use crate::ident::Idents;
 use crate::metrics::Metrics;
 use crate::recipients::sibling;
-use crate::report::Days;
+use crate::report::{Days, Tops};
 use crate::sources::Sources;
 use crate::through::{Limits, Through};
 use crate::trail::Trail;
@@ -72,8 +72,12 @@ pub fn open_idents(config: &Config) -> Result<Idents, StartError> {
 }
 
 /// Opens the counts by day.
-pub fn open_days(config: &Config, registry: &Registry) -> Result<Arc<Days>, StartError> {
-    let days = Days::open(&config.state, registry, &config.report);
+pub fn open_days(
+    config: &Config,
+    registry: &Registry,
+    tops: &Arc<Tops>,
+) -> Result<Arc<Days>, StartError> {
+    let days = Days::open(&config.state, registry, tops, &config.report);
     let days = days.map_err(|error| io_error(&config.state.join("report"), &error))?;
     Ok(Arc::new(days))
 }

@@ -129,7 +129,7 @@ impl Session {
             evidence,
             reply: &self.rules.words.told(reply.clone(), &facts.session),
         };
-        self.seen.refused(facts, &no);
+        self.seen.refused(&self.edge.tops, facts, &no);
         reply
     }
 }

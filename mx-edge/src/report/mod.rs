@@ -4,9 +4,11 @@
 
 mod print;
 mod summary;
+mod top;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,6 +25,7 @@ use crate::state;
 
 pub use print::text;
 pub use summary::summary;
+pub use top::{Tables, Tops};
 
 /// Where days are kept, in the state folder.
 const FOLDER: &str = "report";
@@ -43,12 +46,16 @@ pub struct Day {
     pub starts: u64,
     /// What was counted.
     pub counts: Counts,
+    /// Of whom most.
+    #[serde(default)]
+    pub top: Tables,
 }
 
 /// All days.
 pub struct Days {
     folder: PathBuf,
     registry: Registry,
+    tops: Arc<Tops>,
     settings: config::Report,
     present: Mutex<Present>,
     /// One writes at a time: two would share a temporary file.
@@ -63,16 +70,23 @@ struct Present {
 
 impl Days {
     /// Goes on with what was counted today.
-    pub fn open(state: &Path, registry: &Registry, settings: &config::Report) -> io::Result<Self> {
+    pub fn open(
+        state: &Path,
+        registry: &Registry,
+        tops: &Arc<Tops>,
+        settings: &config::Report,
+    ) -> io::Result<Self> {
         let folder = state.join(FOLDER);
         state::make_folder(&folder)?;
         let today = date(Timestamp::now());
         let mut day = read(&folder, &today)?.unwrap_or_default();
         day.day = today;
         day.starts += 1;
+        tops.with(|tables| tables.clone_from(&day.top));
         Ok(Self {
             folder,
             registry: registry.clone(),
+            tops: Arc::clone(tops),
             settings: settings.clone(),
             present: Mutex::new(Present {
                 day,
@@ -126,7 +140,12 @@ impl Days {
         }
         present.seen = said;
         let today = date(now);
-        let ended = (present.day.day != today).then(|| {
+        let over = present.day.day != today;
+        present.day.top = self.tops.with(|tables| match over {
+            true => std::mem::take(tables),
+            false => tables.clone(),
+        });
+        let ended = over.then(|| {
             let next = Day {
                 day: today,
                 ..Day::default()
@@ -163,6 +182,33 @@ impl Days {
     /// Whether a day is not over yet.
     pub fn is_today(&self, day: &Day) -> bool {
         self.present().day.day == day.day
+    }
+
+    /// Takes a client out of the days that are kept; returns of how many.
+    pub fn erase(&self, client: IpAddr) -> io::Result<u64> {
+        let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut erased = u64::from(self.tops.with(|tables| tables.erase(client)));
+        let (ended, present) = self.take(Timestamp::now());
+        for day in ended.into_iter().chain([present]) {
+            put(&self.folder, &day)?;
+        }
+        for entry in std::fs::read_dir(&self.folder)? {
+            let name = entry?.file_name();
+            let day = name.to_str().and_then(|name| name.strip_suffix(".json"));
+            let Some(mut day) = day
+                .filter(|day| is_date(day))
+                .map(|day| read(&self.folder, day))
+                .transpose()?
+                .flatten()
+            else {
+                continue;
+            };
+            if day.top.erase(client) {
+                put(&self.folder, &day)?;
+                erased += 1;
+            }
+        }
+        Ok(erased)
     }
 
     /// Removes days that are older than is kept.
@@ -242,6 +288,8 @@ mod tests {
 
     use super::*;
 
+    const CLIENT: &str = "192.0.2.7";
+
     fn counters(registry: &Registry) -> IntCounterVec {
         let counters = IntCounterVec::new(Opts::new("mx_edge_x_total", "x"), &["a"]).unwrap();
         registry.register(Box::new(counters.clone())).unwrap();
@@ -255,29 +303,62 @@ mod tests {
         for life in 1..=2 {
             let registry = Registry::new();
             let x = counters(&registry);
-            let days = Days::open(folder.path(), &registry, &settings).unwrap();
+            let tops = Arc::new(Tops::default());
+            let days = Days::open(folder.path(), &registry, &tops, &settings).unwrap();
             x.with_label_values(&["b"]).inc_by(3);
+            tops.taken("ann@a.example");
+            tops.refused(CLIENT.parse().unwrap(), 550);
             days.write().unwrap();
             days.write().unwrap();
             let today = days.day("today").unwrap().unwrap();
             assert_eq!(today.counts["x_total{a=b}"], 3 * life);
             assert_eq!(today.starts, life);
+            for table in ["senders", "refused_clients"] {
+                assert_eq!(today.top.shown()[table]["all"], life, "{table}");
+            }
         }
         let registry = Registry::new();
         let x = counters(&registry);
-        let days = Days::open(folder.path(), &registry, &settings).unwrap();
+        let tops = Arc::new(Tops::default());
+        let days = Days::open(folder.path(), &registry, &tops, &settings).unwrap();
         x.with_label_values(&["b"]).inc();
         let now = Timestamp::now();
         let (ended, present) = days.take(now.after(Duration::from_secs(24 * 3600)));
-        assert_eq!(ended.unwrap().counts["x_total{a=b}"], 7);
+        let ended = ended.unwrap();
+        assert_eq!(ended.counts["x_total{a=b}"], 7);
+        assert_eq!(ended.top.shown()["senders"]["all"], 2);
         assert_eq!((present.counts.len(), present.starts), (0, 0));
+        assert_eq!(present.top, Tables::default());
+    }
+
+    #[test]
+    fn a_client_is_taken_out_of_every_day() {
+        let folder = tempfile::tempdir().unwrap();
+        let tops = Arc::new(Tops::default());
+        let settings = config::Report::default();
+        let days = Days::open(folder.path(), &Registry::new(), &tops, &settings).unwrap();
+        let client = CLIENT.parse().unwrap();
+        tops.refused(client, 550);
+        let old = Day {
+            day: "2001-01-01".into(),
+            top: tops.with(|tables| tables.clone()),
+            ..Day::default()
+        };
+        put(&days.folder, &old).unwrap();
+        assert_eq!(days.erase(client).unwrap(), 2);
+        for day in ["2001-01-01", "today"] {
+            let top = days.day(day).unwrap().unwrap().top.shown();
+            assert!(!top.to_string().contains(CLIENT), "{day}: {top}");
+            assert_eq!(top["refused_clients"]["others"], 1, "{day}");
+        }
+        assert_eq!(days.erase(client).unwrap(), 0);
     }
 
     #[test]
     fn what_is_no_day_is_said_and_old_days_go() {
         let folder = tempfile::tempdir().unwrap();
         let settings = config::Report::default();
-        let days = Days::open(folder.path(), &Registry::new(), &settings).unwrap();
+        let days = Days::open(folder.path(), &Registry::new(), &Arc::default(), &settings).unwrap();
         for wrong in ["", "tomorrow", "2026-1-1", "../../etc/x", "2026-11-2x"] {
             assert!(days.day(wrong).is_err(), "{wrong}");
         }

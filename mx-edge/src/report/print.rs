@@ -47,6 +47,20 @@ pub fn text(report: &Value) -> String {
     page.section("forward-paths taken", &mail["taken"]);
     page.section("forward-paths passed on or ended", &mail["done"]);
     page.section("forward-paths held", &mail["held"]);
+    page.section("rejected (5xx), by reason", &door["refused_for"]);
+    page.section("put off (4xx), by reason", &door["put_off_for"]);
+    page.top(
+        "messages taken, by domain of the sender",
+        &report["top"]["senders"],
+    );
+    page.top(
+        "rejected (5xx), by client",
+        &report["top"]["refused_clients"],
+    );
+    page.top(
+        "put off (4xx), by client",
+        &report["top"]["put_off_clients"],
+    );
     page.section("scanner's verdicts", &report["scanner"]["verdicts"]);
     page.section(
         "not checked by the scanner",
@@ -101,6 +115,23 @@ impl Page {
         for (name, count) in parts {
             self.count(indent, name, count, of);
         }
+    }
+
+    /// Those who come most; `others` are all the rest.
+    fn top(&mut self, title: &str, top: &Value) {
+        let all = number(&top["all"]);
+        if all == 0 {
+            return;
+        }
+        self.head(title);
+        for line in top["named"].as_array().into_iter().flatten() {
+            let mut name = line["name"].as_str().unwrap_or_default().to_owned();
+            if number(&line["too_high_by_at_most"]) > 0 {
+                name += " (at most)";
+            }
+            self.count("    ", &name, number(&line["count"]), all);
+        }
+        self.count("    ", "others", number(&top["others"]), all);
     }
 
     fn section(&mut self, title: &str, parts: &Value) {

@@ -45,6 +45,7 @@ pub fn summary(day: &Day, sessions_open: u64) -> Value {
             "unchecked": all(counts, "unchecked_total"),
         },
         "rules": rules(counts),
+        "top": day.top.shown(),
         "warned": all(counts, "warned_recipients_total"),
         "warned_sessions": all(counts, "warned_sessions_total"),
         "spf": all(counts, "spf_total"),
@@ -62,6 +63,7 @@ fn door(counts: &Counts) -> Value {
     let of = |by: &BTreeMap<String, u64>, label: &str| by.get(label).copied().unwrap_or(0);
     let (mut refused, mut put_off) = (Groups::default(), Groups::default());
     let mut soft = Groups::default();
+    let (mut refused_for, mut put_off_for) = (Reasons::default(), Reasons::default());
     for reason in Reason::ALL {
         let (label, group) = (reason.label(), reason.group());
         let at_rcpt = of(&named, label);
@@ -70,33 +72,53 @@ fn door(counts: &Counts) -> Value {
             let told_softly = of(&softened, label).min(at_rcpt);
             let count = at_rcpt - told_softly + of(&at_message_refused, label);
             refused.add(group, count);
+            refused_for.add(label, count);
             soft.add(group, told_softly + late);
+            put_off_for.add(label, told_softly + late);
         } else {
             put_off.add(group, at_rcpt + late);
+            put_off_for.add(label, at_rcpt + late);
         }
     }
     // What the inside says is passed on, but for a deferral: that is spooled. So one that was passed on was softened.
-    refused.add("content", not_ours(&at_message_refused));
-    soft.add("content", not_ours(&at_message_put_off));
+    refused.add("content", refused_for.add_not_ours(&at_message_refused));
+    soft.add("content", put_off_for.add_not_ours(&at_message_put_off));
     put_off.add("soft bounce", soft.total());
     json!({
         "paths": named.values().sum::<u64>(),
         "accepted": ends.accepted,
         "refused": refused.total(),
         "refused_by": refused.0,
+        "refused_for": refused_for.0,
         "put_off": put_off.total(),
         "put_off_by": put_off.0,
+        "put_off_for": put_off_for.0,
         "softened_by": soft.0,
         "abandoned": ends.abandoned,
         "unended": of(&named, "accepted").saturating_sub(ends.ended()),
     })
 }
 
-/// The count of labels that are no reasons of this edge.
-fn not_ours(by: &BTreeMap<String, u64>) -> u64 {
-    let ours = |label: &str| Reason::ALL.iter().any(|reason| reason.label() == label);
-    let others = by.iter().filter(|(label, _)| !ours(label));
-    others.map(|(_, count)| count).sum()
+/// Counts by reason; those with nothing are left out.
+#[derive(Default)]
+struct Reasons(BTreeMap<String, u64>);
+
+impl Reasons {
+    fn add(&mut self, label: &str, count: u64) {
+        if count > 0 {
+            *self.0.entry(label.to_owned()).or_default() += count;
+        }
+    }
+
+    /// Adds those that are no reasons of this edge; their sum.
+    fn add_not_ours(&mut self, by: &BTreeMap<String, u64>) -> u64 {
+        let ours = |label: &str| Reason::ALL.iter().any(|reason| reason.label() == label);
+        let others = by.iter().filter(|(label, _)| !ours(label));
+        others
+            .inspect(|(label, count)| self.add(label, **count))
+            .map(|(_, count)| count)
+            .sum()
+    }
 }
 
 /// How often each limit was reached: at a session's start, at MAIL, at RCPT, by a message, by too many errors or too much time.
@@ -290,6 +312,7 @@ mod tests {
         Day {
             day: "2026-11-25".into(),
             starts: 1,
+            top: Default::default(),
             counts: counts.map(|(name, count)| (name.to_owned(), count)).into(),
         }
     }
@@ -312,6 +335,14 @@ mod tests {
         ] {
             assert_eq!(door["refused_by"][line], expected, "{line}");
         }
+        for (total, parts) in [("refused", "refused_for"), ("put_off", "put_off_for")] {
+            let parts = door[parts].as_object().unwrap().values();
+            let sum: u64 = parts.map(|part| part.as_u64().unwrap()).sum();
+            assert_eq!(sum, number(total), "{door:#}");
+        }
+        assert_eq!(door["put_off_for"]["spool_full"], 5);
+        assert_eq!(door["put_off_for"]["relay_denied"], 1);
+        assert_eq!(door["refused_for"]["spam"], 12);
         assert_eq!(door["put_off_by"]["recipient address"], 20);
         assert_eq!(door["put_off_by"]["limits"], 8);
         // Told a 4xx for it, and so not among those that were refused.

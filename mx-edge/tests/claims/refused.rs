@@ -1,6 +1,7 @@
 //! Every refusal, at whatever stage and whoever says it: token and contact in its text, one event in the log, one entry in the records, and
 //! `why` finds it by client, by address and by token.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -183,6 +184,7 @@ async fn check(soft: bool) {
     let mut program = Program::new(&site);
     let log = site.folder().join("log");
     let edge = program.start(&log).await;
+    let mut clients = BTreeMap::new();
     for (at, case) in CASES.iter().enumerate() {
         let mut raw = Raw::at(&client(at), edge).await;
         let said = play(case, &mut raw).await;
@@ -203,6 +205,13 @@ async fn check(soft: bool) {
         for reply in &said {
             assert!(reply.trim_end().ends_with(CONTACT), "{reply}");
             assert!(!soft || reply.starts_with('4'), "{reply}");
+        }
+        for reply in &said {
+            let table = match reply.starts_with('5') {
+                true => "refused_clients",
+                false => "put_off_clients",
+            };
+            *clients.entry((table, client(at))).or_insert(0) += 1;
         }
         let session = token(last);
         let records = || {
@@ -240,7 +249,24 @@ async fn check(soft: bool) {
             assert!(text.contains(case.reason), "{what}: {text}");
         }
     }
+    check_top(&program, clients).await;
     program.kill().await;
+}
+
+/// The report's tables are what clients were told, one by one.
+async fn check_top(program: &Program, clients: BTreeMap<(&str, String), u64>) {
+    let report = program.ask(&["--json", "report"]).await;
+    let report: Value = serde_json::from_slice(&report.stdout).unwrap();
+    for table in ["refused_clients", "put_off_clients"] {
+        let of_table = clients.iter().filter(|((name, _), _)| *name == table);
+        let told: BTreeMap<&str, u64> = of_table.map(|((_, who), n)| (&**who, *n)).collect();
+        let top = &report["top"][table];
+        assert_eq!(top["all"], told.values().sum::<u64>(), "{table}: {top:#}");
+        for line in top["named"].as_array().unwrap() {
+            let name = line["name"].as_str().unwrap();
+            assert_eq!(line["count"], told[name], "{name}: {top:#}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -60,10 +60,29 @@ fn check(report: &Value, told: &Told) {
     let all = ["accepted", "put_off", "refused", "abandoned", "unended"];
     let sum: u64 = all.iter().map(|line| number(line)).sum();
     assert_eq!(sum, number("paths"), "{report:#}");
-    for (total, parts) in [("refused", "refused_by"), ("put_off", "put_off_by")] {
+    for (total, parts) in [
+        ("refused", "refused_by"),
+        ("refused", "refused_for"),
+        ("put_off", "put_off_by"),
+        ("put_off", "put_off_for"),
+    ] {
         let parts = door[parts].as_object().unwrap().values();
         let sum: u64 = parts.map(|part| part.as_u64().unwrap()).sum();
         assert_eq!(number(total), sum, "{report:#}");
+    }
+    let (messages, top) = (&report["mail"]["messages"], &report["top"]);
+    let taken =
+        ["passed", "spooled", "held"].map(|outcome| messages[outcome].as_u64().unwrap_or(0));
+    assert_eq!(
+        top["senders"]["all"],
+        taken.iter().sum::<u64>(),
+        "{report:#}"
+    );
+    for top in top.as_object().unwrap().values() {
+        let named = top["named"].as_array().unwrap().iter();
+        let named: u64 = named.map(|line| line["count"].as_u64().unwrap()).sum();
+        let all = top["all"].as_u64().unwrap();
+        assert_eq!(named + top["others"].as_u64().unwrap(), all, "{report:#}");
     }
 }
 
