@@ -3,7 +3,7 @@
 //! present one and the one before; their size is bounded.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -120,25 +120,11 @@ impl Ended {
         self.rewrite(|path| trail::erase(path, who))
     }
 
-    /// Takes out the lines from before a time; returns how many.
+    /// Takes out the lines from before a time, in whole days (UTC), so that a file is written anew once a day; returns how many. Reads no
+    /// further than to the first line that stays, and holds no more than a line of it.
     pub fn forget(&self, before: Timestamp) -> io::Result<u64> {
-        let before = before.rfc3339();
-        self.rewrite(|path| {
-            let content = crate::state::read(path)?.unwrap_or_default();
-            let is_old = |line: &&[u8]| {
-                let line: Option<serde_json::Value> = serde_json::from_slice(line).ok();
-                let time = line.as_ref().and_then(|line| line["time"].as_str());
-                time.is_some_and(|time| time < before.as_str())
-            };
-            // Lines are in the order of time.
-            let lines = content.split_inclusive(|byte| *byte == b'\n');
-            let old: Vec<&[u8]> = lines.take_while(is_old).collect();
-            let bytes: usize = old.iter().map(|line| line.len()).sum();
-            if bytes > 0 {
-                crate::state::write_synced(path, &content[bytes..])?;
-            }
-            Ok(old.len() as u64)
-        })
+        let day: String = before.rfc3339().chars().take(10).collect();
+        self.rewrite(|path| cut(path, &day))
     }
 
     /// Has both files written anew while nothing is added.
@@ -165,6 +151,36 @@ impl Ended {
         }
         Ok(lines.split_off(lines.len().saturating_sub(count)))
     }
+}
+
+/// Takes the lines from before a day off the front of a file; lines are in the order of time.
+fn cut(path: &Path, day: &str) -> io::Result<u64> {
+    let mut file = match File::open(path) {
+        Ok(file) => BufReader::new(file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(error),
+    };
+    let (mut line, mut lines, mut bytes) = (Vec::new(), 0, 0);
+    while file.read_until(b'\n', &mut line)? > 0 {
+        let parsed: Option<serde_json::Value> = serde_json::from_slice(&line).ok();
+        let time = parsed.as_ref().and_then(|line| line["time"].as_str());
+        if time.is_none_or(|time| time >= day) {
+            break;
+        }
+        (lines, bytes) = (lines + 1, bytes + line.len() as u64);
+        line.clear();
+    }
+    if bytes > 0 {
+        file.seek(SeekFrom::Start(bytes))?;
+        let rest = path.with_extension("rest");
+        let mut kept = OpenOptions::new();
+        let kept = kept.create(true).write(true).truncate(true).mode(0o600);
+        let mut kept = kept.open(&rest)?;
+        io::copy(&mut file, &mut kept)?;
+        kept.sync_all()?;
+        std::fs::rename(&rest, path)?;
+    }
+    Ok(lines)
 }
 
 fn open(path: &Path) -> io::Result<Open> {
@@ -194,8 +210,10 @@ mod tests {
         for at in 0..4 {
             ended.add(day(at), &[line("joe@b.example"), line("eve@b.example")]);
         }
-        assert_eq!(ended.forget(day(2)).unwrap(), 4);
-        assert_eq!(ended.forget(day(2)).unwrap(), 0);
+        // Later on the same day: whole days go.
+        let later = day(2).after(std::time::Duration::from_secs(3600));
+        assert_eq!(ended.forget(later).unwrap(), 4);
+        assert_eq!(ended.forget(later).unwrap(), 0);
         let joe = Who::parse("Joe@b.example").unwrap();
         assert_eq!(ended.find(&joe).unwrap().len(), 2);
         assert_eq!(ended.erase(&joe).unwrap(), 2);

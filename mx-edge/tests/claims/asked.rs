@@ -98,6 +98,20 @@ async fn what_happened_is_known_after_a_kill_9_and_can_be_forgotten() {
         );
         assert!(text.contains(ident), "{what}: {text}");
     }
+    // One name from the reply to the disposition; the session's leads to it.
+    let got = inside.wait_for(1).await;
+    assert_eq!(got[0].ident(), ident);
+    let received = String::from_utf8_lossy(&got[0].message).into_owned();
+    assert!(received.contains(&format!(" id {ident}\r\n")), "{received}");
+    let (by_ident, _) = why(&program, ident).await;
+    let token = by_ident["happened"][0]["session"].as_str().unwrap();
+    let (by_token, text) = why(&program, token).await;
+    assert_eq!(
+        events(&by_token),
+        ["message", "session", "passed"],
+        "{text}"
+    );
+    assert_eq!(by_token["happened"][2]["ident"], ident, "{text}");
     let (answer, text) = why(&program, "127.0.0.1").await;
     assert_eq!(events(&answer), ["message", "session", "passed"], "{text}");
     let (answer, text) = why(&program, "nobody@b.example").await;

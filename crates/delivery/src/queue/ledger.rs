@@ -35,7 +35,10 @@ pub(super) fn print(account: &Value) -> String {
     let figure = |name: &str| account[name].as_i64().unwrap_or_default();
     let mut lines = Vec::new();
     for (name, meaning) in [
-        ("accepted", "recipients that were answered 250"),
+        (
+            "accepted",
+            "recipients that were answered 250, and those of mail of our own making (DSNs, digests)",
+        ),
         ("made", "and those that lists and aliases made of them"),
         ("expanded", "replaced by these"),
         (
