@@ -1,9 +1,12 @@
-//! A small file system of its own for one program's state. Where this process may not mount one, a test says so and is skipped.
+//! A small file system of its own for one program's state. Where this process may not mount one, a test fails and says
+//! what to allow (`local::missing`).
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use local::missing::Missing;
 
 /// A mounted tmpfs; unmounted when dropped. Make it before the harness, so that it is dropped behind it.
 pub struct SmallDisk {
@@ -28,7 +31,7 @@ impl SmallDisk {
             Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
             Err(error) => error.to_string(),
         };
-        eprintln!("SKIPPED: {test}: no file system can be mounted here: {why}");
+        Missing::Mount.end(test, &why);
         None
     }
 

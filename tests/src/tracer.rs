@@ -1,11 +1,12 @@
 //! strace at a running program, to make chosen system calls on chosen files fail or last as those of a bad disk do. Where one process may not
-//! trace another, a test says so and is skipped.
+//! trace another, a test fails and says what to allow (`local::missing`).
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use local::missing::Missing;
 use local::process::wait_for;
 
 /// Attached; lets go when dropped.
@@ -42,7 +43,7 @@ impl Tracer {
                 output: log.to_owned(),
             },
             Err(why) => {
-                eprintln!("SKIPPED: {test}: no strace here (make test installs it): {why}");
+                Missing::Trace.end(test, &format!("no strace: {why}"));
                 return None;
             }
         };
@@ -60,7 +61,7 @@ impl Tracer {
             why.contains("ptrace") || why.contains("not permitted"),
             "strace does not attach: {why}"
         );
-        eprintln!("SKIPPED: {test}: no process may be traced here: {why}");
+        Missing::Trace.end(test, &format!("no process may be traced: {why}"));
         None
     }
 

@@ -56,7 +56,8 @@ pub trait Spool: Send + Sync + 'static {
     /// Ends leases, all in one commit, durably. Settlements with a stale token are skipped; returns how many took effect.
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<usize, Error>;
 
-    /// The message's bytes, checked against their checksum.
+    /// The message's bytes, checked against their checksum: [`Error::Corrupt`] when they do not match, each time they are asked for, and
+    /// what there is of them was set aside. All else goes on; its batches are settled by whoever has them.
     async fn body(&self, message: MessageId) -> Result<Bytes, Error>;
 
     /// What waits, by destination and class; costs the same however much waits.

@@ -6,6 +6,7 @@
 pub mod configs;
 pub mod daemons;
 pub mod http;
+pub mod missing;
 pub mod postfix;
 pub mod process;
 pub mod site;

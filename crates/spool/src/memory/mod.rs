@@ -29,7 +29,10 @@ pub struct Memory {
 
 #[derive(Debug, Default)]
 struct Inner {
-    messages: HashMap<MessageId, (Arc<Head>, Bytes)>,
+    /// Head, body, crc32c of the body.
+    messages: HashMap<MessageId, (Arc<Head>, Bytes, u32)>,
+    /// Those whose body did not match it when it was asked for.
+    corrupt: HashSet<MessageId>,
     batches: BTreeMap<BatchId, Held>,
     idents: HashSet<(String, String)>,
     /// Without what waits.
@@ -73,6 +76,19 @@ impl Memory {
         }
     }
 
+    /// Flips a bit of a body, as a bad disk does.
+    pub fn flip_bit(&self, message: MessageId) {
+        if let Ok(mut inner) = self.open()
+            && let Some((_, body, _)) = inner.messages.get_mut(&message)
+        {
+            let mut bytes = body.to_vec();
+            if let Some(first) = bytes.first_mut() {
+                *first ^= 4;
+            }
+            *body = bytes.into();
+        }
+    }
+
     fn open(&self) -> Result<MutexGuard<'_, Inner>, Error> {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         match inner.closed {
@@ -104,7 +120,7 @@ impl Inner {
     }
 
     fn lane_and_key(&self, held: &Held, now: Timestamp) -> Option<(Lane, (Timestamp, BatchId))> {
-        let (head, _) = self.messages.get(&held.message)?;
+        let (head, ..) = self.messages.get(&held.message)?;
         let batch = &held.batch;
         let lane = Lane::of(batch.class, head.arrival, batch.attempts, now);
         let key = match lane {
@@ -161,7 +177,8 @@ impl Spool for Memory {
                 facts: message.facts,
                 body_bytes: body.len() as u64,
             };
-            inner.messages.insert(id, (Arc::new(head), body));
+            let checksum = crc32c::crc32c(&body);
+            inner.messages.insert(id, (Arc::new(head), body, checksum));
             for batch in batches {
                 inner.add(id, batch);
             }
@@ -198,7 +215,7 @@ impl Spool for Memory {
                 };
                 held.token = Some(token);
                 let (message, batch) = (held.message, held.batch.clone());
-                if let Some((head, _)) = inner.messages.get(&message) {
+                if let Some((head, ..)) = inner.messages.get(&message) {
                     let head = head.clone();
                     leases.push(Lease { head, batch, token });
                 }
@@ -248,9 +265,13 @@ impl Spool for Memory {
     }
 
     async fn body(&self, message: MessageId) -> Result<Bytes, Error> {
-        let inner = self.open()?;
+        let mut inner = self.open()?;
         match inner.messages.get(&message) {
-            Some((_, body)) => Ok(body.clone()),
+            Some((_, body, checksum)) if crc32c::crc32c(body) == *checksum => Ok(body.clone()),
+            Some(_) => {
+                inner.corrupt.insert(message);
+                Err(Error::Corrupt(message, "memory".into()))
+            }
             None => Err(Error::Unknown(message)),
         }
     }
@@ -264,7 +285,7 @@ impl Spool for Memory {
             let arrival = inner
                 .messages
                 .get(&held.message)
-                .map(|(head, _)| head.arrival);
+                .map(|(head, ..)| head.arrival);
             let due = match held.token {
                 Some(_) => now,
                 None if batch.held.is_some() => Timestamp(u64::MAX),
@@ -340,9 +361,13 @@ impl Spool for Memory {
     /// Nothing here ever waits for a disk.
     fn vitals(&self) -> Vitals {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let bodies = inner.messages.values().map(|(_, body)| body.len() as u64);
+        let bodies = inner
+            .messages
+            .values()
+            .map(|(_, body, _)| body.len() as u64);
         Vitals {
             bytes_used: bodies.sum(),
+            set_aside: inner.corrupt.len() as u64,
             ..Vitals::default()
         }
     }

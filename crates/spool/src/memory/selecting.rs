@@ -43,7 +43,7 @@ impl Inner {
         let held = self.batches.get(&id);
         let head = held.and_then(|held| self.messages.get(&held.message));
         match (held, head) {
-            (Some(held), Some((head, _))) => {
+            (Some(held), Some((head, ..))) => {
                 selection.meant_in_flight(head, &held.batch, &held.orders(), now)
             }
             _ => 0,
@@ -139,7 +139,7 @@ impl Inner {
         selections: &[Arc<Selection>],
         now: Timestamp,
     ) {
-        let Some(head) = self.messages.get(&message).map(|(head, _)| head.clone()) else {
+        let Some(head) = self.messages.get(&message).map(|(head, ..)| head.clone()) else {
             return;
         };
         let mut treated = Treated::left_alone(self.batch(child));
@@ -177,7 +177,7 @@ impl Inner {
             .filter(|(id, _)| after.is_none_or(|after| **id > after))
             .filter(|(id, _)| self.meant(&selection, **id, now) > 0)
             .filter_map(|(_, held)| {
-                let (head, _) = self.messages.get(&held.message)?;
+                let (head, ..) = self.messages.get(&held.message)?;
                 Some(Found {
                     head: head.clone(),
                     batch: as_left(&held.batch, &held.orders(), now),

@@ -19,6 +19,7 @@ mod attempts;
 mod claims;
 mod predicates;
 mod selects;
+mod troubles;
 use claims::*;
 
 /// A new engine and what must live as long as it (its folder).
@@ -45,6 +46,19 @@ pub async fn all(make: impl Fn(&HandClock) -> Made) {
     ready_tells_everyone(&make).await;
     dropped_claims_give_back(&make).await;
     closed_says_so(&make).await;
+}
+
+/// What can happen to an engine from outside, which its interface does not do.
+pub trait Outside {
+    /// Whoever had leases is gone (its process ended, its heart stopped), and the engine is there again for others.
+    fn lapse(&self, made: Made, clock: &HandClock) -> Made;
+    /// Flips a bit of a message's body where the engine keeps it; `body` stands nowhere else.
+    fn flip_bit(&self, made: &Made, message: mail::MessageId, body: &[u8]);
+}
+
+/// Runs its part on what happens from outside.
+pub async fn outside(make: impl Fn(&HandClock) -> Made, outside: &dyn Outside) {
+    troubles::all(&make, outside).await;
 }
 
 /// Runs its part on selections and the ledger.

@@ -16,6 +16,8 @@ pub enum Fault {
     Dies,
     /// It alone fails, with this error.
     Once(io::ErrorKind),
+    /// It alone fails as on a bad sector (EIO).
+    Eio,
     /// A write does half its work, then all fails; another call dies.
     Tears,
     /// A write does half its work and says so; all goes on.
@@ -25,7 +27,7 @@ pub enum Fault {
 #[derive(Debug)]
 struct Plan {
     fault: Fault,
-    at: u64,
+    at: AtomicU64,
     calls: AtomicU64,
     dead: AtomicBool,
     free: Mutex<Free>,
@@ -56,7 +58,7 @@ impl FaultyDisk {
     pub fn new(fault: Fault, at: u64) -> Self {
         Self(Arc::new(Plan {
             fault,
-            at,
+            at: AtomicU64::new(at),
             calls: AtomicU64::new(0),
             dead: AtomicBool::new(false),
             free: Mutex::new(Free {
@@ -76,7 +78,13 @@ impl FaultyDisk {
     }
 
     pub fn struck(&self) -> bool {
-        self.0.at > 0 && self.calls() >= self.0.at
+        let at = self.0.at.load(Ordering::SeqCst);
+        at > 0 && self.calls() >= at
+    }
+
+    /// The fault comes with the call of this number from now on, counted from 1.
+    pub fn strike_in(&self, calls: u64) {
+        self.0.at.store(self.calls() + calls, Ordering::SeqCst);
     }
 
     /// The call that was struck.
@@ -85,7 +93,7 @@ impl FaultyDisk {
             .last
             .lock()
             .unwrap()
-            .get(self.0.at as usize - 1)
+            .get(self.0.at.load(Ordering::SeqCst) as usize - 1)
             .copied()
     }
 
@@ -132,7 +140,7 @@ impl Plan {
             self.failed.fetch_add(1, Ordering::SeqCst);
             return Err(io::Error::other("fails as told"));
         }
-        if number != self.at {
+        if number != self.at.load(Ordering::SeqCst) {
             return Ok(false);
         }
         match self.fault {
@@ -141,6 +149,7 @@ impl Plan {
                 Err(io::Error::other("dies here"))
             }
             Fault::Once(kind) => Err(kind.into()),
+            Fault::Eio => Err(rustix::io::Errno::IO.into()),
             Fault::Tears => {
                 self.dead.store(true, Ordering::SeqCst);
                 match name {

@@ -1,9 +1,11 @@
 //! Small file systems for a test: a tmpfs of some bytes and inodes, an ext4 on a loop device that can lose its power. Where
-//! this process may not mount anything a test says so and is skipped.
+//! this process may not mount anything a test fails and says what to allow (`local::missing`).
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use local::missing::Missing;
 
 /// A mounted file system; unmounted when dropped.
 #[derive(Debug)]
@@ -22,7 +24,7 @@ fn run(command: &mut Command) -> Result<(), String> {
 }
 
 fn skipped(test: &str, why: &str) {
-    eprintln!("SKIPPED: {test}: no file system can be mounted here: {why}");
+    Missing::Mount.end(test, why);
 }
 
 impl Mount {
