@@ -33,7 +33,7 @@ use crate::network::Network;
 pub use certificate::{MoreCertificates, PublicCertificate};
 pub use content::{ANY_FIELD, BodyRule, HeaderRule, Of, Then};
 pub use door::{Access, Rates, Stress};
-pub use evidence::{Action, Dns, DnsList, Dnsbl, Screen, Spf};
+pub use evidence::{Action, CodeText, Dns, DnsList, Dnsbl, Screen, Spf};
 pub use inside::{Forward, NextHop, Protocol, Through};
 pub use measure::Measure;
 pub use policy::{About, DomainList, Greylist, Policy, Report, Shadow};

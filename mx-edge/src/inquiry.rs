@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use mail::trace::Spf;
-use mail::{ReversePath, Timestamp};
+use mail::{Address, ReversePath, Timestamp};
 use prometheus::IntCounterVec;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -176,6 +176,10 @@ impl Inquiry {
 
     /// Decides on a recipient that exists.
     pub async fn decide(&mut self, forward_path: &str) -> Decision {
+        let mut lists = self.ruling.policy.rules.domain_lists.iter();
+        if lists.any(|list| list.about.contains(&About::Recipient)) {
+            self.evidence.domain_lists = Asked::No;
+        }
         self.evidence.recipient(forward_path, Timestamp::now());
         let ruling = Arc::clone(&self.ruling);
         let mut asked: Vec<Question> = Vec::new();
@@ -327,6 +331,11 @@ impl Inquiry {
         }
         if let Asked::Known(ClientName::Confirmed(name)) = &self.evidence.client_name {
             add(About::Client, name);
+        }
+        if let Ok(address) = Address::parse(&self.evidence.forward_path)
+            && !address.domain().is_literal()
+        {
+            add(About::Recipient, address.domain().as_str());
         }
         domains
     }

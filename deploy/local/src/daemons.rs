@@ -174,7 +174,8 @@ pub fn unbound_before(
     }
 }
 
-/// Starts rbldnsd as the name server of block lists: for each zone the lines of its `ip4set` file, read again within a second when the
+/// Starts rbldnsd as the name server of block lists: for each zone the lines of its `ip4set` file, or of a `dnset` for a zone that is named
+/// `dnset:ZONE`, read again within a second when the
 /// file in `folder` changes. Ready when it answers; the address must be free for UDP.
 pub fn rbldnsd(
     folder: &Path,
@@ -194,8 +195,9 @@ pub fn rbldnsd(
         fs::set_permissions(folder, mode).map_err(|error| error.to_string())?;
     }
     for (zone, lines) in zones {
+        let (kind, zone) = zone.split_once(':').unwrap_or(("ip4set", zone));
         write(&folder.join(zone), lines)?;
-        command.arg(format!("{zone}:ip4set:{zone}"));
+        command.arg(format!("{zone}:{kind}:{zone}"));
     }
     let mut process = Process::start("rbldnsd", command, log)?;
     let ready = wait_for(START, || {

@@ -8,7 +8,8 @@ use service::config::{Changes, Complaints};
 use service::log::LogSettings;
 use service::program::{Complaint, Configuration};
 
-use super::{Config, Forward, Protocol, SPOOL_MESSAGE_BYTES_MAX, seconds};
+use super::{CodeText, Config, Forward, Protocol, SPOOL_MESSAGE_BYTES_MAX, seconds};
+use crate::admission::access::check_note;
 use crate::wiring::{CERTIFICATES, HANDOVERS, LISTENERS};
 
 impl Configuration for Config {
@@ -36,6 +37,20 @@ impl Configuration for Config {
 
     fn log(&self) -> &LogSettings {
         &self.log
+    }
+}
+
+/// They go into replies.
+fn check_texts(complaints: &mut Complaints, key: &str, texts: &[CodeText]) {
+    for CodeText { text, .. } in texts {
+        let fit = check_note(text).is_ok() && !text.is_empty();
+        complaints.unless(
+            fit,
+            key,
+            format!("{text:?}"),
+            "strangers are told it",
+            "give 1 to 200 characters of ASCII",
+        );
     }
 }
 
@@ -137,6 +152,7 @@ impl Config {
             "give at most dnsbl.ttl_max",
         );
         for list in &dnsbl.lists {
+            check_texts(complaints, "dnsbl.lists.texts", &list.texts);
             complaints.unless(
                 Domain::parse(&list.zone).is_ok_and(|zone| !zone.is_literal()),
                 "dnsbl.lists.zone",
@@ -156,6 +172,7 @@ impl Config {
 
     fn check_policy(&self, complaints: &mut Complaints) {
         for list in &self.policy.domain_lists {
+            check_texts(complaints, "policy.domain_lists.texts", &list.texts);
             complaints.unless(
                 Domain::parse(&list.zone).is_ok_and(|zone| !zone.is_literal()),
                 "policy.domain_lists.zone",
@@ -168,7 +185,7 @@ impl Config {
                 "policy.domain_lists.about",
                 format!("nothing of {}", list.shown()),
                 "it would be asked about nobody",
-                "give some of \"sender\", \"helo\", \"client\"",
+                "give some of \"sender\", \"helo\", \"client\", \"recipient\"",
             );
         }
         let greylist = &self.greylist;

@@ -1,6 +1,6 @@
 //! `[screen]`, `[dnsbl]`, `[dns]` and `[spf]`: what is learned of a client before and beside the dialogue.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -86,6 +86,30 @@ pub struct DnsList {
     /// Whether it has the entries that RFC 5782 5 asks for.
     #[serde(default = "yes")]
     pub self_test: bool,
+    /// What its answers mean.
+    #[serde(default)]
+    pub texts: Vec<CodeText>,
+}
+
+/// What an answer of a list means, for whoever is refused for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CodeText {
+    /// Which answers.
+    pub codes: Codes,
+    /// In words.
+    pub text: String,
+}
+
+impl CodeText {
+    /// A list's name with what its answer means, if that is said.
+    pub fn told(texts: &[Self], name: &str, answer: Ipv4Addr) -> String {
+        let text = texts.iter().find(|text| text.codes.count(answer));
+        match text {
+            Some(text) => format!("{name} ({})", text.text),
+            None => name.to_owned(),
+        }
+    }
 }
 
 impl DnsList {

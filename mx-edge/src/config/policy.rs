@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use service::config::{bytes, duration};
 
 use super::defaults::unlistable;
-use super::{Action, BodyRule, HeaderRule, TableFile, seconds};
+use super::{Action, BodyRule, CodeText, HeaderRule, TableFile, seconds};
 use crate::dnsbl::Codes;
 use crate::network::Network;
 
@@ -81,6 +81,9 @@ pub struct DomainList {
     /// Whether it has the entries that RFC 5782 5 asks for.
     #[serde(default = "super::evidence::yes")]
     pub self_test: bool,
+    /// What its answers mean.
+    #[serde(default)]
+    pub texts: Vec<CodeText>,
 }
 
 /// Whose domain.
@@ -93,6 +96,8 @@ pub enum About {
     Helo,
     /// The client's own name, where it is confirmed.
     Client,
+    /// The forward-path's.
+    Recipient,
 }
 
 fn about_sender() -> Vec<About> {

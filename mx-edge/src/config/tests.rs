@@ -91,6 +91,20 @@ fn what_cannot_work_is_complained_of() {
             codes: crate::dnsbl::Codes::default(),
             about: vec![About::Sender],
             self_test: true,
+            texts: Vec::new(),
+        })
+    });
+    check("dnsbl.lists.texts", |config| {
+        config.dnsbl.lists.push(DnsList {
+            zone: "zen.example".into(),
+            name: String::new(),
+            codes: crate::dnsbl::Codes::default(),
+            weight: 1,
+            self_test: true,
+            texts: vec![CodeText {
+                codes: crate::dnsbl::Codes::default(),
+                text: "two\r\nlines".into(),
+            }],
         })
     });
     check("policy.headers.field", |config| {

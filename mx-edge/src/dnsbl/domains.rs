@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::health::{Crossing, Down, Health};
 use super::lookup::Lookup;
 use super::{Codes, ListMetrics, TEST_AGAIN, codes};
-use crate::config::{self, About};
+use crate::config::{self, About, CodeText};
 use crate::dns::Bounds;
 
 /// Listed by every list of domains, and by none (RFC 5782 5).
@@ -33,6 +33,7 @@ struct List {
     name: Box<str>,
     codes: Codes,
     about: Vec<About>,
+    texts: Vec<CodeText>,
     health: Mutex<Health>,
 }
 
@@ -60,6 +61,7 @@ impl DomainLists {
             name: list.shown().into(),
             codes: list.codes.clone(),
             about: list.about.clone(),
+            texts: list.texts.clone(),
             health: Mutex::new(Health::new(list.self_test, now)),
         });
         let bounds = Bounds {
@@ -105,8 +107,9 @@ impl DomainLists {
                 asked.spawn(async move {
                     let list = &this.lists[at];
                     let answer = this.lookup.ask_domain(&list.zone, &domain).await;
-                    let listed = this.answered(list, answer);
-                    listed.then(|| format!("{domain} is listed by {}", list.name).into())
+                    let code = this.answered(list, answer)?;
+                    let told = CodeText::told(&list.texts, &list.name, code);
+                    Some(format!("{domain} is listed by {told}").into())
                 });
             }
         }
@@ -122,20 +125,22 @@ impl DomainLists {
         hits
     }
 
-    fn answered(&self, list: &List, answer: Result<Vec<Ipv4Addr>, Box<str>>) -> bool {
+    /// The answer for which it is listed, if it is.
+    fn answered(&self, list: &List, answer: Result<Vec<Ipv4Addr>, Box<str>>) -> Option<Ipv4Addr> {
         let Ok(answer) = answer else {
             self.count(list, "failed");
-            return false;
+            return None;
         };
         if answer.iter().any(|code| codes::is_error(*code)) {
             self.count(list, "error");
-            return false;
+            return None;
         }
-        let listed = answer.iter().any(|code| list.codes.count(*code));
+        let code = answer.into_iter().find(|code| list.codes.count(*code));
+        let listed = code.is_some();
         self.count(list, if listed { "listed" } else { "unlisted" });
         let crossing = list.health().answered(listed, false, Instant::now());
         self.told(list, crossing);
-        listed
+        code
     }
 
     fn count(&self, list: &List, what: &str) {

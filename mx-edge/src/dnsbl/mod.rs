@@ -189,6 +189,7 @@ impl Dnsbl {
                 codes: list.codes.clone(),
                 weight: list.weight,
                 name: list.shown().into(),
+                texts: list.texts.clone(),
             });
         }
         let bounds = Bounds {

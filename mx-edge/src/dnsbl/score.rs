@@ -4,6 +4,7 @@
 use std::net::Ipv4Addr;
 
 use super::codes::Codes;
+use crate::config::CodeText;
 
 /// A filter on one zone's answers with what it is worth; several may ask the same zone.
 #[derive(Clone, Debug)]
@@ -16,6 +17,8 @@ pub struct Rule {
     pub weight: i32,
     /// The list's name in replies and logs; a zone's name may hold a customer's secret.
     pub name: Box<str>,
+    /// What its answers mean.
+    pub texts: Vec<CodeText>,
 }
 
 /// From which score on what follows.
@@ -54,7 +57,7 @@ pub enum Outcome {
 /// A rule that counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hit {
-    /// The list's name.
+    /// The list's name, with what its answer means.
     pub name: Box<str>,
     /// The answer.
     pub code: Ipv4Addr,
@@ -110,7 +113,7 @@ impl Scoring {
                 Answer::Codes(codes) => {
                     let code = codes.iter().find(|code| rule.codes.count(**code))?;
                     Some(Hit {
-                        name: rule.name.clone(),
+                        name: CodeText::told(&rule.texts, &rule.name, *code).into(),
                         code: *code,
                         weight: rule.weight,
                     })
@@ -134,6 +137,7 @@ mod tests {
             codes: codes.parse().unwrap(),
             weight,
             name: name.into(),
+            texts: Vec::new(),
         };
         Scoring {
             rules: vec![

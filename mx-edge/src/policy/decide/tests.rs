@@ -63,6 +63,7 @@ fn only(rule: Reason, action: Action) -> Policy {
         codes: crate::dnsbl::Codes::default(),
         about: vec![About::Sender],
         self_test: true,
+        texts: Vec::new(),
     }];
     policy
 }
