@@ -76,6 +76,9 @@ pub enum Command {
         /// The forward-path
         #[arg(long)]
         rcpt: String,
+        /// A file with a message, for the rules on what it says
+        #[arg(long, value_name = "FILE", value_parser = explain::read_message)]
+        message: Option<String>,
     },
     /// The spool's files: backup, restore, check, export
     #[command(subcommand)]
@@ -162,8 +165,15 @@ pub fn invocation(command: Command, config: &Config) -> Invocation {
             helo,
             from,
             rcpt,
+            message,
         } => {
-            let asked = json!({ "client": client, "helo": helo, "from": from, "rcpt": rcpt });
+            let asked = json!({
+                "client": client,
+                "helo": helo,
+                "from": from,
+                "rcpt": rcpt,
+                "message": message,
+            });
             (Request::post("/explain", asked), explain::text)
         }
         Command::Ended { count } => (Request::get(format!("/ended?count={count}")), print_ended),

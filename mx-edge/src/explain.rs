@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::admission::Standing;
 use crate::config::Action;
 use crate::inquiry::{Inquiry, Ruling};
+use crate::policy::content::Judgement;
 use crate::policy::decide::{self, Judged};
 use crate::policy::tables::{Says, Table};
 use crate::policy::{self, Transaction};
@@ -25,6 +26,16 @@ pub struct Asked {
     helo: String,
     from: String,
     rcpt: String,
+    /// Header and body, for the rules on what a message says.
+    message: Option<String>,
+}
+
+/// A message's file, for `--message`.
+pub fn read_message(path: &str) -> Result<String, String> {
+    let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+    let text = String::from_utf8_lossy(&bytes);
+    // As it comes over the wire.
+    Ok(text.replace("\r\n", "\n").replace('\n', "\r\n"))
 }
 
 /// The answer; an error when an address is none.
@@ -72,11 +83,17 @@ pub async fn explain(edge: &Arc<Edge>, asked: &Asked) -> Result<Value, String> {
         inquiry.greeted(&asked.helo, ours);
         inquiry.sender(&from);
         let decision = inquiry.decide(&rcpt.to_string()).await;
-        let refusal = decision.refusal.filter(|_| ordinary);
+        let judged = judged(ruling, asked.message.as_deref(), ordinary).decision;
+        let refusal = decision.refusal.filter(|_| ordinary).or(judged.refusal);
         let refusal = refusal.as_ref();
         let reply = said(refusal.map(|finding| (finding.reason, finding.evidence.as_str())));
-        let held = decision.hold.filter(|_| ordinary && refusal.is_none());
-        json!({ "reply": reply, "held_by": held, "rules": judgements(&inquiry) })
+        let held = decision.hold.filter(|_| ordinary).or(judged.hold);
+        let held = held.filter(|_| refusal.is_none());
+        let named = judged.named.iter().map(|(rule, what)| {
+            json!({ "rule": format!("rule {rule}"), "says": what, "evidence": "of the message" })
+        });
+        let rules: Vec<Value> = judgements(&inquiry).into_iter().chain(named).collect();
+        json!({ "reply": reply, "held_by": held, "discarded_by": judged.discard, "rules": rules })
     };
     let mut answer = run(&rules.ruling).await;
     answer["access"] = access;
@@ -86,6 +103,18 @@ pub async fn explain(edge: &Arc<Edge>, asked: &Asked) -> Result<Value, String> {
         answer["shadow"] = run(shadow.ruling()).await;
     }
     Ok(answer)
+}
+
+/// What the rules on a message say of this one.
+fn judged(ruling: &Ruling, message: Option<&str>, ordinary: bool) -> Judgement {
+    match message {
+        None => Judgement::default(),
+        Some(message) if ordinary => ruling.checks.judge(message.as_bytes()),
+        Some(message) => Judgement {
+            decision: ruling.checks.structure(message.as_bytes()),
+            ..Judgement::default()
+        },
+    }
 }
 
 /// The line of the access list that decides about the client, if one does.
@@ -110,7 +139,7 @@ fn access(edge: &Edge, rules: &Rules, client: IpAddr) -> Value {
 }
 
 /// Each rule with its action and what it says.
-fn judgements(inquiry: &Inquiry) -> Value {
+fn judgements(inquiry: &Inquiry) -> Vec<Value> {
     let policy = &inquiry.ruling().policy;
     let rules = decide::RULES
         .iter()
@@ -157,6 +186,9 @@ pub fn text(answer: &Value) -> String {
         lines.push(format!(
             "held: by the rule {rule}, until `mx-edge queue release --rule {rule}`"
         ));
+    }
+    if let Some(rule) = answer["discarded_by"].as_str() {
+        lines.push(format!("discarded: by the rule {rule}"));
     }
     let access = &answer["access"];
     if access.is_object() {

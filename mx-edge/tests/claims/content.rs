@@ -5,7 +5,7 @@ use mx_edge::config::{Action, BodyRule, Config, HeaderRule, Of, Then};
 
 use crate::client::{MESSAGE, codes, connect, envelope, send_from};
 use crate::edge::Site;
-use crate::inside::{Inside, Mode};
+use crate::inside::{Inside, Mode, PATIENCE};
 use crate::killed::Program;
 
 fn header(name: &str, pattern: &str, then: Then, value: &str) -> HeaderRule {
@@ -185,6 +185,102 @@ async fn what_is_built_to_kill_parsers_is_refused_whoever_it_is_for() {
         1.0
     );
     edge.stop().await;
+}
+
+#[tokio::test]
+async fn explain_tries_the_rules_on_a_message_and_a_second_policy_sees_them() {
+    let inside = Inside::start(Mode::Listening).await;
+    let mut site = Site::new(&inside);
+    rules(&mut site.config);
+    site.config.policy.skip_networks.clear();
+    site.config.policy.sender_unknown = Action::Off;
+    site.config.policy.client_name = Action::Off;
+    site.config.control.socket = site.folder().join("control.sock");
+    site.config.control.listen = "127.0.0.1:0".parse().unwrap();
+    let (next, table) = (site.folder().join("next.toml"), site.folder().join("odd"));
+    std::fs::write(&table, "@odd.example hold\n").unwrap();
+    std::fs::write(
+        &next,
+        format!(
+            "[directory]\nservers = []\n[recipients]\nfiles = ['/nowhere']\n[spf]\nenabled = false\n\
+             [policy]\nskip_networks = []\nsender_unknown = 'off'\nclient_name = 'off'\n\
+             [[policy.tables]]\nname = 'odd'\nabout = 'sender'\nfile = '{}'\n\
+             [[policy.body]]\nname = 'text'\npattern = 'casino'\n",
+            table.display()
+        ),
+    )
+    .unwrap();
+    site.config.shadow.file = next;
+    let mut program = Program::new(&site);
+    let edge = program.start(&site.folder().join("log")).await;
+    let file = site.folder().join("message");
+    for (subject, body, from, parts) in [
+        (
+            "keep",
+            "text",
+            "a@b.example",
+            ["reply: 250", "held: by the rule kept"],
+        ),
+        (
+            "hello",
+            "click here",
+            "a@b.example",
+            ["reply: 550 5.7.1", "rule worm"],
+        ),
+        (
+            "vanish",
+            "text",
+            "a@b.example",
+            ["reply: 250", "discarded: by the rule gone"],
+        ),
+        (
+            "hello",
+            "casino",
+            "x@odd.example",
+            ["reply: 250", "rule text"],
+        ),
+    ] {
+        std::fs::write(&file, message(subject, body).replace("\r\n", "\n")).unwrap();
+        let words = [
+            "explain",
+            "--client",
+            "192.0.2.7",
+            "--helo",
+            "h.example",
+            "--from",
+            from,
+            "--rcpt",
+            "joe@b.example",
+            "--message",
+            file.to_str().unwrap(),
+        ];
+        let said = program.ask(&words).await;
+        let text = String::from_utf8_lossy(&said.stdout).into_owned();
+        for part in parts {
+            assert!(text.contains(part), "{subject} {body}: {part}: {said:?}");
+        }
+    }
+    for from in ["x@odd.example", "a@b.example"] {
+        let replies = send_from(edge, from, &["joe@b.example"], &message("hi", "casino")).await;
+        assert_eq!(codes(&replies), ["250 2.0.0"], "{from}");
+    }
+    assert_eq!(
+        inside.wait_for(2).await.len(),
+        2,
+        "it refuses and holds nobody"
+    );
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let said = program.ask(&["--json", "report"]).await;
+        let report: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap();
+        let shadow = &report["shadow"];
+        if shadow["would_hold"] == 1 && shadow["would_refuse"] == 2 {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{report:#}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    program.kill().await;
 }
 
 #[tokio::test]
