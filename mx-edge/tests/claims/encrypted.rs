@@ -149,3 +149,42 @@ async fn a_next_hop_without_tls_gets_nothing() {
     assert!(inside.got().is_empty());
     edge.stop().await;
 }
+
+#[tokio::test]
+async fn what_is_older_than_tls_1_2_is_refused_in_the_handshake() {
+    use crate::raw::{Raw, starts};
+    use tokio::io::AsyncReadExt;
+    let ca = tempfile::tempdir().unwrap();
+    authority::init(ca.path()).unwrap();
+    let inside = Inside::start(Mode::Listening).await;
+    let mut site = Site::new(&inside);
+    let own = files(ca.path(), "mx1", Role::MxEdge);
+    site.config.tls = Some(PublicCertificate {
+        certificate: own.certificate,
+        key: own.key,
+        more: Vec::new(),
+    });
+    let edge = site.start().await;
+    // RFC 4346: a hello of TLS 1.0 and of 1.1, each with a suite that 1.2 has too (ECDHE-RSA-AES128-SHA), no extension.
+    for (count, minor) in [(1.0, 1), (2.0, 2)] {
+        let mut client = Raw::from("127.0.0.2", &edge).await;
+        starts(&client.hear().await, "220 ");
+        client.say("EHLO client.elsewhere.example").await;
+        starts(&client.say("STARTTLS").await, "220 ");
+        let mut hello = vec![3, minor];
+        hello.extend([7; 32]);
+        hello.extend([0, 0, 2, 0xc0, 0x13, 1, 0]);
+        let length = hello.len() as u8;
+        let mut record = vec![22, 3, 1, 0, length + 4, 1, 0, 0, length];
+        record.extend(hello);
+        client.send(&record).await;
+        let mut alert = [0; 7];
+        client.0.read_exact(&mut alert).await.unwrap();
+        // Fatal: protocol_version, or handshake_failure for want of what a hello of 1.2 has.
+        assert_eq!((alert[0], alert[5]), (21, 2), "{alert:?}");
+        assert!(matches!(alert[6], 40 | 70), "{alert:?}");
+        edge.wait_metric("mx_edge_sessions_total", "tls_failed", count)
+            .await;
+    }
+    edge.stop().await;
+}

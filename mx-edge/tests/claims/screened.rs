@@ -228,3 +228,47 @@ async fn who_tries_a_backup_alone_waits_each_time() {
     edge.wait_metric(SCREENED, "known", 1.0).await;
     edge.stop().await;
 }
+
+#[tokio::test]
+async fn under_stress_a_stranger_waits_less_and_is_greeted_once() {
+    use tokio::io::AsyncReadExt;
+    let dns = names(&[]).await;
+    let inside = Inside::start(Mode::Listening).await;
+    let mut site = strict(&inside, &dns);
+    site.config.screen.wait = Duration::from_secs(29);
+    site.config.screen.wait_stressed = Duration::from_millis(100);
+    site.config.limits.sessions_max = 10;
+    site.config.mail.own_networks = vec!["127.0.0.6".parse().unwrap()];
+    let edge = site.start().await;
+    let pressure = &edge.running.controls.edge.admission.pressure;
+    let before = Raw::from(CLIENT, &edge).await;
+    edge.wait_metric("mx_edge_sessions_open", "", 1.0).await;
+    assert!(!pressure.is_stressed());
+    let mut own = Vec::new();
+    while !pressure.is_stressed() {
+        let mut host = Raw::from("127.0.0.6", &edge).await;
+        starts(&host.hear().await, "220 ");
+        own.push(host);
+        assert!(own.len() < 10, "never stressed");
+    }
+    let began = tokio::time::Instant::now();
+    let mut client = Raw::from("127.0.0.10", &edge).await;
+    let mut greeting = Vec::new();
+    while !greeting.ends_with(b"Mailflow\r\n") {
+        greeting.push(client.0.read_u8().await.unwrap());
+    }
+    assert!(began.elapsed() >= site.config.screen.wait_stressed);
+    assert!(
+        began.elapsed() < site.config.screen.wait,
+        "as without stress"
+    );
+    // Some clients take each line that says so for a greeting of its own.
+    let greeting = String::from_utf8(greeting).unwrap();
+    assert!(
+        greeting.starts_with("220-mx1.example\r\n220 "),
+        "{greeting}"
+    );
+    assert_eq!(greeting.matches("ESMTP").count(), 1, "{greeting}");
+    drop((before, client, own));
+    edge.stop().await;
+}
