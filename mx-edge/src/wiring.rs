@@ -299,6 +299,7 @@ impl NextHop {
             tls: None,
             sink: false,
             attempts_max: config.forward.attempts_max,
+            bodies_bytes_max: config.forward.bodies_bytes_max,
             turn_target: delivery::engine::TURN_TARGET,
             site_connections_max: config.forward.connections_max,
             schedule: config.forward.retry().schedule(),

@@ -9,8 +9,8 @@ use mail::MessageId;
 use spool::{Head, Spool};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 
-/// Memory of all bodies being attempted, KiB [256 MiB]. A body larger than that takes all of it and goes alone.
-const MEMORY_KIB: u32 = 256 * 1024;
+/// The default of [`crate::engine::Settings::bodies_bytes_max`].
+pub const BODIES_BYTES_MAX: u64 = 256 << 20;
 /// Bodies kept after their attempt for the next batch of the same message, bytes [32 MiB].
 const KEPT_BYTES: usize = 32 << 20;
 /// Bodies kept, at most.
@@ -20,6 +20,8 @@ const KEPT_MAX: usize = 1024;
 pub(crate) struct Bodies {
     spool: Arc<dyn Spool>,
     memory: Arc<Semaphore>,
+    /// All of it, KiB.
+    memory_kib: u32,
     shelf: Arc<Mutex<Shelf>>,
 }
 
@@ -63,10 +65,13 @@ fn lock(shelf: &Mutex<Shelf>) -> MutexGuard<'_, Shelf> {
 }
 
 impl Bodies {
-    pub(crate) fn new(spool: Arc<dyn Spool>) -> Self {
+    /// At most so many bytes at once; a body larger than that takes all of them and goes alone.
+    pub(crate) fn new(spool: Arc<dyn Spool>, bytes_max: u64) -> Self {
+        let memory_kib = u32::try_from(bytes_max / 1024).unwrap_or(u32::MAX).max(1);
         Self {
             spool,
-            memory: Arc::new(Semaphore::new(MEMORY_KIB as usize)),
+            memory: Arc::new(Semaphore::new(memory_kib as usize)),
+            memory_kib,
             shelf: Arc::default(),
         }
     }
@@ -93,9 +98,9 @@ impl Bodies {
     }
 
     async fn load(&self, head: &Head) -> Result<Loaded, spool::Error> {
-        let kib = u32::try_from(head.body_bytes / 1024 + 1).unwrap_or(MEMORY_KIB);
+        let kib = u32::try_from(head.body_bytes / 1024 + 1).unwrap_or(u32::MAX);
         let memory = Arc::clone(&self.memory)
-            .acquire_many_owned(kib.min(MEMORY_KIB))
+            .acquire_many_owned(kib.min(self.memory_kib))
             .await
             .map_err(|_| spool::Error::Closed)?;
         let kept = lock(&self.shelf).take(head.id);
@@ -158,6 +163,7 @@ mod tests {
     use super::*;
 
     const LARGE: usize = 20 << 20;
+    const MEMORY_KIB: usize = (BODIES_BYTES_MAX >> 10) as usize;
 
     async fn stored(spool: &Memory, bytes: usize) -> Head {
         let now = Timestamp::now();
@@ -198,17 +204,17 @@ mod tests {
     async fn a_large_body_is_there_once_however_many_use_it() {
         let spool = Arc::new(Memory::new());
         let head = stored(&spool, LARGE).await;
-        let bodies = Bodies::new(spool);
+        let bodies = Bodies::new(spool, BODIES_BYTES_MAX);
         let mut users = Vec::new();
         for _ in 0..20 {
             users.push(bodies.get(&head).await.unwrap());
         }
         // Twenty copies would not fit.
-        assert_eq!(kib_free(&bodies), MEMORY_KIB as usize - LARGE / 1024 - 1);
+        assert_eq!(kib_free(&bodies), MEMORY_KIB - LARGE / 1024 - 1);
         let first = users[0].bytes.as_ptr();
         assert!(users.iter().all(|user| user.bytes.as_ptr() == first));
         drop(users);
-        assert_eq!(kib_free(&bodies), MEMORY_KIB as usize);
+        assert_eq!(kib_free(&bodies), MEMORY_KIB);
         assert_eq!(lock(&bodies.shelf).bytes, 0, "too large to be kept");
     }
 
@@ -219,14 +225,14 @@ mod tests {
         for _ in 0..6 {
             heads.push(stored(&spool, KEPT_BYTES / 4).await);
         }
-        let bodies = Bodies::new(spool);
+        let bodies = Bodies::new(spool, BODIES_BYTES_MAX);
         for head in &heads {
             drop(bodies.get(head).await.unwrap());
         }
         let kept: Vec<_> = lock(&bodies.shelf).order.iter().copied().collect();
         let newest: Vec<_> = heads[2..].iter().map(|head| head.id).collect();
         assert_eq!(kept, newest);
-        assert_eq!(kib_free(&bodies), MEMORY_KIB as usize);
+        assert_eq!(kib_free(&bodies), MEMORY_KIB);
         // Used again, it is no longer the oldest.
         drop(bodies.get(&heads[2]).await.unwrap());
         drop(bodies.get(&heads[0]).await.unwrap());
@@ -239,8 +245,8 @@ mod tests {
     async fn who_stops_waiting_leaves_nothing_behind() {
         let spool = Arc::new(Memory::new());
         let (large, small) = (stored(&spool, LARGE).await, stored(&spool, 1000).await);
-        let bodies = Bodies::new(spool);
-        let all = Arc::clone(&bodies.memory).acquire_many_owned(MEMORY_KIB);
+        let bodies = Bodies::new(spool, BODIES_BYTES_MAX);
+        let all = Arc::clone(&bodies.memory).acquire_many_owned(MEMORY_KIB as u32);
         let all = all.await.unwrap();
         for head in [&large, &small] {
             let waits = tokio::time::timeout(std::time::Duration::from_millis(1), bodies.get(head));
@@ -253,5 +259,42 @@ mod tests {
         gone.id = mail::MessageId(7);
         assert!(bodies.get(&gone).await.is_err());
         assert!(lock(&bodies.shelf).under_way.is_empty());
+    }
+
+    /// However many are attempted at once, the bodies in memory are within the limit; one that is larger goes alone.
+    #[tokio::test]
+    async fn fifty_large_ones_at_once_stay_within_the_limit() {
+        let spool = Arc::new(Memory::new());
+        let bytes = 1 << 20;
+        let mut heads = Vec::new();
+        for _ in 0..49 {
+            heads.push(stored(&spool, bytes).await);
+        }
+        heads.push(stored(&spool, 9 * bytes).await);
+        let limit = 8 * bytes;
+        let bodies = Arc::new(Bodies::new(spool, limit as u64));
+        let held = Arc::new(Mutex::new((0, 0)));
+        let mut attempts = tokio::task::JoinSet::new();
+        for head in heads {
+            let (bodies, held) = (bodies.clone(), held.clone());
+            attempts.spawn(async move {
+                let body = bodies.get(&head).await.unwrap();
+                let length = body.bytes.len();
+                {
+                    let mut held = held.lock().unwrap();
+                    held.0 += length;
+                    held.1 = held.0.max(held.1);
+                    assert!(held.0 <= limit || held.0 == length, "{} at once", held.0);
+                }
+                for _ in 0..20 {
+                    tokio::task::yield_now().await;
+                }
+                held.lock().unwrap().0 -= length;
+            });
+        }
+        while let Some(ended) = attempts.join_next().await {
+            ended.unwrap();
+        }
+        assert_eq!(held.lock().unwrap().1, 9 * bytes, "the largest went too");
     }
 }

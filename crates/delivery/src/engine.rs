@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::attempt::{Attempted, Connections, Copy};
 use crate::board::{Board, SiteState};
+pub use crate::bodies::BODIES_BYTES_MAX;
 use crate::breaker::Limits;
 use crate::egress::Egresses;
 use crate::ends::{Ended, Ends};
@@ -118,6 +119,9 @@ pub struct Settings {
     pub sink: bool,
     /// Attempts under way at once [500].
     pub attempts_max: usize,
+    /// Bytes of bodies in memory for attempts under way, each once however many batches of its message are attempted; more wait, and a
+    /// larger one goes alone [[`BODIES_BYTES_MAX`]].
+    pub bodies_bytes_max: u64,
     /// How long a task that is ready to run may wait for a processor before fewer attempts on backlog and retries are under way at
     /// once [[`TURN_TARGET`]]; zero: however long.
     pub turn_target: Duration,

@@ -80,7 +80,7 @@ struct Run {
 impl Run {
     fn new(parts: Parts, settler: Settler, shutdown: Shutdown, cut: watch::Receiver<bool>) -> Self {
         let worker = Worker {
-            bodies: Bodies::new(parts.spool.clone()),
+            bodies: Bodies::new(parts.spool.clone(), parts.settings.bodies_bytes_max),
             owner: parts.owner.clone(),
             transport: parts.transport.clone(),
             expiry: parts.settings.expiry,

@@ -53,6 +53,7 @@ pub(crate) fn settings(paused: watch::Receiver<bool>) -> Settings {
         tls: None,
         sink: false,
         attempts_max: 500,
+        bodies_bytes_max: crate::engine::BODIES_BYTES_MAX,
         turn_target: crate::engine::TURN_TARGET,
         site_connections_max: 20,
         schedule: Default::default(),

@@ -130,6 +130,7 @@ fn settings(routes: BTreeMap<Box<str>, Arc<Connections>>) -> Settings {
         tls: None,
         sink: false,
         attempts_max: 500,
+        bodies_bytes_max: delivery::engine::BODIES_BYTES_MAX,
         turn_target: delivery::engine::TURN_TARGET,
         site_connections_max: 20,
         schedule: Default::default(),

@@ -13,7 +13,7 @@ use delivery::rules::{Rules, Table};
 use delivery::tls::{Level, Levels};
 use mail::Domain;
 use serde::{Deserialize, Serialize};
-use service::config::{Complaints, duration};
+use service::config::{Complaints, bytes, duration};
 
 use super::Egress;
 
@@ -60,6 +60,9 @@ pub struct Delivery {
     pub tls_authorities_file: PathBuf,
     /// Attempts under way at once.
     pub attempts_max: usize,
+    /// Bodies in memory for them.
+    #[serde(with = "bytes")]
+    pub bodies_bytes_max: u64,
     /// What a task may wait for a processor before fewer attempts on backlog and retries are under way; zero: however long.
     #[serde(with = "duration")]
     pub turn_target: Duration,
@@ -150,6 +153,7 @@ impl Default for Delivery {
             tls: Level::Opportunistic,
             tls_authorities_file: "/etc/ssl/certs/ca-certificates.crt".into(),
             attempts_max: 500,
+            bodies_bytes_max: delivery::engine::BODIES_BYTES_MAX,
             turn_target: delivery::engine::TURN_TARGET,
             site_connections_max: 20,
             probe_interval: Limits::default().probe_interval,
@@ -247,6 +251,13 @@ impl Delivery {
             ("delivery.attempts_max", self.attempts_max),
             ("delivery.site_connections_max", self.site_connections_max),
         ]);
+        complaints.unless(
+            self.bodies_bytes_max > 0,
+            "delivery.bodies_bytes_max",
+            "0".into(),
+            "no body could be read",
+            "give some room, as in \"256MiB\"",
+        );
         complaints.spans([
             ("delivery.probe_interval", self.probe_interval),
             ("delivery.give_up", self.give_up),
@@ -339,6 +350,7 @@ mod tests {
     fn complains() {
         let table = [
             ("attempts_max = 0", "attempts_max"),
+            ("bodies_bytes_max = 0", "bodies_bytes_max"),
             ("probe_interval = \"0s\"", "probe_interval"),
             ("probe_interval = \"61s\"", "probe_interval"),
             ("give_up = \"0s\"", "give_up"),

@@ -60,6 +60,7 @@ pub fn settings(config: &Config, paused: watch::Receiver<bool>) -> Result<Settin
         tls: Some(levels),
         sink,
         attempts_max: delivery.attempts_max,
+        bodies_bytes_max: delivery.bodies_bytes_max,
         turn_target: delivery.turn_target,
         site_connections_max: delivery.site_connections_max,
         schedule: delivery.retry().schedule(),

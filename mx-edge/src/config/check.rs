@@ -231,6 +231,13 @@ impl Config {
             ("spool.unindexed_max", self.spool.unindexed_max),
         ]);
         complaints.unless(
+            self.forward.bodies_bytes_max > 0,
+            "forward.bodies_bytes_max",
+            "0".into(),
+            "no body could be read",
+            "give some room, as in \"256MiB\"",
+        );
+        complaints.unless(
             limits.recipients_max >= 100,
             "limits.recipients_max",
             limits.recipients_max.to_string(),

@@ -146,6 +146,7 @@ impl Default for Forward {
         Self {
             connections_max: 20,
             attempts_max: 100,
+            bodies_bytes_max: delivery::engine::BODIES_BYTES_MAX,
             reply_timeout: seconds(60),
             probe_interval: seconds(5),
             retry_first: seconds(10),

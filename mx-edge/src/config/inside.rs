@@ -60,6 +60,9 @@ pub struct Forward {
     pub connections_max: usize,
     /// Attempts at once.
     pub attempts_max: usize,
+    /// Bodies in memory for them.
+    #[serde(with = "bytes")]
+    pub bodies_bytes_max: u64,
     /// For the reply to a message.
     #[serde(with = "duration")]
     pub reply_timeout: Duration,

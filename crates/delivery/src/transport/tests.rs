@@ -69,6 +69,7 @@ fn engine(
         tls: None,
         sink: false,
         attempts_max: 50,
+        bodies_bytes_max: crate::engine::BODIES_BYTES_MAX,
         turn_target: crate::engine::TURN_TARGET,
         site_connections_max: 20,
         schedule: Keys {
