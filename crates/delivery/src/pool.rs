@@ -5,12 +5,13 @@
 mod dial;
 mod targets;
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use mail::Reply;
-use smtp::client::{Answer, Cause, Client, Options, Phase, Trouble};
+use smtp::client::{Answer, Cause, Client, Options, Phase, TlsPolicy, Trouble};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
@@ -60,6 +61,7 @@ impl Connections {
             pool: Pool::new(Reach {
                 hosts: Hosts::Route(route.hosts),
                 options: route.options,
+                tls: HashMap::new(),
                 egress,
                 transactions_max: route.transactions_max,
                 connections_max: route.connections_max,
@@ -123,6 +125,8 @@ pub(crate) struct Stopped {
 pub(crate) struct Reach {
     pub(crate) hosts: Hosts,
     pub(crate) options: Options,
+    /// For these hosts in place of what the options say.
+    pub(crate) tls: HashMap<Box<str>, TlsPolicy>,
     pub(crate) egress: Egress,
     pub(crate) transactions_max: usize,
     pub(crate) connections_max: usize,
@@ -138,6 +142,7 @@ pub(crate) struct Pool {
 struct Inner {
     hosts: Hosts,
     options: Options,
+    tls: HashMap<Box<str>, TlsPolicy>,
     egress: Egress,
     transactions_max: usize,
     idle_max: Duration,
@@ -165,6 +170,7 @@ impl Pool {
             inner: Arc::new(Inner {
                 options: reach.egress.options(&reach.options),
                 hosts: reach.hosts,
+                tls: reach.tls,
                 egress: reach.egress,
                 transactions_max: reach.transactions_max.max(1),
                 idle_max: IDLE_MAX,

@@ -227,7 +227,7 @@ mod tests {
 
     use super::*;
     use crate::site::Site;
-    use crate::testing::{Memory, clock, recipient};
+    use crate::testing::{Memory, clock};
 
     #[tokio::test(start_paused = true)]
     async fn what_a_site_does_not_protect_waits_alone_and_inside_it_shuts_the_gate() {
@@ -240,16 +240,7 @@ mod tests {
         let domain = mail::Domain::parse("a.example").unwrap();
         spool.add(spool::Destination::Domain(domain), &[to]);
         let leases = spool::Spool::claim(&*spool, "test", &wanted).await.unwrap();
-        let copy = Copy {
-            envelope: mail::Envelope {
-                reverse_path: mail::ReversePath::Null,
-                parameters: mail::MailParameters::default(),
-                recipients: vec![recipient(to)],
-            },
-            indices: vec![0],
-            parts: Vec::new(),
-            xforward: None,
-        };
+        let copy = crate::testing::copy(to);
         let site = Key::Site(Site::new(vec![(0, "mx.a.example".into())]));
         let table = [
             (site, Signal::Reached, Because::Replies),

@@ -245,7 +245,6 @@ impl Hand {
     /// Looks through what waits for a shut site for what is too old to wait on, oldest first: more is claimed at once, until
     /// [`LOOK_MAX`] batches in a row were not, or its next probe is due.
     pub(crate) fn look(&mut self, key: &Arc<Key>, now: Instant) {
-        let limits = self.limits;
         let Some(seat) = self.seats.get_mut(key) else {
             return;
         };
@@ -253,7 +252,7 @@ impl Hand {
         let until = seat.gate.shut_until();
         seat.look = Some(Look {
             left: LOOK_MAX,
-            until: until.unwrap_or(now + limits.probe_interval),
+            until: until.unwrap_or(now + self.limits.probe_interval),
         });
         if !looked {
             self.queue(key, now);

@@ -91,6 +91,7 @@ pub struct Exchangers {
     resolver: TokioResolver,
     port: u16,
     own: Vec<Domain>,
+    own_addresses: Vec<IpAddr>,
 }
 
 impl Exchangers {
@@ -117,6 +118,7 @@ impl Exchangers {
             resolver: builder.build().map_err(|e| format!("no resolver: {e}"))?,
             port,
             own: Vec::new(),
+            own_addresses: Vec::new(),
         })
     }
 
@@ -126,10 +128,18 @@ impl Exchangers {
         self
     }
 
+    /// The addresses by which an exchanger of any name is this host, or leads back to it; the same holds for it. Domains of strangers may
+    /// point at us under names that we do not know.
+    pub fn with_own_addresses(mut self, own: Vec<IpAddr>) -> Self {
+        self.own_addresses = own;
+        self
+    }
+
     /// The domain's site. NXDOMAIN and null MX are permanent (5.1.2, 5.1.10), anything unsure is transient (4.4.3).
     pub async fn site(&self, domain: &Domain) -> Result<Site, Reply> {
         if domain.is_literal() {
             return match literal(domain.as_str()) {
+                Some(ip) if self.own_addresses.contains(&ip.to_canonical()) => Err(loops(domain)),
                 Some(_) => Ok(Site::new(vec![(0, domain.as_str().into())])),
                 None => Err(Reply::new(
                     550,
@@ -139,7 +149,7 @@ impl Exchangers {
             };
         }
         match self.lookup(domain.as_str(), RecordType::MX).await? {
-            Found::Records(records) => self.explicit(domain, &records),
+            Found::Records(records) => self.explicit(domain, &records).await,
             Found::Nothing { exists: false } => Err(no_domain(domain)),
             Found::Nothing { exists: true } => self.implicit(domain).await,
         }
@@ -184,7 +194,7 @@ impl Exchangers {
     }
 
     /// MX records were found.
-    fn explicit(&self, domain: &Domain, records: &[RData]) -> Result<Site, Reply> {
+    async fn explicit(&self, domain: &Domain, records: &[RData]) -> Result<Site, Reply> {
         let mut preferred: Vec<(u16, Box<str>)> = records
             .iter()
             .filter_map(|record| match record {
@@ -203,40 +213,53 @@ impl Exchangers {
         preferred.retain(|(_, host)| !host.is_empty());
         preferred.sort();
         preferred.truncate(EXCHANGERS_MAX);
-        self.without_own(domain, preferred)
+        self.without_own(domain, preferred).await
     }
 
     /// RFC 5321 5.1: when we are one of the exchangers, ourselves and all of equal or worse preference are left out.
-    fn without_own(
+    async fn without_own(
         &self,
         domain: &Domain,
         mut preferred: Vec<(u16, Box<str>)>,
     ) -> Result<Site, Reply> {
-        let own = |host: &str| self.own.iter().any(|own| own.as_str() == host);
-        let best_own = preferred
-            .iter()
-            .filter(|(_, host)| own(host))
-            .map(|&(preference, _)| preference)
-            .min();
+        let mut best_own = None;
+        for (preference, host) in &preferred {
+            if self.is_own(host).await {
+                best_own = Some(*preference);
+                break;
+            }
+        }
         if let Some(best_own) = best_own {
             preferred.retain(|&(preference, _)| preference < best_own);
             if preferred.is_empty() {
-                return Err(Reply::new(
-                    554,
-                    (5, 4, 6),
-                    format!(
-                        "mail for {domain} loops back to this host, which is its best mail exchanger"
-                    ),
-                ));
+                return Err(loops(domain));
             }
         }
         Ok(Site::new(preferred))
     }
 
+    /// Whether an exchanger is this host, by its name or by any address of it. Where the DNS does not say, it is taken for another: the
+    /// attempt asks again.
+    async fn is_own(&self, host: &str) -> bool {
+        if self.own.iter().any(|own| own.as_str() == host) {
+            return true;
+        }
+        if self.own_addresses.is_empty() {
+            return false;
+        }
+        // Kept by the resolver: the connection does not ask again.
+        let found = self.addresses(host).await.unwrap_or_default();
+        let mut found = found.iter().map(|address| address.ip().to_canonical());
+        found.any(|ip| self.own_addresses.contains(&ip))
+    }
+
     /// RFC 5321 5.1: without MX records the domain is its own exchanger, if it has an address.
     async fn implicit(&self, domain: &Domain) -> Result<Site, Reply> {
         match self.addresses(domain.as_str()).await {
-            Ok(_) => self.without_own(domain, vec![(0, domain.as_str().into())]),
+            Ok(_) => {
+                let itself = vec![(0, domain.as_str().into())];
+                self.without_own(domain, itself).await
+            }
             Err(reply) if reply.code >= 500 => Err(Reply::new(
                 550,
                 (5, 4, 4),
@@ -316,6 +339,14 @@ fn literal(text: &str) -> Option<IpAddr> {
         Some(tag) if tag.eq_ignore_ascii_case("ipv6:") => inner[5..].parse().ok().map(IpAddr::V6),
         _ => inner.parse().ok().map(IpAddr::V4),
     }
+}
+
+fn loops(domain: &Domain) -> Reply {
+    Reply::new(
+        554,
+        (5, 4, 6),
+        format!("mail for {domain} loops back to this host, which is its best mail exchanger"),
+    )
 }
 
 fn no_domain(domain: &Domain) -> Reply {

@@ -15,7 +15,7 @@ use spool::*;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-pub(crate) use self::world::{Clerk, World, accepted, recipient};
+pub(crate) use self::world::{Clerk, World, accepted, copy, recipient};
 use crate::engine::{Clock, Settings};
 
 /// The wall clock at the start of every test.

@@ -1,4 +1,4 @@
-//! How much a domain's mail must be protected on its way: whether STARTTLS is used, needed, and whom it must prove to reach.
+//! How much mail must be protected on its way, by its domain and by the host that takes it: whether STARTTLS is used, needed, and whom it must prove to reach.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,14 +32,23 @@ pub struct Levels {
     pub default: Level,
     /// For these domains; a subdomain is another domain.
     pub domains: BTreeMap<Domain, Level>,
+    /// For these mail exchangers, in lower case, where the domain is not named; `.example.org` means all below it.
+    pub exchangers: BTreeMap<Box<str>, Level>,
     /// How certificates are verified; none: [`Level::Verify`] sends nothing.
     pub verifying: Option<Arc<ClientConfig>>,
 }
 
 impl Levels {
-    /// The level of a domain's mail.
-    pub(crate) fn of(&self, domain: Option<&Domain>) -> Level {
-        let named = domain.and_then(|domain| self.domains.get(domain));
+    /// The level of a domain's mail, if it is named: then it is the same at every exchanger.
+    pub(crate) fn of(&self, domain: Option<&Domain>) -> Option<Level> {
+        domain.and_then(|domain| self.domains.get(domain)).copied()
+    }
+
+    /// The level of other mail at an exchanger: its own name comes first, then the nearest above it.
+    pub(crate) fn at(&self, host: &str) -> Level {
+        let above = host.match_indices('.').map(|(dot, _)| &host[dot..]);
+        let mut names = std::iter::once(host).chain(above);
+        let named = names.find_map(|name| self.exchangers.get(name));
         named.copied().unwrap_or(self.default)
     }
 
@@ -67,12 +76,27 @@ mod tests {
         let levels = Levels {
             default: Level::Opportunistic,
             domains: BTreeMap::from([(domain("one.example"), Level::Verify)]),
+            exchangers: BTreeMap::from([
+                (".mx.example".into(), Level::Encrypt),
+                ("old.mx.example".into(), Level::Never),
+                ("mx.one.example".into(), Level::Encrypt),
+            ]),
             verifying: None,
         };
-        assert_eq!(levels.of(Some(&domain("one.example"))), Level::Verify);
+        assert_eq!(levels.of(Some(&domain("one.example"))), Some(Level::Verify));
         let others = [Some(domain("sub.one.example")), None];
         for other in others {
-            assert_eq!(levels.of(other.as_ref()), Level::Opportunistic, "{other:?}");
+            assert_eq!(levels.of(other.as_ref()), None, "{other:?}");
+        }
+        for (host, level) in [
+            ("a.b.mx.example", Level::Encrypt),
+            ("old.mx.example", Level::Never),
+            ("mx.example", Level::Opportunistic),
+            ("xmx.example", Level::Opportunistic),
+            ("mx.one.example", Level::Encrypt),
+            ("[192.0.2.1]", Level::Opportunistic),
+        ] {
+            assert_eq!(levels.at(host), level, "{host}");
         }
         let policy = |level| levels.policy(level);
         assert!(matches!(policy(Level::Never), Some(TlsPolicy::Never)));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mail::{Domain, Reply};
-use smtp::client::{Cause, Options, Phase, Trouble};
+use smtp::client::{Cause, Options, Phase, TlsPolicy, Trouble};
 use tokio::time::Instant;
 
 use crate::attempt::Copy;
@@ -57,11 +57,11 @@ pub(crate) struct Wire {
 /// The connections of each site, apart by where they leave from and how they are protected.
 pub(crate) type Pools = HashMap<Site, Vec<(Manner, Arc<Pool>)>>;
 
-/// What connections to one site differ in.
+/// What connections to one site differ in: what leaves in one manner never goes over a connection of another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Manner {
     egress: Option<Arc<str>>,
-    /// None: as the options say.
+    /// That of a domain that is named; none: as each exchanger's name says.
     level: Option<Level>,
 }
 
@@ -107,7 +107,7 @@ impl Wire {
     fn pool(&self, way: &Way, site: &Site) -> Result<Arc<Pool>, Reply> {
         let manner = Manner {
             egress: way.egress.clone(),
-            level: self.tls.as_ref().map(|tls| tls.of(way.domain.as_ref())),
+            level: (self.tls.as_ref()).and_then(|tls| tls.of(way.domain.as_ref())),
         };
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         let known = pools.get(site).into_iter().flatten();
@@ -134,20 +134,37 @@ impl Wire {
                 None => return Err(not_configured(&format!("egress {name:?}"))),
             },
         };
-        let mut options = self.options.clone();
-        if let (Some(tls), Some(level)) = (&self.tls, manner.level) {
-            let policy = tls.policy(level);
-            options.tls = policy.ok_or_else(|| not_configured("authorities for TLS"))?;
-        }
         let limits = self.rules.limits(&way.key);
         Ok(Reach {
             hosts: Hosts::Site(exchangers.clone(), site.clone()),
-            options,
+            options: self.options.clone(),
+            tls: self.policies(site, manner)?,
             egress,
             transactions_max: limits.transactions_max.unwrap_or(SITE_TRANSACTIONS_MAX),
             connections_max: self.site_connections_max,
             connects_per_second_max: limits.connects_per_second_max,
         })
+    }
+}
+
+impl Wire {
+    /// How each of a site's exchangers is talked to; those that are not there: as the options say.
+    fn policies(
+        &self,
+        site: &Site,
+        manner: &Manner,
+    ) -> Result<HashMap<Box<str>, TlsPolicy>, Reply> {
+        let Some(tls) = &self.tls else {
+            return Ok(HashMap::new());
+        };
+        let policy = |host: &str| {
+            let level = manner.level.unwrap_or_else(|| tls.at(host));
+            let policy = tls.policy(level);
+            let policy = policy.ok_or_else(|| not_configured("authorities for TLS"))?;
+            Ok((host.into(), policy))
+        };
+        let hosts = site.exchangers.iter().map(|exchanger| &*exchanger.host);
+        hosts.map(policy).collect()
     }
 }
 

@@ -3,12 +3,10 @@
 //! A task of its own asks for turns and tells what they waited for. It owns nothing else, and sleeps while nobody is to be held back.
 
 use std::future::poll_fn;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// From one turn that is measured to the next.
@@ -19,29 +17,22 @@ const TURNS: u32 = 10;
 /// What was measured, and whether it is to be measured.
 pub(crate) struct Turns {
     measured: watch::Receiver<Duration>,
-    asked: Arc<Asked>,
-}
-
-#[derive(Default)]
-struct Asked {
-    wanted: AtomicBool,
-    told: Notify,
+    wanted: watch::Sender<bool>,
 }
 
 impl Turns {
     /// Starts to measure; ends with what is returned.
     pub(crate) fn start() -> Self {
         let (sender, measured) = watch::channel(Duration::ZERO);
-        let asked = Arc::new(Asked::default());
-        tokio::spawn(measure(sender, asked.clone()));
-        Self { measured, asked }
+        let wanted = watch::Sender::new(false);
+        tokio::spawn(measure(sender, wanted.subscribe()));
+        Self { measured, wanted }
     }
 
     /// Measures from now on, or no longer.
     pub(crate) fn want(&self, wanted: bool) {
-        if self.asked.wanted.swap(wanted, Ordering::Relaxed) != wanted && wanted {
-            self.asked.told.notify_one();
-        }
+        self.wanted
+            .send_if_modified(|old| std::mem::replace(old, wanted) != wanted);
     }
 
     /// The mean of the last turns, once.
@@ -54,14 +45,9 @@ impl Turns {
     }
 }
 
-async fn measure(sender: watch::Sender<Duration>, asked: Arc<Asked>) {
-    loop {
-        while !asked.wanted.load(Ordering::Relaxed) {
-            tokio::select! {
-                () = asked.told.notified() => {}
-                () = sender.closed() => return,
-            }
-        }
+/// Ends when nobody can want it any more.
+async fn measure(sender: watch::Sender<Duration>, mut wanted: watch::Receiver<bool>) {
+    while wanted.wait_for(|wanted| *wanted).await.is_ok() {
         let mut sum = Duration::ZERO;
         for _ in 0..TURNS {
             tokio::time::sleep(INTERVAL).await;
@@ -69,9 +55,7 @@ async fn measure(sender: watch::Sender<Duration>, asked: Arc<Asked>) {
             turn().await;
             sum += ready.elapsed();
         }
-        if sender.send(sum / TURNS).is_err() {
-            return;
-        }
+        sender.send_replace(sum / TURNS);
     }
 }
 
@@ -90,6 +74,9 @@ async fn turn() {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     /// On the real clock, with a bound far from what is asserted: a turn waits behind what is ready to run.

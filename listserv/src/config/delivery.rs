@@ -1,7 +1,7 @@
 //! `[delivery]`: mail out. What it must hold beyond its form is checked here.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -43,7 +43,8 @@ pub struct Delivery {
     pub dns: Vec<SocketAddr>,
     /// The port of mail exchangers.
     pub port: u16,
-    /// Names by which mail exchangers lead back to this site, beside `hostname` and the egresses' names.
+    /// Names and addresses by which mail exchangers lead back to this site, beside `hostname`, the names and addresses of the egresses,
+    /// and the addresses where it listens.
     pub own_exchangers: Vec<String>,
     /// The egress of what has no other; none: the system's choice of address, under `hostname`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -97,6 +98,8 @@ pub struct Delivery {
     pub pinned: BTreeMap<String, String>,
     /// Domains whose mail is protected otherwise: `"one.example" = "verify"`.
     pub tls_domains: BTreeMap<String, Level>,
+    /// Mail exchangers to which the mail of all other domains is protected otherwise; `".example"` means all below it.
+    pub tls_exchangers: BTreeMap<String, Level>,
     /// The egress of a list's posts, by the list's address.
     pub egress_lists: BTreeMap<String, String>,
     /// Routes by name.
@@ -167,6 +170,7 @@ impl Default for Delivery {
             provider_rules_file: None,
             pinned: BTreeMap::new(),
             tls_domains: BTreeMap::new(),
+            tls_exchangers: BTreeMap::new(),
             egress_lists: BTreeMap::new(),
             routes: BTreeMap::new(),
             egresses: BTreeMap::new(),
@@ -194,7 +198,9 @@ impl Delivery {
             Ok((domain, *level))
         };
         let routes = self.routes.values().map(|route| &route.tls);
-        let mut all = self.tls_domains.values().chain([&self.tls]).chain(routes);
+        let hosts = self.tls_exchangers.values();
+        let domains = self.tls_domains.values();
+        let mut all = domains.chain(hosts).chain([&self.tls]).chain(routes);
         let verifying = match all.any(|level| *level == Level::Verify) {
             true => Some(service::tls::verifying_client(&self.tls_authorities_file)?),
             false => None,
@@ -206,6 +212,9 @@ impl Delivery {
                 .iter()
                 .map(domain)
                 .collect::<Result<_, String>>()?,
+            exchangers: (self.tls_exchangers.iter())
+                .map(|(host, level)| (host.to_lowercase().into(), *level))
+                .collect(),
             verifying,
         })
     }
@@ -281,13 +290,23 @@ impl Delivery {
             "mail would leave less protected than it should",
             "give domain names, and in tls_authorities_file the authorities in PEM",
         );
-        for name in &self.own_exchangers {
+        for host in self.tls_exchangers.keys() {
+            complaints.parsed(
+                "delivery.tls_exchangers",
+                host,
+                Domain::parse(host.strip_prefix('.').unwrap_or(host)),
+                "it would match no mail exchanger",
+                "give host names, or with a dot before it the domain that they are below",
+            );
+        }
+        let names = self.own_exchangers.iter();
+        for name in names.filter(|name| name.parse::<IpAddr>().is_err()) {
             complaints.parsed(
                 "delivery.own_exchangers",
                 name,
                 Domain::parse(name),
                 "it would match no mail exchanger",
-                "give host names",
+                "give host names and addresses",
             );
         }
     }
@@ -365,6 +384,10 @@ mod tests {
             ),
             ("[delivery.routes.x]\nhosts = []", "routes.x.hosts"),
             ("own_exchangers = [\"a b\"]", "own_exchangers"),
+            (
+                "[delivery.tls_exchangers]\n\"*.b\" = \"encrypt\"",
+                "tls_exchangers",
+            ),
             (
                 "[delivery.tls_domains]\n\"a b\" = \"encrypt\"",
                 "tls_domains",

@@ -1,6 +1,6 @@
 //! Where mail leaves from: `[delivery.egresses.NAME]`, and which of them is chosen by class and by list.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use delivery::egress::Egresses;
@@ -48,8 +48,24 @@ impl Delivery {
     pub fn own_exchangers(&self, hostname: &str) -> Vec<Domain> {
         let helos = self.egresses.values().filter_map(|e| e.helo.as_deref());
         let named = self.own_exchangers.iter().map(String::as_str);
+        let named = named.filter(|name| name.parse::<IpAddr>().is_err());
         let all = helos.chain(named).chain([hostname]);
         all.filter_map(|name| Domain::parse(name).ok()).collect()
+    }
+
+    /// The addresses under which a mail exchanger is this host, or leads back to it: those named, those by which mail leaves, and those
+    /// where it listens. Loopback is every host's own, and none that a connection from elsewhere could come by.
+    pub fn own_addresses(&self, listening: &[SocketAddr]) -> Vec<IpAddr> {
+        let named = self.own_exchangers.iter();
+        let named = named.filter_map(|name| name.parse::<IpAddr>().ok());
+        let leaving = self.egresses.values().flat_map(|egress| {
+            let (four, six) = (egress.source_v4, egress.source_v6);
+            [four.map(IpAddr::V4), six.map(IpAddr::V6)]
+        });
+        let listening = listening.iter().map(SocketAddr::ip);
+        let told = leaving.flatten().chain(listening);
+        let told = told.filter(|ip| !ip.is_loopback() && !ip.is_unspecified());
+        named.chain(told).map(|ip| ip.to_canonical()).collect()
     }
 
     /// Each key that names an egress, and the name.
@@ -162,5 +178,26 @@ mod tests {
         let own = config.delivery.own_exchangers("list-1.example");
         let own: Vec<&str> = own.iter().map(mail::Domain::as_str).collect();
         assert_eq!(own, ["bulk.example", "list-1.example"]);
+
+        let named = "[delivery]\nown_exchangers = [\"mx.example\", \"192.0.2.7\", \"127.0.9.9\"]\n\
+            [delivery.egresses.e]\nsource_v4 = \"192.0.2.1\"\nsource_v6 = \"2001:db8::1\"\n\
+            [delivery.egresses.here]\nsource_v4 = \"127.0.0.1\"\n";
+        let config: Config = toml::from_str(named).unwrap();
+        let listening = ["127.0.0.1:10027", "[::ffff:192.0.2.2]:24", "0.0.0.0:25"];
+        let listening = listening.map(|address| address.parse().unwrap());
+        let own = config.delivery.own_addresses(&listening);
+        let own: Vec<String> = own.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            own,
+            [
+                "192.0.2.7",
+                "127.0.9.9",
+                "192.0.2.1",
+                "2001:db8::1",
+                "192.0.2.2"
+            ]
+        );
+        let names = config.delivery.own_exchangers("list-1.example");
+        assert_eq!(names.len(), 2, "{names:?}");
     }
 }

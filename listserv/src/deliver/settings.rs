@@ -38,8 +38,10 @@ pub fn settings(config: &Config, paused: watch::Receiver<bool>) -> Result<Settin
         None => {
             let found = Exchangers::new(&delivery.dns, delivery.port);
             let own = delivery.own_exchangers(&config.hostname);
+            let listening = [config.lmtp.listen, config.publish.listen];
+            let found = found.map_err(|why| wrong("dns", why))?.with_own_names(own);
             Some(Arc::new(
-                found.map_err(|why| wrong("dns", why))?.with_own_names(own),
+                found.with_own_addresses(delivery.own_addresses(&listening)),
             ))
         }
     };

@@ -91,7 +91,8 @@ impl Inner {
     fn options_for(&self, target: &Target) -> Options {
         let mut options = self.options.clone();
         if let Hosts::Site(..) = self.hosts {
-            options.tls = named(options.tls, target);
+            let own = self.tls.get(&target.host).cloned();
+            options.tls = named(own.unwrap_or(options.tls), target);
         }
         let source = self.egress.source(target.address.ip());
         options.source = source.or(options.source);

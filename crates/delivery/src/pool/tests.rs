@@ -28,6 +28,7 @@ fn reach(hosts: Hosts, transactions_max: usize) -> Reach {
     Reach {
         hosts,
         options: options(),
+        tls: HashMap::new(),
         egress: Egress::default(),
         transactions_max,
         connections_max: 10,

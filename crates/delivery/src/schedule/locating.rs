@@ -1,5 +1,6 @@
 //! Domains whose site is being looked up: what waits for it stands aside until it is known.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use mail::Domain;
@@ -46,7 +47,7 @@ impl Hand {
     pub(crate) fn unresolved(&mut self, domain: Domain, until: Instant) {
         let wake = Wake::Domain(domain.clone());
         if self.domains.fail(domain, until) {
-            self.wake_later(until, wake);
+            self.wakes.push(Reverse((until, wake)));
             self.left_out.change_all();
         }
     }

@@ -59,9 +59,4 @@ impl Hand {
         }
         self.left_out.widen();
     }
-
-    /// Looks at it again then.
-    pub(super) fn wake_later(&mut self, at: Instant, what: Wake) {
-        self.wakes.push(Reverse((at, what)));
-    }
 }

@@ -12,6 +12,8 @@ use tokio::net::UdpSocket;
 
 use super::*;
 
+mod own;
+
 /// What the server says to one question.
 #[derive(Clone)]
 enum Said {
@@ -227,35 +229,6 @@ async fn refusals_are_permanent_only_when_sure() {
     )
     .await;
     check(said(Said::Silence), "d.example", Err("451 4.4.3")).await;
-}
-
-#[tokio::test]
-async fn we_do_not_send_to_ourselves() {
-    use RecordType::{A, MX};
-    let said = |records| zone([(("d.example.", MX), Said::Records(records))]);
-    check(
-        said(vec![
-            mx(5, "best.example."),
-            mx(10, "us.example."),
-            mx(10, "peer.example."),
-            mx(20, "far.example."),
-        ]),
-        "d.example",
-        Ok(&["0 best.example"]),
-    )
-    .await;
-    check(
-        said(vec![mx(10, "US.example."), mx(20, "far.example.")]),
-        "d.example",
-        Err("554 5.4.6"),
-    )
-    .await;
-    check(
-        zone([(("us.example.", A), Said::Records(vec![a(1)]))]),
-        "us.example",
-        Err("554 5.4.6"),
-    )
-    .await;
 }
 
 #[tokio::test]

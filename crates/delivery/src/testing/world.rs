@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use mail::{Address, Domain, Envelope, MailParameters, MessageId, Recipient, Reply, Timestamp};
+use mail::{
+    Address, Domain, Envelope, MailParameters, MessageId, Recipient, Reply, ReversePath, Timestamp,
+};
 use smtp::client::{Answer, Cause, Phase, Trouble};
 use spool::{Batch, Destination, Error, Head, Lease, NewBatch};
 use tokio::time::Instant;
@@ -259,4 +261,18 @@ impl Clerk {
 
 pub(crate) fn recipient(text: &str) -> Recipient {
     Address::parse(text).unwrap().into()
+}
+
+/// An empty message to one recipient.
+pub(crate) fn copy(to: &str) -> Copy {
+    Copy {
+        envelope: Envelope {
+            reverse_path: ReversePath::Null,
+            parameters: MailParameters::default(),
+            recipients: vec![recipient(to)],
+        },
+        indices: vec![0],
+        parts: Vec::new(),
+        xforward: None,
+    }
 }

@@ -344,3 +344,77 @@ async fn a_shutdown_on_the_real_spool_repeats_nothing() {
     let distinct: std::collections::BTreeSet<_> = messages.iter().collect();
     assert_eq!((distinct.len(), messages.len()), (MESSAGES, MESSAGES));
 }
+
+/// Whoever asks for protection gets no connection of those who do not, though one lies idle; and the reverse. By domain, by the
+/// exchanger's name, and by the egress.
+#[tokio::test]
+async fn what_is_to_be_protected_never_goes_over_a_plain_connection() {
+    let peer = Peer::start(Manner::Good).await;
+    let exchangers = |levels| Wire {
+        routes: BTreeMap::new(),
+        exchangers: Some(Arc::new(
+            Exchangers::new(&["127.0.0.1:9".parse().unwrap()], peer.address.port()).unwrap(),
+        )),
+        options: options(),
+        egresses: Egresses::from([(Arc::from("bulk"), Egress::default())]),
+        tls: Some(levels),
+        site_connections_max: 4,
+        rules: Arc::default(),
+        pools: Mutex::default(),
+    };
+    let here = Site::new(vec![(0, "[127.0.0.1]".into())]);
+    let way = |domain: &str, egress: Option<&str>| Way {
+        key: Arc::new(Key::Site(here.clone())),
+        egress: egress.map(Arc::from),
+        domain: Some(Domain::parse(domain).unwrap()),
+    };
+    let copy = crate::testing::copy("one@a.example");
+    let domain = |name: &str| Domain::parse(name).unwrap();
+    let wire = exchangers(Levels {
+        default: Level::Opportunistic,
+        domains: BTreeMap::from([
+            (domain("safe.example"), Level::Encrypt),
+            (domain("plain.example"), Level::Never),
+        ]),
+        ..Levels::default()
+    });
+    // Rows: domain, egress, whether it goes, connections in all.
+    for (to, egress, goes, connections) in [
+        ("a.example", None, true, 1),
+        ("b.example", None, true, 1),
+        ("safe.example", None, false, 2),
+        ("plain.example", None, true, 3),
+        ("a.example", Some("bulk"), true, 4),
+        ("b.example", None, true, 4),
+        ("safe.example", None, false, 5),
+    ] {
+        let passed = wire.pass(&way(to, egress), &copy).await;
+        match passed {
+            Ok(_) => assert!(goes, "{to}"),
+            Err(stopped) => {
+                assert!(!goes, "{to}: {stopped:?}");
+                assert!(matches!(stopped.trouble.cause, Cause::NoTls), "{stopped:?}");
+            }
+        }
+        assert_eq!(peer.connections(), connections, "{to} {egress:?}");
+    }
+    let messages = peer.messages();
+    assert_eq!(messages, 5);
+
+    // By the exchanger's name: who is not named waits, who is named goes as it is said.
+    let wire = exchangers(Levels {
+        default: Level::Opportunistic,
+        domains: BTreeMap::from([(domain("plain.example"), Level::Opportunistic)]),
+        exchangers: BTreeMap::from([("[127.0.0.1]".into(), Level::Encrypt)]),
+        ..Levels::default()
+    });
+    for (to, goes) in [
+        ("plain.example", true),
+        ("a.example", false),
+        ("plain.example", true),
+    ] {
+        let passed = wire.pass(&way(to, None), &copy).await;
+        assert_eq!(passed.is_ok(), goes, "{to}");
+    }
+    assert_eq!(peer.messages(), messages + 2);
+}
