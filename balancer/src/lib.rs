@@ -12,6 +12,7 @@ pub mod flow;
 pub mod greeting;
 pub mod latency;
 pub mod metrics;
+pub mod moves;
 pub mod node;
 pub mod pick;
 pub mod pool;

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::agent::Agent;
 use crate::config::{Pick, Probe};
 use crate::latency::Latency;
+use crate::moves::Moves;
 use crate::pick::Candidate;
 
 /// How a node stands (lexicon: node).
@@ -149,7 +150,7 @@ pub struct Node {
     /// Where its agent answers.
     pub agent: Option<SocketAddr>,
     /// Connections it has from us, by the count of their pick, with when they began.
-    pub running: BTreeMap<u64, Instant>,
+    pub running: BTreeMap<u64, (Instant, Moves)>,
     /// How long they last.
     pub latency: Latency,
     /// Connections in a row that it left without an answer.
@@ -252,7 +253,7 @@ impl Node {
 
     /// A connection has ended; `is_cut`: the node left a client without an answer. Several in a row say that it is broken.
     pub fn ended(&mut self, pick: u64, is_cut: bool, settings: &Probe, now: Instant) {
-        let Some(began) = self.running.remove(&pick) else {
+        let Some((began, _)) = self.running.remove(&pick) else {
             return;
         };
         if !is_cut {
@@ -281,16 +282,18 @@ impl Node {
         let limits = limits.into_iter().filter(|&limit| limit > 0);
         let connections_max = limits.fold(limit, usize::min);
         let connections_max = usable(u32::try_from(connections_max).unwrap_or(u32::MAX));
-        // One that hangs has lasted longer than any that has ended.
-        let oldest = self.running.values().next();
-        let oldest = oldest.map(|&began| now.saturating_duration_since(began).as_secs_f64());
-        let seconds = self.latency.seconds();
+        let waits = self
+            .running
+            .values()
+            .filter_map(|(_, moves)| moves.waits(now));
         Candidate {
             in_flight: self.running.len(),
             // However small its share is, it must get some mail to grow by.
             connections_max: (connections_max as usize).max(1),
             slots: (self.slots > 0).then(|| usable(self.slots).max(0.01)),
-            seconds: seconds.map(|seconds| seconds.max(oldest.unwrap_or(0.0))),
+            seconds: self.latency.seconds(),
+            certainty: self.latency.certainty(now),
+            waits: waits.max().unwrap_or_default().as_secs_f64(),
             last_picked: self.last_picked,
         }
     }

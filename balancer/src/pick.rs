@@ -9,14 +9,24 @@ pub struct Candidate {
     pub connections_max: usize,
     /// How many it works on at once, its weight included; `None` where nobody has said.
     pub slots: Option<f64>,
-    /// How long a connection lasts there, seconds, or has lasted already; `None` before the first has ended.
+    /// How long a connection lasts there, seconds; `None` before the first has ended.
     pub seconds: Option<f64>,
+    /// How much that says, from 0 to 1.
+    pub certainty: f64,
+    /// How long a client there has waited for an answer, at most, seconds.
+    pub waits: f64,
     /// When it was picked last, as a count of picks; 0 never.
     pub last_picked: u64,
 }
 
 /// Two expectations within this factor are equal: averages are never that exact, and equals share.
-const NOTICEABLE: f64 = 1.25;
+const NOTICEABLE: f64 = 1.5;
+
+/// And below so many seconds all are: nobody would notice.
+const SECONDS_MIN: f64 = 0.01;
+
+/// A node that leaves a client so many times longer without an answer than its connections last hangs.
+const HANGS: f64 = 4.0;
 
 /// The index of the node where a connection is expected to end first, among those that are not full; among equals the one with the
 /// smallest share of its slots in use, then the one picked longest ago.
@@ -29,30 +39,42 @@ pub fn pick(candidates: impl IntoIterator<Item = Candidate>) -> Option<usize> {
         .enumerate()
         .filter(|(_, candidate)| candidate.in_flight < candidate.connections_max)
         .collect();
-    // Nothing is known of a new node: it is as good as the others.
-    let known = open.iter().filter_map(|(_, candidate)| candidate.seconds);
-    let (sum, count) = known.fold((0.0, 0.0), |(sum, count), seconds| {
-        (sum + seconds, count + 1.0)
+    // Nothing is known of a new node, and ever less of one that gets nothing: it is as good as the others.
+    let known = open.iter().filter_map(|(_, candidate)| {
+        let certainty = candidate.certainty.max(f64::MIN_POSITIVE);
+        Some((candidate.seconds? * certainty, certainty))
     });
-    let usual = if count > 0.0 { sum / count } else { 1.0 };
-    let rank = |candidate: &Candidate| {
-        let seconds = candidate.seconds.unwrap_or(usual).max(1e-6);
-        let with_this = candidate.in_flight as f64 + 1.0;
-        let share = with_this / candidate.slots.unwrap_or(1.0);
-        let expected = seconds * share.max(1.0);
-        let step = (expected.ln() / NOTICEABLE.ln()).floor();
-        (step, share, candidate.last_picked)
-    };
-    open.into_iter()
-        .map(|(index, candidate)| (rank(&candidate), index))
-        .min_by(|(one, _), (other, _)| {
-            let (step, share, last_picked) = other;
-            one.0
-                .total_cmp(step)
-                .then(one.1.total_cmp(share))
-                .then(one.2.cmp(last_picked))
+    let (sum, weight) = known.fold((0.0, 0.0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    let usual = if weight > 0.0 { sum / weight } else { 1.0 };
+    let judged: Vec<(usize, Candidate, f64, f64)> = open
+        .into_iter()
+        .map(|(index, candidate)| {
+            let share = (candidate.in_flight as f64 + 1.0) / candidate.slots.unwrap_or(1.0);
+            (index, candidate, share, expected(&candidate, usual, share))
         })
-        .map(|(_, index)| index)
+        .collect();
+    let first = judged
+        .iter()
+        .map(|(.., expected)| *expected)
+        .reduce(f64::min)?;
+    judged
+        .into_iter()
+        .filter(|(.., expected)| *expected <= first * NOTICEABLE)
+        .min_by(|(_, one, share, _), (_, other, others, _)| {
+            let last = one.last_picked.cmp(&other.last_picked);
+            share.total_cmp(others).then(last)
+        })
+        .map(|(index, ..)| index)
+}
+
+/// In how many seconds a connection is expected to end there.
+fn expected(candidate: &Candidate, usual: f64, share: f64) -> f64 {
+    let differs = candidate.seconds.unwrap_or(usual) - usual;
+    let mut seconds = (usual + differs * candidate.certainty).max(SECONDS_MIN);
+    if candidate.waits > seconds * HANGS {
+        seconds = candidate.waits;
+    }
+    seconds * share.max(1.0)
 }
 
 #[cfg(test)]
@@ -64,6 +86,8 @@ mod tests {
         connections_max: 10,
         slots: None,
         seconds: None,
+        certainty: 1.0,
+        waits: 0.0,
         last_picked: 0,
     };
 
@@ -128,6 +152,7 @@ mod tests {
         known(&[(0, 4.0, 100.0), (9, 4.0, 50.0)], 0);
         // Differences that nobody would notice are none.
         known(&[(2, 4.0, 100.0), (1, 4.0, 105.0)], 1);
+        known(&[(2, 4.0, 1.0), (1, 4.0, 9.0)], 1);
         // A slot that is weighted away counts as none.
         known(&[(1, 1.0, 100.0), (2, 8.0, 100.0)], 1);
     }
@@ -145,5 +170,50 @@ mod tests {
             ..NEW
         };
         assert_eq!(pick([usual, busy]), Some(0));
+    }
+
+    #[test]
+    fn what_was_slow_once_gets_mail_again() {
+        let fast = Candidate {
+            seconds: Some(0.1),
+            last_picked: 9,
+            ..NEW
+        };
+        let slow = Candidate {
+            seconds: Some(1.0),
+            last_picked: 1,
+            ..NEW
+        };
+        assert_eq!(pick([fast, slow]), Some(0));
+        let certainty = 0.01;
+        assert_eq!(pick([fast, Candidate { certainty, ..slow }, fast]), Some(1));
+    }
+
+    #[test]
+    fn a_node_that_hangs_is_seen_before_anything_has_ended() {
+        let usual = Candidate {
+            in_flight: 3,
+            slots: Some(8.0),
+            seconds: Some(0.1),
+            waits: 0.3,
+            ..NEW
+        };
+        let hangs = Candidate {
+            in_flight: 1,
+            seconds: None,
+            waits: 2.0,
+            ..usual
+        };
+        assert_eq!(pick([usual, hangs]), Some(0));
+        assert_eq!(
+            pick([
+                usual,
+                Candidate {
+                    waits: 0.3,
+                    ..hangs
+                }
+            ]),
+            Some(1)
+        );
     }
 }

@@ -11,6 +11,7 @@ use service::config::is_node_name;
 use tokio::time::Instant;
 
 use crate::config::{Config, Pick, Probe, StaticNode};
+use crate::moves::Moves;
 use crate::node::{Health, Node, Origin, State, Told, Word};
 use crate::pick::pick;
 
@@ -57,7 +58,7 @@ pub enum Refusal {
 }
 
 /// A connection's claim on a node; give it back with [`Pool::release`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Claim {
     /// The node.
     pub name: String,
@@ -67,6 +68,8 @@ pub struct Claim {
     pub proxy_protocol: bool,
     /// Where its agent answers.
     pub agent: Option<SocketAddr>,
+    /// Who says something on it.
+    pub moves: Moves,
     generation: u64,
     pick: u64,
 }
@@ -121,12 +124,13 @@ pub struct Pool {
 }
 
 impl Node {
-    fn claim(&self, name: &str, pick: u64) -> Claim {
+    fn claim(&self, name: &str, pick: u64, now: Instant) -> Claim {
         Claim {
             name: name.into(),
             address: self.address,
             proxy_protocol: self.proxy_protocol,
             agent: self.agent,
+            moves: Moves::new(now),
             generation: self.generation,
             pick,
         }
@@ -236,8 +240,9 @@ impl Pool {
         let (name, node) = ready.into_iter().nth(picked)?;
         self.picks += 1;
         node.last_picked = self.picks;
-        node.running.insert(self.picks, now);
-        Some(node.claim(name, self.picks))
+        let claim = node.claim(name, self.picks, now);
+        node.running.insert(self.picks, (now, claim.moves.clone()));
+        Some(claim)
     }
 
     fn claimed(&mut self, claim: &Claim) -> Option<&mut Node> {
@@ -277,7 +282,7 @@ impl Pool {
             .filter(|(_, node)| node.is_probe_due(now));
         due.map(|(name, node)| {
             node.probe_at = now + settings.interval;
-            node.claim(name, 0)
+            node.claim(name, 0, now)
         })
         .collect()
     }

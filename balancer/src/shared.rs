@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::moves::Moves;
 use crate::node::Word;
 use crate::pool::{Claim, Pool, Refusal, Registration, Shown};
 use crate::words::Words;
@@ -47,6 +48,11 @@ impl Claimed {
         let probe = self.shared.config().probe;
         self.shared
             .with(|pool| pool.ended(&self.claim, is_cut, &probe, Instant::now()));
+    }
+
+    /// Who says something on the connection.
+    pub fn moves(&self) -> &Moves {
+        &self.claim.moves
     }
 
     /// The node's name.

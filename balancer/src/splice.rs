@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::config::{Config, Splice};
 use crate::dial::{Greeted, dial};
+use crate::moves::Moves;
 use crate::shared::{Claimed, Shared};
 use crate::{flow, proxy};
 
@@ -71,7 +71,7 @@ pub async fn serve(mut client: TcpStream, shared: &Arc<Shared>) -> Outcome {
     if client.write_all(&node.greeting).await.is_err() {
         return Outcome::Lost;
     }
-    let is_cut = splice(client, node.stream, &config.splice).await;
+    let is_cut = splice(client, node.stream, claimed.moves(), &config.splice).await;
     if is_cut {
         shared
             .metrics
@@ -109,29 +109,17 @@ async fn find(
     None
 }
 
-/// What moved last.
-#[derive(Clone, Copy)]
-struct Last {
-    at: Instant,
-    by_client: bool,
-}
-
 /// Moves bytes both ways with half-close. Ends when both ends have, when the node has gone, when neither has said anything for
 /// `idle`, or after `total`. Whether the node left the client without an answer.
-async fn splice(mut client: TcpStream, mut node: TcpStream, settings: &Splice) -> bool {
+async fn splice(
+    mut client: TcpStream,
+    mut node: TcpStream,
+    moves: &Moves,
+    settings: &Splice,
+) -> bool {
     let (mut client_read, mut client_write) = client.split();
     let (mut node_read, mut node_write) = node.split();
-    let (last, mut seen) = watch::channel(Last {
-        at: Instant::now(),
-        by_client: false,
-    });
-    let moved = |by_client| {
-        let last = &last;
-        move || {
-            let at = Instant::now();
-            last.send_replace(Last { at, by_client });
-        }
-    };
+    let moved = |by_client| move || moves.moved(by_client, Instant::now());
     let kernel_from = settings.kernel_from;
     let ended = {
         let inward = flow::run(&mut client_read, &mut node_write, kernel_from, moved(true));
@@ -149,11 +137,11 @@ async fn splice(mut client: TcpStream, mut node: TcpStream, settings: &Splice) -
         };
         tokio::select! {
             ended = both => Some(ended),
-            () = silence(&mut seen, settings.idle) => None,
+            () = moves.silence(settings.idle) => None,
             () = sleep(settings.total) => None,
         }
     };
-    let is_unanswered = last.borrow().by_client;
+    let is_unanswered = moves.waits(Instant::now()).is_some();
     let Some((flowed, is_client_gone)) = ended else {
         return is_unanswered;
     };
@@ -162,15 +150,4 @@ async fn splice(mut client: TcpStream, mut node: TcpStream, settings: &Splice) -
     let drain = async { while matches!(client_read.read(&mut sink).await, Ok(n) if n > 0) {} };
     let _ = timeout(LINGER, drain).await;
     !is_client_gone && (is_unanswered || flowed.is_err())
-}
-
-/// Resolves when nothing has moved for `idle`.
-async fn silence(seen: &mut watch::Receiver<Last>, idle: Duration) {
-    loop {
-        let until = seen.borrow_and_update().at + idle;
-        sleep_until(until).await;
-        if seen.borrow().at + idle <= Instant::now() {
-            return;
-        }
-    }
 }

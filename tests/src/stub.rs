@@ -51,6 +51,7 @@ struct State {
     spamd_scans: AtomicU64,
     clamd_scans: AtomicU64,
     silent: AtomicBool,
+    forgetful: AtomicBool,
     ended: AtomicBool,
 }
 
@@ -84,6 +85,11 @@ impl Stubs {
     /// While silent, both accept connections and answer nothing, as a clamd does while it reloads its database.
     pub fn silence(&self, silent: bool) {
         self.state.silent.store(silent, Ordering::Relaxed);
+    }
+
+    /// Without rules spamd's stub calls everything ham, as the real one does when they were not loaded.
+    pub fn forget(&self, forgetful: bool) {
+        self.state.forgetful.store(forgetful, Ordering::Relaxed);
     }
 }
 
@@ -135,7 +141,8 @@ fn spamd_answers(state: &State, stream: UnixStream) -> std::io::Result<()> {
     let mut message = vec![0; length];
     reader.read_exact(&mut message)?;
     state.spamd_scans.fetch_add(1, Ordering::Relaxed);
-    let spam = contains(&message, gtube().as_bytes());
+    let forgetful = state.forgetful.load(Ordering::Relaxed);
+    let spam = !forgetful && contains(&message, gtube().as_bytes());
     let (word, score, tests) = match word_behind(&message, b"STUB-POINTS ") {
         _ if spam => ("True", "1000.0".into(), "GTUBE"),
         Some(points) => ("True", points, "STUB_POINTS"),

@@ -156,7 +156,7 @@ fn clients_left_without_an_answer_set_a_node_aside() {
     let mut node = node(registered(Told::Ready, until), now);
     node.probe_good(&settings(), now);
     let ended = |node: &mut Node, pick, is_cut| {
-        node.running.insert(pick, now);
+        node.running.insert(pick, (now, Moves::new(now)));
         node.ended(pick, is_cut, &settings(), now + Duration::from_secs(1));
         node.state(now).0
     };
