@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use delivery::Copy;
 use delivery::attempt::Connections;
+use delivery::pace::Pace;
 use mail::Reply;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
@@ -19,7 +20,7 @@ use crate::metrics::Metrics;
 pub enum Tried {
     /// A reply a recipient, and who gave them.
     Answered(Vec<Reply>, Box<str>),
-    /// The limits are reached or the breaker is shut: nothing was tried.
+    /// The limits are reached, the inside asked for less, or the breaker is shut: nothing was tried.
     NotTried(&'static str),
     /// The inside did not answer; after the end of the message it may have taken it all the same.
     Trouble(String),
@@ -32,6 +33,8 @@ pub struct Through {
     messages: Semaphore,
     kib: Semaphore,
     breaker: Mutex<Breaker>,
+    /// Without limit until the inside asks for less.
+    pace: Pace,
     reopened: Notify,
     metrics: Arc<Metrics>,
 }
@@ -60,6 +63,7 @@ impl Through {
             messages: semaphore(limits.messages_max as u64),
             kib: semaphore(limits.bytes_max.div_ceil(1024)),
             breaker: Mutex::new(Breaker::new(limits.failures_max, limits.probe_interval)),
+            pace: Pace::new(None, Instant::now()),
             reopened: Notify::new(),
             metrics,
         }
@@ -75,6 +79,10 @@ impl Through {
         else {
             return self.not_tried("busy");
         };
+        // A list host that is full hears less of the live way too; what is kept here follows by the queue's own pace.
+        if !insist && (self.pace.reserve(1, Duration::ZERO, Instant::now())).is_err() {
+            return self.not_tried("busy");
+        }
         if !self.breaker().admits(Instant::now()) && !insist {
             return self.not_tried("shut");
         }
@@ -91,6 +99,10 @@ impl Through {
                     .through_seconds
                     .observe(start.elapsed().as_secs_f64());
                 self.answered();
+                match replies.iter().any(asks_for_less) {
+                    true => self.pace.cut(Instant::now()),
+                    false => self.pace.took(Instant::now()),
+                }
                 Tried::Answered(replies, remote)
             }
             Ok(Err(trouble)) => self.failed(trouble.to_string()),
@@ -134,6 +146,13 @@ impl Through {
     fn breaker(&self) -> std::sync::MutexGuard<'_, Breaker> {
         self.breaker.lock().expect("no holder panics")
     }
+}
+
+/// As the queue's rule `list-host-busy` says it: no room, or no time, inside.
+fn asks_for_less(reply: &Reply) -> bool {
+    let of_system =
+        |status: &mail::EnhancedStatus| matches!((status.0, status.1, status.2), (4, 3, 1 | 2));
+    matches!(reply.code, 421 | 451 | 452) && reply.enhanced.as_ref().is_some_and(of_system)
 }
 
 /// How much later than the budget the second clock strikes.

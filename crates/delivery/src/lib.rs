@@ -20,7 +20,7 @@ pub mod lane;
 mod left_out;
 mod metrics;
 mod outcome;
-mod pace;
+pub mod pace;
 mod pool;
 mod progress;
 pub mod queue;

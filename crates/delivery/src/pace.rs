@@ -25,7 +25,7 @@ const AHEAD: Duration = Duration::from_millis(50);
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub struct Pace {
     state: Mutex<State>,
 }
 
@@ -61,7 +61,7 @@ struct Meter {
 
 impl Pace {
     /// At most `max` a second, none for no limit.
-    pub(crate) fn new(max: Option<f64>, now: Instant) -> Self {
+    pub fn new(max: Option<f64>, now: Instant) -> Self {
         Self {
             state: Mutex::new(State {
                 max,
@@ -86,12 +86,7 @@ impl Pace {
 
     /// Reserves tokens and says when they are free; or, when that is farther ahead than `ahead`, reserves none and says when to
     /// ask again.
-    pub(crate) fn reserve(
-        &self,
-        count: usize,
-        ahead: Duration,
-        now: Instant,
-    ) -> Result<Instant, Instant> {
+    pub fn reserve(&self, count: usize, ahead: Duration, now: Instant) -> Result<Instant, Instant> {
         if count == 0 {
             return Ok(now);
         }
@@ -128,7 +123,7 @@ impl Pace {
     }
 
     /// The site asked for less: half of what it got.
-    pub(crate) fn cut(&self, now: Instant) {
+    pub fn cut(&self, now: Instant) {
         let mut state = self.lock();
         state.meter.roll(now);
         let measured = state.meter.rate(now);
@@ -154,7 +149,7 @@ impl Pace {
     }
 
     /// The site took something.
-    pub(crate) fn took(&self, now: Instant) {
+    pub fn took(&self, now: Instant) {
         let mut state = self.lock();
         let Some(learnt) = &mut state.learnt else {
             return;

@@ -204,6 +204,7 @@ impl Script {
                 reply
             }
             (_, local) if local.starts_with("spam") => Reply::new(550, (5, 7, 1), "spam"),
+            (_, local) if local.starts_with("full") => Reply::new(452, (4, 3, 1), "no room"),
             (_, local) if local.starts_with("later") => Reply::new(451, (4, 3, 0), "later"),
             _ => Reply::new(250, (2, 0, 0), "taken"),
         }

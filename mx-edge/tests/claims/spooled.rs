@@ -201,6 +201,29 @@ async fn live_mail_that_finds_the_inside_back_wakes_the_backlog() {
     edge.stop().await;
 }
 
+/// A full list host is not asked by every client's message: the live way slows down as the queue does, and nobody is kept waiting.
+#[tokio::test]
+async fn a_full_list_host_hears_less_of_the_live_way() {
+    let (inside, _site, edge) = edge(Mode::Listening).await;
+    for _ in 0..20 {
+        let replies = send(edge.address, &["full@a.example"]).await;
+        assert_eq!(codes(&replies), ["250 2.0.0"]);
+    }
+    let tried = edge.metric("mx_edge_through_total", "answered");
+    let kept = edge.metric("mx_edge_through_total", "busy");
+    assert!(
+        tried <= 3.0 && tried + kept == 20.0,
+        "{tried} tried, {kept} kept at once"
+    );
+    let got = inside.got();
+    let live = got.iter().filter(|got| {
+        let trace = got.trace.as_ref().unwrap();
+        trace.custody == Custody::Live
+    });
+    assert_eq!(live.count() as f64, tried);
+    edge.stop().await;
+}
+
 #[tokio::test]
 async fn more_than_fits_through_is_spooled_at_once() {
     let inside = Inside::start(Mode::Listening).await;
