@@ -81,6 +81,11 @@ impl Caller {
         Ok(())
     }
 
+    /// Whether it is to wait.
+    pub fn waits(&self) -> bool {
+        self.wait.is_some()
+    }
+
     /// Whether the lists' outcome ends the wait: not when they only warn.
     fn lists_count(&self) -> bool {
         self.inquiry.ruling().policy.listed == Action::Enforce

@@ -70,10 +70,11 @@ pub async fn explain(edge: &Arc<Edge>, asked: &Asked) -> Result<Value, String> {
         _ => None,
     };
     let exempt = matches!(&standing, Ok(standing) if standing.is_exempt());
+    let door = door(edge, &rules, asked.client, exempt);
     if refused.is_some() || exempt {
         let reply = said(refused);
         return Ok(
-            json!({ "recipient": format!("{known:?}"), "reply": reply, "rules": [], "access": access }),
+            json!({ "recipient": format!("{known:?}"), "reply": reply, "rules": [], "access": access, "door": door }),
         );
     }
     let ours = Domain::parse(&asked.helo).is_ok_and(|helo| helo == rules.hostname);
@@ -97,6 +98,7 @@ pub async fn explain(edge: &Arc<Edge>, asked: &Asked) -> Result<Value, String> {
     };
     let mut answer = run(&rules.ruling).await;
     answer["access"] = access;
+    answer["door"] = door;
     answer["recipient"] = json!(format!("{known:?}"));
     answer["exempt"] = json!(!ordinary);
     if let Some(shadow) = &rules.shadow {
@@ -138,6 +140,30 @@ fn access(edge: &Edge, rules: &Rules, client: IpAddr) -> Value {
     })
 }
 
+/// What the door knows of a client: how long it would wait, what it has passed and until when, how near it is to each limit.
+fn door(edge: &Edge, rules: &Rules, client: IpAddr, exempt: bool) -> Value {
+    let stressed = edge.admission.pressure.is_stressed();
+    let screen = rules.screen.as_ref().filter(|_| !exempt);
+    let wait = screen.and_then(|screen| screen.wait(client, stressed));
+    let passed = edge.passes.tests().map(|(test, kept)| {
+        let until = kept.until(client).map(|until| until.rfc3339());
+        (test.to_owned(), json!(until))
+    });
+    let now = tokio::time::Instant::now();
+    let limits = rules.door.limits.iter().filter_map(|limit| {
+        let lately = edge.admission.rates.lately(limit, client, now)?;
+        Some(
+            json!({ "limit": limit.to_string(), "action": limit.action, "lately": lately.round() }),
+        )
+    });
+    let limits: Vec<Value> = limits.filter(|_| !exempt).collect();
+    json!({
+        "waits_seconds": wait.map(|wait| wait.as_secs_f32()),
+        "passed_until": serde_json::Map::from_iter(passed),
+        "limits": limits,
+    })
+}
+
 /// Each rule with its action and what it says.
 fn judgements(inquiry: &Inquiry) -> Vec<Value> {
     let policy = &inquiry.ruling().policy;
@@ -175,6 +201,27 @@ fn judgements(inquiry: &Inquiry) -> Vec<Value> {
     tables.chain(rules).collect()
 }
 
+fn door_lines(door: &Value) -> Vec<String> {
+    let mut lines = vec![match door["waits_seconds"].as_f64() {
+        Some(seconds) => format!("greeting: after {seconds} s"),
+        None => "greeting: at once".into(),
+    }];
+    for (test, until) in door["passed_until"].as_object().into_iter().flatten() {
+        if let Some(until) = until.as_str() {
+            lines.push(format!("passed: {test}, until {until}"));
+        }
+    }
+    for limit in door["limits"].as_array().into_iter().flatten() {
+        let word = |name: &str| limit[name].as_str().unwrap_or_default().to_owned();
+        let (what, action) = (word("limit"), word("action"));
+        lines.push(format!(
+            "limit: {what} ({action}), {} lately",
+            limit["lately"]
+        ));
+    }
+    lines
+}
+
 /// As text.
 pub fn text(answer: &Value) -> String {
     let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -203,6 +250,7 @@ pub fn text(answer: &Value) -> String {
                 .unwrap_or_default()
         ));
     }
+    lines.extend(door_lines(&answer["door"]));
     if answer["exempt"] == true {
         lines.push("the recipient is a role: no rule below refuses it".into());
     }

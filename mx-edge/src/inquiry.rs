@@ -254,6 +254,7 @@ impl Inquiry {
         };
         let domains = self.domains();
         let domain_lists = self.ruling.domain_lists.clone();
+        let good = self.good;
         let visit = (question == Question::Greylist).then(|| self.visit());
         async move {
             let within = |answer| timeout(patience, answer);
@@ -276,7 +277,7 @@ impl Inquiry {
                     Some(Answer::SenderDomain(found))
                 }
                 Question::DomainLists => Some(Answer::DomainLists(match domain_lists {
-                    Some(lists) => lists.ask(domains).await,
+                    Some(lists) => lists.ask(domains, good).await,
                     None => Vec::new(),
                 })),
                 Question::Spf => Some(Answer::Spf(match spf {

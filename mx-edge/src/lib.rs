@@ -155,10 +155,12 @@ pub async fn start(
     let next_hop = NextHop::new(&config, &certificates);
     let passes = screen::Memory::open(&config.state, config.screen.passes_max);
     let greylist = Arc::new(greylist::open(&config.state, config.greylist.entries_max));
+    let admission = wiring::admission(&config)?;
     let shared = rules::Shared {
         metrics: &metrics,
         passes: &passes,
         greylist: &greylist,
+        admission: &admission,
     };
     let edge = Arc::new(Edge {
         rules: rules::rules(&config, &shared, None)?.into(),
@@ -166,7 +168,7 @@ pub async fn start(
         idents: wiring::open_idents(&config)?,
         through: next_hop.through(&config, &metrics),
         keeper: Keeper::new(&spool, config.spool.deadline, &metrics),
-        admission: wiring::admission(&config)?,
+        admission,
         passes,
         greylist,
         ended: wiring::open_ended(&config)?,

@@ -91,6 +91,8 @@ pub struct Metrics {
     pub questions: IntCounterVec,
     /// Differences of the second policy.
     pub shadow: IntCounterVec,
+    /// Differences of the second policy's door.
+    pub shadow_admissions: IntCounterVec,
     /// Sessions by how the client stood before its greeting.
     pub screened: IntCounterVec,
 }
@@ -270,6 +272,12 @@ impl Metrics {
                 "shadow_recipients_total",
                 "Recipients and messages by what the second policy would have done: same, would_refuse, would_accept, would_hold, would_discard, other_reason; skipped \
                  when too many wait",
+                ["outcome", "reason"],
+            )?,
+            shadow_admissions: maker.pairs(
+                "shadow_admissions_total",
+                "Connections by what the second policy's access list and rates would have done: same, would_refuse, would_accept, other_reason; with \
+                 STARTTLS, MAIL and RCPT commands where they differ, and would_wait and would_not_wait where the wait does",
                 ["outcome", "reason"],
             )?,
             screened: maker.counters(

@@ -36,6 +36,7 @@ use crate::report::Tops;
 use crate::rules::Rules;
 use crate::screen;
 use crate::seen::{No, Seen};
+use crate::shadow::Visit;
 use crate::spf;
 use crate::take::{Sender, Take, message_id};
 use crate::through::Through;
@@ -127,6 +128,8 @@ pub struct Session {
     paths_open: u64,
     /// It has sent a message.
     sent: bool,
+    /// How it stands before a second policy that let it in.
+    visit: Option<Visit>,
     /// What its record says.
     seen: Seen,
     caller: Caller,
@@ -158,6 +161,7 @@ impl Session {
             hold: None,
             paths_open: 0,
             sent: false,
+            visit: None,
             seen: Seen::default(),
         }
     }
@@ -246,8 +250,10 @@ impl Handler for Session {
             seen.record(&self.edge.trail, &self.id, before.ip(), "xclient");
         }
         self.entry = Entry::default();
+        self.visit = None;
         self.caller = Caller::new(&self.rules.ruling, facts.client.ip());
         let come = self.come_in(facts);
+        self.shadow_door(facts, &come);
         come.map_err(|refused| self.turn_away(&refused, facts))
     }
 

@@ -53,6 +53,7 @@ impl Reload {
             metrics: &self.edge.metrics,
             passes: &self.edge.passes,
             greylist: &self.edge.greylist,
+            admission: &self.edge.admission,
         };
         let outcome = match rules::rules(&config, &shared, kept) {
             Ok(rules) => {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use mail::{Address, Domain, Recipient, Reply};
 use service::program::StartError;
 
-use crate::admission::Door;
 use crate::admission::access::Access;
+use crate::admission::{Admission, Door};
 use crate::config::{Action, Config, Measure};
 use crate::dnsbl::{Dnsbl, DomainLists, ListMetrics};
 use crate::greylist::Greylist;
@@ -22,7 +22,7 @@ use crate::policy::decide::Policy;
 use crate::policy::tables::Tables;
 use crate::reason::Reason;
 use crate::screen::{self, Screen};
-use crate::shadow::Shadow;
+use crate::shadow::{Shadow, ShadowDoor};
 use crate::spf::Checker;
 use crate::wording::Words;
 
@@ -76,6 +76,8 @@ pub struct Shared<'a> {
     pub passes: &'a screen::Memory,
     /// Who came again.
     pub greylist: &'a Arc<Kept>,
+    /// What all sessions share.
+    pub admission: &'a Admission,
 }
 
 /// The rules for new sessions. What `kept` ones know of lists is kept when these have not changed.
@@ -97,7 +99,7 @@ pub fn rules(
         own_networks: config.mail.own_networks.clone(),
         ruling: Arc::new(ruling),
         shadow,
-        screen: (config.screen.action != Measure::Off).then(|| Screen::new(config, shared.passes)),
+        screen: screen(config, shared),
         backup_addresses: config.screen.backup_addresses.clone(),
         results_header: config.spf.results_header,
         stress_sessions: config.stress_sessions(),
@@ -109,6 +111,10 @@ pub fn rules(
             soft: config.policy.soft_bounce,
         }),
     })
+}
+
+fn screen(config: &Config, shared: &Shared<'_>) -> Option<Screen> {
+    (config.screen.action != Measure::Off).then(|| Screen::new(config, shared.passes))
 }
 
 /// Who may come in. A file that cannot be read keeps the old rules in force.
@@ -139,13 +145,19 @@ fn shadow(config: &Config, shared: &Shared<'_>) -> Result<Shadow, StartError> {
         remedy: "correct it, or take shadow.file out".into(),
     })?;
     other.hostname.clone_from(&config.hostname);
-    other
-        .mail
-        .own_networks
-        .clone_from(&config.mail.own_networks);
+    let (mail, ours) = (&mut other.mail, &config.mail);
+    mail.own_networks.clone_from(&ours.own_networks);
+    mail.proxies.clone_from(&ours.proxies);
+    mail.xclient_networks.clone_from(&ours.xclient_networks);
+    let door = ShadowDoor {
+        door: door(&other)?,
+        admission: shared.admission.apart(other.rates.entries_max),
+        screen: screen(&other, shared),
+        differences: shared.metrics.shadow_admissions.clone(),
+    };
     let lists = ListMetrics::unseen();
     let ruling = ruling(&other, shared, &lists, None, false)?;
-    Ok(Shadow::new(ruling, &shared.metrics.shadow))
+    Ok(Shadow::new(ruling, door, &shared.metrics.shadow))
 }
 
 fn ruling(

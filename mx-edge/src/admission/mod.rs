@@ -211,6 +211,19 @@ impl Door {
 }
 
 impl Admission {
+    /// Another one of the same host: what is added, memory and spool are the same, and what is counted is counted apart.
+    pub fn apart(&self, rates_entries_max: usize) -> Self {
+        Self {
+            sessions: Places::default(),
+            sessions_max: self.sessions_max,
+            screening: Places::default(),
+            clients: Arc::default(),
+            added: Arc::clone(&self.added),
+            rates: Rates::new(rates_entries_max),
+            pressure: Arc::clone(&self.pressure),
+        }
+    }
+
     /// How the access list has a client.
     pub fn entry(&self, door: &Door, client: IpAddr) -> Result<Entry, Refused> {
         door.entry(&self.added, client)

@@ -20,6 +20,10 @@ pub struct Policy {
     /// For each question put to the DNS.
     #[serde(with = "duration")]
     pub timeout: Duration,
+    /// A message has `limits.hops_max` Received fields.
+    pub hops: Action,
+    /// A notification has more than `limits.null_sender_recipients_max` recipients.
+    pub null_sender_recipients: Action,
     /// Who meets none of the rules, beside `mail.own_networks`.
     pub skip_networks: Vec<Network>,
     /// HELO names no host.
@@ -190,6 +194,8 @@ impl Default for Policy {
         Self {
             soft_bounce: false,
             timeout: seconds(5),
+            hops: Action::Enforce,
+            null_sender_recipients: Action::Enforce,
             skip_networks: unlistable(),
             helo_syntax: Action::Enforce,
             helo_literal: Action::Enforce,

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use tracing::{info, warn};
+use tracing::warn;
 
-use super::health::{Crossing, Down, Health};
+use super::health::{Crossing, Health};
 use super::lookup::Lookup;
 use super::{Codes, ListMetrics, TEST_AGAIN, codes};
 use crate::config::{self, About, CodeText};
@@ -87,8 +87,13 @@ impl DomainLists {
         Ok(Some(this))
     }
 
-    /// `sender.example is listed by NAME` for each that is; each list is asked once a domain.
-    pub async fn ask(self: Arc<Self>, domains: Vec<(About, Box<str>)>) -> Vec<Box<str>> {
+    /// `sender.example is listed by NAME` for each that is; each list is asked once a domain. `good`: they are those of a client that
+    /// has shown itself before, so a list that has them is more likely wrong.
+    pub async fn ask(
+        self: Arc<Self>,
+        domains: Vec<(About, Box<str>)>,
+        good: bool,
+    ) -> Vec<Box<str>> {
         let mut asked = JoinSet::new();
         for (at, list) in self.lists.iter().enumerate() {
             if list.health().down(Instant::now()).is_some() {
@@ -107,7 +112,7 @@ impl DomainLists {
                 asked.spawn(async move {
                     let list = &this.lists[at];
                     let answer = this.lookup.ask_domain(&list.zone, &domain).await;
-                    let code = this.answered(list, answer)?;
+                    let code = this.answered(list, answer, good)?;
                     let told = CodeText::told(&list.texts, &list.name, code);
                     Some(format!("{domain} is listed by {told}").into())
                 });
@@ -126,7 +131,12 @@ impl DomainLists {
     }
 
     /// The answer for which it is listed, if it is.
-    fn answered(&self, list: &List, answer: Result<Vec<Ipv4Addr>, Box<str>>) -> Option<Ipv4Addr> {
+    fn answered(
+        &self,
+        list: &List,
+        answer: Result<Vec<Ipv4Addr>, Box<str>>,
+        good: bool,
+    ) -> Option<Ipv4Addr> {
         let Ok(answer) = answer else {
             self.count(list, "failed");
             return None;
@@ -138,7 +148,7 @@ impl DomainLists {
         let code = answer.into_iter().find(|code| list.codes.count(*code));
         let listed = code.is_some();
         self.count(list, if listed { "listed" } else { "unlisted" });
-        let crossing = list.health().answered(listed, false, Instant::now());
+        let crossing = list.health().answered(listed, good, Instant::now());
         self.told(list, crossing);
         code
     }
@@ -149,18 +159,7 @@ impl DomainLists {
     }
 
     fn told(&self, list: &List, crossing: Option<Crossing>) {
-        let Some(crossing) = crossing else { return };
-        let up = self.metrics.up.with_label_values(&[&list.name]);
-        up.set(i64::from(crossing == Crossing::Up));
-        let list = &list.name;
-        match crossing {
-            Crossing::Up => info!(event = "dnsbl", list = %list, outcome = "counts"),
-            Crossing::Down(Down::Flood(why) | Down::Test(why)) => warn!(
-                event = "dnsbl", list = %list, outcome = "ignored", why = %why,
-                "it does not count at present; look at the list's own page"
-            ),
-            Crossing::Down(Down::Untested) => {}
-        }
+        self.metrics.told(&list.name, crossing);
     }
 
     async fn test(&self, list: &List) -> Result<(), Box<str>> {
@@ -196,6 +195,9 @@ async fn test(lists: Weak<DomainLists>, at: usize) {
             Ok(()) => this.test_interval,
             Err(_) => this.test_interval.min(TEST_AGAIN),
         };
+        if let Err(why) = &result {
+            warn!(event = "dnsbl", list = %list.name, outcome = "self_test_failed", why = %why);
+        }
         let crossing = list.health().tested(result, Instant::now());
         this.told(list, crossing);
         drop(this);

@@ -51,6 +51,26 @@ pub struct ListMetrics {
 }
 
 impl ListMetrics {
+    /// Tells that a list counts, or does not any more.
+    fn told(&self, list: &str, crossing: Option<Crossing>) {
+        let Some(crossing) = crossing else { return };
+        self.up
+            .with_label_values(&[list])
+            .set(i64::from(crossing == Crossing::Up));
+        match crossing {
+            Crossing::Up => info!(event = "dnsbl", list = %list, outcome = "counts"),
+            Crossing::Down(Down::Flood(why)) => error!(
+                event = "dnsbl", list = %list, outcome = "ignored", reason = "flood", why = %why,
+                "it does not count for ten minutes; look at the list's own page"
+            ),
+            Crossing::Down(Down::Test(why)) => error!(
+                event = "dnsbl", list = %list, outcome = "ignored", reason = "self_test", why = %why,
+                "it does not count until its self-test passes"
+            ),
+            Crossing::Down(Down::Untested) => {}
+        }
+    }
+
     /// Counters that nobody sees.
     pub fn unseen() -> Self {
         let options = || prometheus::Opts::new("unseen", "counts for nobody");
@@ -356,24 +376,7 @@ impl Dnsbl {
     }
 
     fn told(&self, zone: &Zone, crossing: Option<Crossing>) {
-        let Some(crossing) = crossing else { return };
-        let list = &zone.name;
-        self.metrics
-            .up
-            .with_label_values(&[list])
-            .set(i64::from(crossing == Crossing::Up));
-        match crossing {
-            Crossing::Up => info!(event = "dnsbl", list = %list, outcome = "counts"),
-            Crossing::Down(Down::Flood(why)) => error!(
-                event = "dnsbl", list = %list, outcome = "ignored", reason = "flood", why = %why,
-                "it does not count for ten minutes; look at the list's own page"
-            ),
-            Crossing::Down(Down::Test(why)) => error!(
-                event = "dnsbl", list = %list, outcome = "ignored", reason = "self_test", why = %why,
-                "it does not count until its self-test passes"
-            ),
-            Crossing::Down(Down::Untested) => {}
-        }
+        self.metrics.told(&zone.name, crossing);
     }
 
     /// RFC 5782 5, on one list.

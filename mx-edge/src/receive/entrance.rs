@@ -67,11 +67,27 @@ impl Session {
         let Self { edge, rules, .. } = self;
         let client = facts.client.ip();
         let admission = &edge.admission;
-        let warned = admission.count(&rules.door, &self.entry.standing, of, client)?;
-        if let Some(refused) = warned {
+        let counted = admission.count(&rules.door, &self.entry.standing, of, client);
+        if let (Some(shadow), Some(visit)) = (&rules.shadow, &self.visit) {
+            let live = counted.as_ref().err().map(|refused| refused.reason);
+            shadow.door.count(visit, of, facts, live);
+        }
+        if let Some(refused) = counted? {
             self.warn(&refused, facts);
         }
         Ok(())
+    }
+
+    /// Shows a client that came in, or did not, to the second policy.
+    pub(super) fn shadow_door(&mut self, facts: &Facts, come: &Result<(), Refused>) {
+        let Some(shadow) = &self.rules.shadow else {
+            return;
+        };
+        let live = come.as_ref().err().map(|refused| refused.reason);
+        self.visit = shadow.door.connect(facts, live);
+        if let (Ok(()), Some(visit)) = (come, &self.visit) {
+            shadow.door.waits(visit, facts, self.caller.waits());
+        }
     }
 
     /// A session is over: who behaved is spared under stress for a while, and who spoke out of turn or another language must show

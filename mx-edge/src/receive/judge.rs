@@ -6,9 +6,10 @@ use tracing::info;
 
 use super::Session;
 use crate::admission::{Refused, Standing};
+use crate::config::Action;
 use crate::policy::content::Judgement;
 use crate::policy::decide::{Decision, Finding};
-use crate::policy::{self, Scanning};
+use crate::policy::{self, Scanning, Transaction};
 use crate::reason::Reason;
 use crate::shadow::About;
 
@@ -54,12 +55,50 @@ impl Session {
         let recipients = &self.edge.recipients;
         let known = recipients.lookup(&recipient.address, facts.local.ip());
         self.transaction.accepted = envelope.recipients.len();
-        let most = self.rules.null_sender_recipients_max;
+        let action = self.rules.ruling.policy.rules.null_sender_recipients;
+        let most = match action {
+            Action::Enforce => self.rules.null_sender_recipients_max,
+            Action::Warn | Action::Off => usize::MAX,
+        };
         let scanning = policy::recipient(known, &self.transaction, most)?;
+        if action == Action::Warn {
+            self.warn_of_notification(facts, envelope, recipient);
+        }
         if scanning == Scanning::Ordinary {
             self.decide(facts, envelope, recipient).await?;
         }
         Ok(scanning)
+    }
+
+    /// One that goes to more than it should, and may.
+    fn warn_of_notification(&self, facts: &Facts, envelope: &Envelope, recipient: &Recipient) {
+        let most = self.rules.null_sender_recipients_max;
+        let Transaction {
+            null_sender,
+            accepted,
+            ..
+        } = self.transaction;
+        if null_sender && accepted >= most {
+            let finding = Finding {
+                reason: Reason::NullSenderRecipients,
+                evidence: format!("{} of {most}", accepted + 1),
+            };
+            let decision = Decision {
+                warned: vec![finding],
+                ..Decision::default()
+            };
+            let to = recipient.address.to_string();
+            self.log_warnings(facts, envelope, &to, &decision);
+        }
+    }
+
+    /// What the second policy would do with a recipient on whom this has been decided.
+    fn shadow_recipient(&self, facts: &Facts, envelope: &Envelope, to: &str, decision: &Decision) {
+        if let (Some(shadow), Some(visit)) = (&self.rules.shadow, &self.visit) {
+            let about = self.about(facts, envelope, to.to_owned());
+            let inquiry = &self.caller.inquiry;
+            shadow.recipient(inquiry, visit.decision(), decision, about);
+        }
     }
 
     /// Decides by client and sender, for recipients that they may concern (never a role: RFC 5321 4.5.1).
@@ -71,7 +110,13 @@ impl Session {
     ) -> Result<(), Finding> {
         let to = recipient.address.to_string();
         let decision = match &self.entry.standing {
-            Standing::Exempt | Standing::Check => return Ok(()),
+            Standing::Check => return Ok(()),
+            Standing::Exempt => {
+                if self.visit.as_ref().is_some_and(|visit| !visit.is_exempt()) {
+                    self.shadow_recipient(facts, envelope, &to, &Decision::default());
+                }
+                return Ok(());
+            }
             Standing::Rejected(note) => Decision {
                 refusal: Some(Finding {
                     reason: Reason::Access,
@@ -89,13 +134,10 @@ impl Session {
                     reason: Reason::Access,
                     evidence,
                 }));
-                if let Some(shadow) = &self.rules.shadow {
-                    let about = self.about(facts, envelope, to.clone());
-                    shadow.recipient(&self.caller.inquiry, &decision, about);
-                }
                 decision
             }
         };
+        self.shadow_recipient(facts, envelope, &to, &decision);
         self.log_warnings(facts, envelope, &to, &decision);
         match decision.refusal {
             Some(finding) => Err(finding),
@@ -123,10 +165,18 @@ impl Session {
         envelope: &Envelope,
         message: &[u8],
     ) -> Result<Judgement, Finding> {
-        policy::hops(message, self.rules.hops_max).map_err(|reason| Finding {
+        let hops = policy::hops(message, self.rules.hops_max).map_err(|reason| Finding {
             reason,
             evidence: String::new(),
-        })?;
+        });
+        let looped = match self.rules.ruling.policy.rules.hops {
+            Action::Enforce => {
+                hops?;
+                None
+            }
+            Action::Warn => hops.err(),
+            Action::Off => None,
+        };
         let checks = &self.rules.ruling.checks;
         let ordinary = self.transaction.scanning == Some(Scanning::Ordinary);
         // Whoever it is for: what is built like that is meant for parsers, not for people.
@@ -137,6 +187,7 @@ impl Session {
                 ..Judgement::default()
             },
         };
+        judgement.decision.warned.extend(looped);
         if facts.bare_newline {
             judgement.decision.warned.push(Finding {
                 reason: Reason::Session(Objection::BareNewline),

@@ -50,6 +50,7 @@ pub fn summary(day: &Day, sessions_open: u64) -> Value {
         "warned_sessions": all(counts, "warned_sessions_total"),
         "spf": all(counts, "spf_total"),
         "shadow": by_first(counts, "shadow_recipients_total", "outcome"),
+        "shadow_admissions": by_first(counts, "shadow_admissions_total", "outcome"),
     })
 }
 

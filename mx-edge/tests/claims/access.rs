@@ -49,6 +49,8 @@ fn site(inside: &Inside) -> Site {
     site.config.control.socket = folder.join("control.sock");
     site.config.control.listen = "127.0.0.1:0".parse().unwrap();
     site.config.mail.own_networks = vec!["127.0.0.1".parse().unwrap()];
+    let limit = "1000 connections a minute".parse().unwrap();
+    site.config.rates.limits = vec![limit];
     site.config.mail.proxies = vec!["127.0.0.80".parse().unwrap()];
     site
 }
@@ -93,6 +95,10 @@ async fn a_line_added_at_run_time_outlasts_a_restart_and_ends_by_itself() {
     let (_, text) = said(&program, &explain).await;
     assert!(
         text.contains("reply: 521") && text.contains("`access add`"),
+        "{text}"
+    );
+    assert!(
+        text.contains("greeting: at once") && text.contains("limit: 1000 connections in 60 s"),
         "{text}"
     );
 

@@ -29,6 +29,7 @@ mod report;
 mod screened;
 mod sender_policy;
 mod sender_policy_suite;
+mod shadowed;
 mod smuggled;
 mod spooled;
 mod stays_standing;
