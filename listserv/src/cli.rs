@@ -177,7 +177,11 @@ pub fn invocation(command: Command, config: &Config) -> Invocation {
             let render: safekeeping::Render =
                 Box::new(move |head, batch, body| copies(&hostname, head, batch, body));
             let spool = config.spool_folder();
-            return safekeeping::invocation(command, spool, &config.hostname, render);
+            let owned = safekeeping::Owned {
+                render,
+                waits_for_word: |_| false,
+            };
+            return safekeeping::invocation(command, spool, &config.hostname, owned);
         }
         Command::Queue(command) => return queue::invocation(command),
         Command::Reconcile => return queue::reconcile(),

@@ -10,7 +10,7 @@ use crate::access;
 use crate::config::Config;
 use crate::drain;
 use crate::explain;
-use crate::forward::copies;
+use crate::forward::{copies, held};
 use crate::records;
 use crate::report;
 use crate::why;
@@ -150,7 +150,11 @@ pub fn invocation(command: Command, config: &Config) -> Invocation {
             let render: safekeeping::Render =
                 Box::new(move |head, batch, body| copies(trace, head, batch, body));
             let spool = config.spool_folder();
-            return safekeeping::invocation(command, spool, &config.hostname, render);
+            let owned = safekeeping::Owned {
+                render,
+                waits_for_word: |batch| batch.destination == held(),
+            };
+            return safekeeping::invocation(command, spool, &config.hostname, owned);
         }
         Command::Report { day } => {
             // The only characters a day has; anything else is complained of over there.

@@ -8,7 +8,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::client::{codes, send};
 use crate::edge::Site;
-use crate::inside::{Inside, Mode, PATIENCE};
+use crate::inside::{Got, Inside, Mode, PATIENCE};
 use crate::killed::Program;
 
 /// Taken, refused, and told to come again.
@@ -85,6 +85,18 @@ async fn evidence(program: &Program) {
     assert_eq!(batches[0]["first_recipient"], TO[1], "{listed:#}");
 }
 
+/// Got out of the dead edge's disk, it goes nowhere by itself.
+async fn exported(program: &Program) {
+    let taker = Inside::start(Mode::Listening).await;
+    let to = format!("spool export --to lmtp:{}", taker.address);
+    let told = ask(program, &to).await;
+    assert_eq!(told["recipients_held_left_out"], 1, "{told:#}");
+    let got = taker.got();
+    let taken = got.iter().flat_map(Got::accepted);
+    let taken: Vec<String> = taken.collect();
+    assert!(!taken.contains(&TO[1].to_owned()), "{taken:?}");
+}
+
 #[tokio::test]
 async fn who_is_refused_later_is_one_recipient_until_an_operator_ends_it() {
     let inside = Inside::start(Mode::Down).await;
@@ -102,6 +114,7 @@ async fn who_is_refused_later_is_one_recipient_until_an_operator_ends_it() {
 
     // It is in the spool, not in the memory of a process.
     program.kill().await;
+    exported(&program).await;
     program.start(&log).await;
     wait_account(&program, account(1, 2, 1, 0)).await;
     evidence(&program).await;

@@ -114,6 +114,20 @@ impl Tell {
     }
 }
 
+/// What only the owner of a spool knows of its batches.
+pub struct Owned {
+    /// Makes the copies in which one leaves.
+    pub render: Render,
+    /// Whether one waits for an operator's word, without any hold of an operator.
+    pub waits_for_word: fn(&Batch) -> bool,
+}
+
+impl Owned {
+    fn is_held(&self, batch: &Batch) -> bool {
+        batch.held.is_some() || (self.waits_for_word)(batch)
+    }
+}
+
 /// Exports everything.
 pub fn export(
     offline: &Offline,
@@ -121,12 +135,12 @@ pub fn export(
     done: Option<&Path>,
     held: bool,
     helo: Box<str>,
-    render: Render,
+    owned: Owned,
 ) -> Result<Value, String> {
     match to {
-        Target::Maildir(folder) => maildir(offline, &folder),
+        Target::Maildir(folder) => maildir(offline, &folder, &owned),
         Target::Server(protocol, address) => {
-            let mut sending = Sending::new(protocol, address, done, held, helo, render)?;
+            let mut sending = Sending::new(protocol, address, done, held, helo, owned)?;
             let sent = offline.messages(|stored| {
                 sending.message(&stored);
                 Ok(())
@@ -141,7 +155,7 @@ pub fn export(
 
 // === Maildir ===
 
-fn maildir(offline: &Offline, folder: &Path) -> Result<Value, String> {
+fn maildir(offline: &Offline, folder: &Path, owned: &Owned) -> Result<Value, String> {
     let failed = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
     for name in [
         "tmp",
@@ -158,7 +172,7 @@ fn maildir(offline: &Offline, folder: &Path) -> Result<Value, String> {
     let mut broken = None;
     let walked = offline.messages(|stored| {
         if broken.is_none()
-            && let Err((path, error)) = deposit(&stored, folder, &mut tell)
+            && let Err((path, error)) = deposit(&stored, folder, owned, &mut tell)
         {
             broken = Some(failed(&path, error));
         }
@@ -178,6 +192,7 @@ fn maildir(offline: &Offline, folder: &Path) -> Result<Value, String> {
 fn deposit(
     stored: &Stored,
     folder: &Path,
+    owned: &Owned,
     tell: &mut Tell,
 ) -> Result<(), (PathBuf, std::io::Error)> {
     let mut recipients = 0;
@@ -199,7 +214,7 @@ fn deposit(
             Ok(batch) => {
                 for recipient in &batch.recipients {
                     recipients += 1;
-                    let hold = if batch.held.is_some() { " (held)" } else { "" };
+                    let hold = if owned.is_held(batch) { " (held)" } else { "" };
                     let _ = write!(top, "X-Envelope-To: <{}>{hold}\r\n", recipient.address);
                 }
             }
@@ -249,7 +264,7 @@ struct Sending {
     runtime: tokio::runtime::Runtime,
     connections: Arc<Connections>,
     under_way: JoinSet<Sent>,
-    render: Render,
+    owned: Owned,
     held: bool,
     /// `message address`, a line each.
     done: HashSet<String>,
@@ -264,7 +279,7 @@ impl Sending {
         done: Option<&Path>,
         held: bool,
         helo: Box<str>,
-        render: Render,
+        owned: Owned,
     ) -> Result<Self, String> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -288,7 +303,7 @@ impl Sending {
             runtime,
             connections: Arc::new(connections),
             under_way: JoinSet::new(),
-            render,
+            owned,
             held,
             done: HashSet::new(),
             log: None,
@@ -343,7 +358,7 @@ impl Sending {
     }
 
     fn batch(&mut self, head: &Head, batch: &Batch, body: &Bytes) {
-        if batch.held.is_some() && !self.held {
+        if self.owned.is_held(batch) && !self.held {
             self.tell.held += batch.recipients.len() as u64;
             return;
         }
@@ -359,7 +374,7 @@ impl Sending {
                 parts: vec![body.clone()],
                 xforward: None,
             }]),
-            _ => (self.render)(head, batch, body),
+            _ => (self.owned.render)(head, batch, body),
         };
         match copies {
             Ok(copies) => {

@@ -21,7 +21,7 @@ use spool::{BatchId, Spool};
 
 use crate::queue::account;
 
-pub use export::{Render, Target};
+pub use export::{Owned, Render, Target};
 
 /// Where the control socket takes [`BackupTo`].
 const BACKUP: &str = "/spool/backup";
@@ -67,7 +67,7 @@ pub enum Command {
         /// Keeps a list of what was taken: with the same file again, only the rest is sent
         #[arg(long)]
         done: Option<PathBuf>,
-        /// Send also what an operator holds
+        /// Send also what waits for an operator: held by one, by a rule, or refused by the next hop
         #[arg(long)]
         held: bool,
         /// Where the index is made anew; the system's temporary folder when not given
@@ -83,9 +83,9 @@ struct BackupTo {
     folder: PathBuf,
 }
 
-/// Turns a command into what is done. `spool` is the folder of the configuration, `render` makes the copies in which a batch leaves,
-/// `helo` is our name towards a server.
-pub fn invocation(command: Command, spool: PathBuf, helo: &str, render: Render) -> Invocation {
+/// Turns a command into what is done. `spool` is the folder of the configuration, `owned` what its owner knows of its batches, `helo` is
+/// our name towards a server.
+pub fn invocation(command: Command, spool: PathBuf, helo: &str, owned: Owned) -> Invocation {
     match command {
         Command::Backup { folder } => match std::path::absolute(&folder) {
             Ok(folder) => Invocation::Control {
@@ -129,7 +129,7 @@ pub fn invocation(command: Command, spool: PathBuf, helo: &str, render: Render) 
                     let work = Work::new(work)?;
                     let path = path.unwrap_or(spool);
                     let offline = Offline::open(&path, &work.folder).map_err(text)?;
-                    export::export(&offline, to, done.as_deref(), held, helo, render)
+                    export::export(&offline, to, done.as_deref(), held, helo, owned)
                 }),
                 print: show,
                 good: |found| found["complete"] == true,
