@@ -380,6 +380,10 @@ impl Spool for Memory {
         Ok(Vec::new())
     }
 
+    async fn ages(&self) -> Result<Vec<spool::Aged>, Error> {
+        Ok(Vec::new())
+    }
+
     async fn select(&self, _: &Predicate, _: Action) -> Result<Selected, Error> {
         Err(Error::Closed)
     }

@@ -28,7 +28,7 @@ pub use ledger::{Ends, Ledger};
 pub use message::{Accepted, Head, NewMessage, Path};
 pub use replies::Replies;
 pub use select::{Action, After, Condition, Found, HoldId, Matcher, Pattern, Predicate, Selected};
-pub use tally::Tally;
+pub use tally::{Aged, Tally};
 pub use vitals::Vitals;
 
 use bytes::Bytes;
@@ -62,6 +62,10 @@ pub trait Spool: Send + Sync + 'static {
 
     /// What waits, by destination and class; costs the same however much waits.
     async fn tally(&self) -> Result<Vec<Tally>, Error>;
+
+    /// What waits, by age and by what tells its lane; costs what the grains of time cost from which something waits, however much that
+    /// is.
+    async fn ages(&self) -> Result<Vec<Aged>, Error>;
 
     /// A count by destination and whether it is held costs the same however much waits; any other looks at each batch on the shortest
     /// way to what may be meant.

@@ -302,6 +302,11 @@ impl Story {
         one.sort_by_key(key);
         other.sort_by_key(key);
         assert_eq!(one, other);
+        let mut one = self.embedded().ages().await.unwrap();
+        let mut other = self.memory.ages().await.unwrap();
+        one.sort();
+        other.sort();
+        assert_eq!(one, other);
         let one = self.embedded().ledger().await.unwrap();
         assert_eq!(one, self.memory.ledger().await.unwrap());
     }

@@ -74,6 +74,10 @@ impl Spool for Faulty {
         self.inner.tally().await
     }
 
+    async fn ages(&self) -> Result<Vec<spool::Aged>, Error> {
+        self.inner.ages().await
+    }
+
     async fn select(&self, predicate: &Predicate, action: Action) -> Result<Selected, Error> {
         self.inner.select(predicate, action).await
     }

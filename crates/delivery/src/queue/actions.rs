@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use axum::http::StatusCode;
 use mail::Timestamp;
 use serde_json::{Value, json};
-use spool::{Action, Destination, Predicate, Selected};
+use spool::{Action, Aged, Predicate, Selected};
 
-use super::walk::{Share, meant, recipients, walk};
+use super::known::{self, Counted};
+use super::walk::{meant, recipients, walk};
 use super::{Queue, Refusal, Words, destination};
 
 /// Destinations that a count names, those with most recipients.
@@ -63,49 +64,62 @@ impl Queue {
     pub(super) async fn count(&self, words: &Words, verb: Verb) -> Result<Value, Refusal> {
         let predicate = self.meant(words, verb).await?;
         let now = Timestamp::now();
-        let mut selected = Selected::default();
-        let mut oldest: Option<Timestamp> = None;
-        let mut by: BTreeMap<Destination, (u64, Timestamp)> = BTreeMap::new();
-        let mut others = 0;
-        walk(&*self.spool, &predicate, Share::Half, |found| {
-            let (count, arrival) = (meant(&predicate, found), found.head.arrival);
-            selected.batches += 1;
-            selected.recipients += count;
-            selected.in_flight += u64::from(found.in_flight);
-            oldest = Some(oldest.map_or(arrival, |oldest| oldest.min(arrival)));
-            let place = &found.batch.destination;
-            if by.len() < DESTINATIONS_MAX || by.contains_key(place) {
-                let line = by.entry(place.clone()).or_insert((0, arrival));
-                *line = (line.0 + count, line.1.min(arrival));
-            } else {
-                others += count;
-            }
-            true
-        })
-        .await?;
-        let mut top: Vec<_> = by.into_iter().collect();
+        let counted = match known::count(&*self.spool, &predicate, now).await? {
+            Some(counted) => counted,
+            None => self.look_through(&predicate).await?,
+        };
+        let mut top: Vec<_> = counted.by.into_iter().collect();
         top.sort_by_key(|(_, (count, _))| std::cmp::Reverse(*count));
         let rest = top.split_off(top.len().min(TOP));
-        others += rest.iter().map(|(_, (count, _))| count).sum::<u64>();
+        let rest: u64 = rest.iter().map(|(_, (count, _))| count).sum();
+        let seconds = |oldest: Option<Timestamp>| oldest.map(|oldest| now.since(oldest).as_secs());
         let lines: Vec<Value> = top
             .iter()
             .map(|(place, (recipients, oldest))| {
                 json!({
                     "destination": destination(place),
                     "recipients": recipients,
-                    "oldest": oldest.rfc3339(),
-                    "oldest_seconds": now.since(*oldest).as_secs(),
+                    "oldest": oldest.map(Timestamp::rfc3339),
+                    "oldest_seconds": seconds(*oldest),
                 })
             })
             .collect();
-        let mut answer = figures(selected);
+        let mut answer = figures(counted.selected);
         answer["would"] = verb.as_str().into();
         answer["where"] = words.to_string().into();
-        answer["oldest"] = oldest.map(Timestamp::rfc3339).into();
-        answer["oldest_seconds"] = oldest.map(|oldest| now.since(oldest).as_secs()).into();
+        answer["oldest"] = counted.oldest.map(Timestamp::rfc3339).into();
+        answer["oldest_seconds"] = seconds(counted.oldest).into();
         answer["destinations"] = lines.into();
-        answer["other_recipients"] = others.into();
+        answer["other_recipients"] = (counted.others + rest).into();
+        if counted.by_age {
+            answer["to_seconds"] = Aged::GRAIN.as_secs().into();
+            // How many of these are under way only a look would tell.
+            answer["in_flight"] = Value::Null;
+        }
         Ok(answer)
+    }
+
+    /// Counts by a look at each batch that is meant.
+    pub(super) async fn look_through(&self, predicate: &Predicate) -> Result<Counted, Refusal> {
+        let mut counted = Counted::default();
+        walk(&*self.spool, predicate, |found| {
+            let (count, arrival) = (meant(predicate, found), found.head.arrival);
+            counted.selected.batches += 1;
+            counted.selected.recipients += count;
+            counted.selected.in_flight += u64::from(found.in_flight);
+            let oldest = counted.oldest.get_or_insert(arrival);
+            *oldest = arrival.min(*oldest);
+            let (by, place) = (&mut counted.by, &found.batch.destination);
+            if by.len() < DESTINATIONS_MAX || by.contains_key(place) {
+                let line = by.entry(place.clone()).or_insert((0, Some(arrival)));
+                *line = (line.0 + count, line.1.min(Some(arrival)));
+            } else {
+                counted.others += count;
+            }
+            true
+        })
+        .await?;
+        Ok(counted)
     }
 
     /// Does it. What cannot be undone is done only for those who are sure.
@@ -153,7 +167,7 @@ impl Queue {
 
     /// An event for each recipient that ends now. Before it is done: what is gone could not be told any more.
     async fn tell_dropped(&self, predicate: &Predicate) -> Result<(), Refusal> {
-        walk(&*self.spool, predicate, Share::Half, |found| {
+        walk(&*self.spool, predicate, |found| {
             let (head, batch) = (&found.head, &found.batch);
             let ident = self.names.ident(head).unwrap_or_default();
             let list = self.names.list(head, batch).unwrap_or_default();
@@ -174,7 +188,7 @@ impl Queue {
     }
 
     /// The predicate of what is meant and can be treated so.
-    async fn meant(&self, words: &Words, verb: Verb) -> Result<Predicate, Refusal> {
+    pub(super) async fn meant(&self, words: &Words, verb: Verb) -> Result<Predicate, Refusal> {
         words.must_say()?;
         let mut predicate = self.predicate(words).await?;
         match (words.waits_for_decision(), verb) {
@@ -252,7 +266,7 @@ impl Queue {
             ..Predicate::default()
         };
         let mut holds: BTreeMap<u64, Selected> = BTreeMap::new();
-        walk(&*self.spool, &predicate, Share::Half, |found| {
+        walk(&*self.spool, &predicate, |found| {
             if let Some(hold) = found.batch.held {
                 let of = holds.entry(hold.0).or_default();
                 of.batches += 1;

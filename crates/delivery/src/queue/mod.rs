@@ -6,6 +6,7 @@
 mod actions;
 mod command;
 mod kept;
+mod known;
 mod ledger;
 mod print;
 mod routes;

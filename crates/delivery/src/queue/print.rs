@@ -202,6 +202,11 @@ pub(super) fn acted(answer: &Value) -> String {
         ("recipients", "recipients"),
         ("oldest", "oldest_seconds"),
     ];
+    if let Some(grain) = answer["to_seconds"].as_u64() {
+        text.push_str(&format!(
+            "\ncounted by age, to {grain} seconds; `queue top` with the same conditions tells where it goes"
+        ));
+    }
     if answer["destinations"]
         .as_array()
         .is_some_and(|lines| !lines.is_empty())

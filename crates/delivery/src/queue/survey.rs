@@ -1,5 +1,4 @@
-//! The queue looked at again and again, for `/status` and metrics: what the tally and the ledger say every few seconds, and what takes a
-//! walk through everything (lanes) as often as a small share of the time allows.
+//! The queue looked at again and again, for `/status` and metrics: what the spool's counts say, every few seconds. Looks at no batch.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
@@ -9,20 +8,15 @@ use mail::Timestamp;
 use prometheus::{Gauge, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 use service::metrics::{counters, gauge, gauges, real_gauge};
 use service::shutdown::Shutdown;
-use spool::{Destination, Lane, Ledger, Predicate, Tally};
+use spool::{Aged, Destination, Lane, Ledger, Tally};
 
 use super::Queue;
-use super::walk::{Share, walk};
 use crate::lane;
 
-/// Between two looks at tally and ledger.
+/// Between two looks.
 const LOOK: Duration = Duration::from_secs(5);
 /// A look rests so many times as long as it took: with very many destinations it is not cheap.
 const LOOK_REST: u32 = 20;
-/// Between two walks at least.
-const WALK: Duration = Duration::from_secs(15);
-/// A walk, which takes a tenth of the time, rests so many times as long as it took.
-const WALK_REST: u32 = 4;
 /// The drain is averaged over about this time.
 const AVERAGE: Duration = Duration::from_secs(60);
 /// Less than so many recipients a second is no drain that says anything about an end.
@@ -63,7 +57,6 @@ struct Metrics {
     ledger: IntCounterVec,
     unaccounted: IntGauge,
     difference: IntGauge,
-    survey_seconds: Gauge,
     /// Sites that have a label now.
     shown: BTreeSet<String>,
 }
@@ -76,7 +69,7 @@ impl Metrics {
             lane_recipients: gauges(
                 registry,
                 "delivery_lane_recipients",
-                "Recipients that wait and are not held, by lane; as of the last walk (delivery_walk_seconds).",
+                "Recipients that wait and are not held, by lane; what arrived in the ten seconds in which live mail becomes backlog goes over together.",
                 &["lane"],
             ),
             lane_oldest: gauges(
@@ -142,10 +135,6 @@ impl Metrics {
                 "delivery_ledger_difference_recipients",
                 "Accepted and made, less all that is known of them; anything but 0 means that mail was lost or doubled.",
             ),
-            survey_seconds: real(
-                "delivery_walk_seconds",
-                "How long the last walk through all that waits took, at a tenth of the time; lanes are as old as that.",
-            ),
             shown: BTreeSet::new(),
         }
     }
@@ -165,6 +154,23 @@ impl Metrics {
             set(&self.site_oldest, *oldest);
         }
         self.shown = now;
+    }
+
+    fn lanes(&self, ages: &[Aged], now: Timestamp) {
+        let mut lanes = [(0, 0); 4];
+        for aged in ages.iter().filter(|aged| !aged.held) {
+            let (recipients, oldest) = &mut lanes[lane::index(aged.lane(now))];
+            *recipients += aged.recipients;
+            *oldest = now.since(aged.from).as_secs().max(*oldest);
+        }
+        for (lane, (recipients, oldest)) in Lane::ALL.into_iter().zip(lanes) {
+            let labels = &[lane::label(lane)];
+            let set = |gauges: &IntGaugeVec, value: u64| {
+                gauges.with_label_values(labels).set(value as i64);
+            };
+            set(&self.lane_recipients, recipients);
+            set(&self.lane_oldest, oldest);
+        }
     }
 
     fn ledger(&self, ledger: &Ledger) {
@@ -218,20 +224,6 @@ impl Queue {
     /// Looks, until shutdown; registers `delivery_*` metrics.
     pub async fn watch(self, registry: Registry, shutdown: Shutdown) {
         let mut metrics = Metrics::new(&registry);
-        let lanes = (
-            metrics.lane_recipients.clone(),
-            metrics.lane_oldest.clone(),
-            metrics.survey_seconds.clone(),
-        );
-        let walking = self.clone();
-        let walks = async move {
-            loop {
-                let began = Instant::now();
-                walking.lanes(&lanes.0, &lanes.1).await;
-                lanes.2.set(began.elapsed().as_secs_f64());
-                tokio::time::sleep(WALK.max(began.elapsed() * WALK_REST)).await;
-            }
-        };
         let looks = async {
             let mut average = Average::default();
             loop {
@@ -242,7 +234,6 @@ impl Queue {
         };
         tokio::select! {
             () = shutdown.wait() => {}
-            () = walks => {}
             () = looks => {}
         }
     }
@@ -250,7 +241,11 @@ impl Queue {
     async fn look(&self, metrics: &mut Metrics, average: &mut Average) {
         metrics.paused.set(self.is_paused().into());
         metrics.limit.set(self.engine.rate().unwrap_or(0.0));
-        let (Ok(tally), Ok(ledger)) = (self.spool.tally().await, self.spool.ledger().await) else {
+        let (Ok(tally), Ok(ledger), Ok(ages)) = (
+            self.spool.tally().await,
+            self.spool.ledger().await,
+            self.spool.ages().await,
+        ) else {
             return;
         };
         average.add(ledger.ends.sum(), Instant::now());
@@ -265,33 +260,9 @@ impl Queue {
             .eta
             .set(survey.eta_seconds.map_or(-1.0, |eta| eta as f64));
         metrics.ledger(&ledger);
+        metrics.lanes(&ages, now);
         metrics.sites(&top_sites(&tally, now, |place| self.site_name(place)));
         *self.survey.lock().unwrap_or_else(PoisonError::into_inner) = survey;
-    }
-
-    /// Counts what waits by lane.
-    async fn lanes(&self, recipients: &IntGaugeVec, oldest: &IntGaugeVec) {
-        let free = Predicate {
-            held: Some(false),
-            ..Predicate::default()
-        };
-        let now = Timestamp::now();
-        let mut lanes = [(0, 0); 4];
-        let walked = walk(&*self.spool, &free, Share::Tenth, |found| {
-            let (head, batch) = (&found.head, &found.batch);
-            let at = lane::index(Lane::of(batch.class, head.arrival, batch.attempts, now));
-            lanes[at].0 += batch.recipients.len() as i64;
-            lanes[at].1 = now.since(head.arrival).as_secs().max(lanes[at].1);
-            true
-        });
-        if walked.await.is_err() {
-            return;
-        }
-        for (lane, (count, age)) in Lane::ALL.into_iter().zip(lanes) {
-            let labels = &[lane::label(lane)];
-            recipients.with_label_values(labels).set(count);
-            oldest.with_label_values(labels).set(age as i64);
-        }
     }
 }
 
@@ -355,6 +326,7 @@ mod tests {
             recipients,
             leased: 0,
             held: 0,
+            held_recipients: 0,
             oldest: Timestamp(oldest),
             next_due: Timestamp(0),
         }

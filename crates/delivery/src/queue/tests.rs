@@ -221,6 +221,54 @@ async fn a_hold_is_counted_first_named_and_undone_alone() {
     assert_eq!(bench.queue.holds().await.unwrap(), json!([]));
 }
 
+/// What the counts tell is what looking tells, wherever they tell it.
+#[tokio::test]
+async fn a_count_that_is_known_is_the_same_as_one_that_looks() {
+    let bench = bench().await;
+    let check = async |held: Option<&str>| {
+        for (words, is_known) in [
+            (json!({"all": true}), true),
+            (json!({"domains": ["one.example", "two.example"]}), true),
+            (json!({"domains": ["nowhere.example"]}), true),
+            (json!({"lanes": ["live"]}), true),
+            (json!({"lanes": ["backlog", "retry"]}), true),
+            (json!({"older": "1h"}), true),
+            (json!({"older": "5m", "newer": "100m"}), true),
+            (json!({"older": "1h", "domains": ["one.example"]}), false),
+            (json!({"list": "dev@l.example"}), false),
+        ] {
+            let now = Timestamp::now();
+            let predicate = bench.queue.meant(&said(words.clone()), Verb::Hold).await;
+            let predicate = predicate.unwrap();
+            let known = known::count(&*bench.spool, &predicate, now).await.unwrap();
+            assert_eq!(known.is_some(), is_known, "{words}");
+            let Some(known) = known else { continue };
+            let looked = bench.queue.look_through(&predicate).await.unwrap();
+            assert_eq!(known.selected, looked.selected, "{words} {held:?}");
+            if !known.by_age {
+                let sums = |counted: &known::Counted| -> Vec<_> {
+                    let by = counted.by.iter();
+                    by.map(|(place, (sum, _))| (place.clone(), *sum)).collect()
+                };
+                assert_eq!(sums(&known), sums(&looked), "{words} {held:?}");
+            }
+            if held.is_none() && !known.by_age {
+                assert_eq!(known.oldest, looked.oldest, "{words}");
+            } else if let Some(oldest) = known.oldest {
+                let looked = looked.oldest.unwrap();
+                assert!(oldest <= looked && looked.since(oldest) < spool::Aged::GRAIN);
+            }
+        }
+    };
+    check(None).await;
+    let held = "u0@one.example";
+    bench
+        .act(Verb::Hold, json!({"recipient": held}))
+        .await
+        .unwrap();
+    check(Some(held)).await;
+}
+
 #[tokio::test]
 async fn nothing_is_dropped_by_those_who_are_not_sure() {
     let bench = bench().await;

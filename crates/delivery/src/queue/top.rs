@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use service::config::duration;
 use spool::Found;
 
-use super::walk::{Share, meant, walk};
+use super::walk::{meant, walk};
 use super::{Queue, Refusal, Words, destination};
 
 /// What lines are made by.
@@ -84,7 +84,7 @@ impl Queue {
         let mut total = Line::new(ages.len() + 1);
         let mut others = total.clone();
         let mut lines: HashMap<String, Line> = HashMap::new();
-        walk(&*self.spool, &predicate, Share::Half, |found| {
+        walk(&*self.spool, &predicate, |found| {
             let recipients = meant(&predicate, found);
             let column = column(&ages, now.since(found.head.arrival));
             total.add(column, recipients, found);

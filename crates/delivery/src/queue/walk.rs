@@ -7,21 +7,13 @@ use spool::{Error, Found, Predicate, Spool};
 
 /// Batches of one page.
 const PAGE: usize = 500;
-
-/// How much of the time is spent looking.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Share {
-    /// Half of it: somebody waits for the answer.
-    Half,
-    /// A tenth: nobody does.
-    Tenth,
-}
+/// It rests as long as it looked, but no longer.
+const REST_MAX: Duration = Duration::from_secs(10);
 
 /// Shows every batch that is meant to `each`, until that says stop.
 pub(super) async fn walk(
     spool: &dyn Spool,
     predicate: &Predicate,
-    share: Share,
     mut each: impl FnMut(&Found) -> bool,
 ) -> Result<(), Error> {
     let mut after = None;
@@ -37,11 +29,7 @@ pub(super) async fn walk(
             Some(last) if page.len() == PAGE => after = Some(last.batch.id),
             _ => return Ok(()),
         }
-        let rest = match share {
-            Share::Half => began.elapsed(),
-            Share::Tenth => began.elapsed() * 9,
-        };
-        tokio::time::sleep(rest.min(Duration::from_secs(10))).await;
+        tokio::time::sleep(began.elapsed().min(REST_MAX)).await;
     }
 }
 

@@ -29,6 +29,8 @@ pub struct Applying<'a> {
     pub touched: BTreeSet<u64>,
     /// Changes of the counts.
     pub lines: HashMap<(u32, Row), Line>,
+    /// Changes of the counts by age.
+    pub ages: HashMap<(Row, u64), Line>,
     /// Destinations with a lower number are stored.
     pub stored_destinations: u32,
     /// A message without batches is not done yet.
@@ -91,12 +93,12 @@ impl Applying<'_> {
     }
 
     fn count(&mut self, entry: &Entry, sign: i64) {
-        let line = self
-            .lines
-            .entry((entry.destination, entry.row()))
-            .or_default();
-        line.batches += sign;
-        line.recipients += sign * i64::from(entry.recipients);
+        let lines = self.lines.entry((entry.destination, entry.row()));
+        let ages = self.ages.entry((entry.row(), entry.grain()));
+        for line in [lines.or_default(), ages.or_default()] {
+            line.batches += sign;
+            line.recipients += sign * i64::from(entry.recipients);
+        }
         let usage = self.usage(entry.span.generation);
         usage.states = usage.states.saturating_add_signed(sign);
         usage.bytes = usage
@@ -291,6 +293,23 @@ impl Applying<'_> {
                      SET batches = batches + ?3, recipients = recipients + ?4",
                 )?
                 .execute(params![destination, row.0, line.batches, line.recipients])?;
+        }
+        for ((row, grain), line) in self.ages.drain() {
+            let left: i64 = self
+                .transaction
+                .prepare_cached(
+                    "INSERT INTO ages VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE
+                     SET batches = batches + ?3, recipients = recipients + ?4 RETURNING batches",
+                )?
+                .query_row(
+                    params![row.0, grain as i64, line.batches, line.recipients],
+                    |row| row.get(0),
+                )?;
+            if left == 0 {
+                self.transaction
+                    .prepare_cached("DELETE FROM ages WHERE track = ?1 AND grain = ?2")?
+                    .execute(params![row.0, grain as i64])?;
+            }
         }
         for generation in &self.touched {
             let Some(usage) = self.segments.get(generation) else {

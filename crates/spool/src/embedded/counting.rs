@@ -85,6 +85,7 @@ fn count(
                         recipients: count.recipients,
                         leased: count.leased,
                         held: count.held,
+                        held_recipients: count.recipients_held,
                         // Unknown only when it was settled this very moment.
                         oldest: Timestamp(oldest.unwrap_or(now.0)),
                         next_due: Timestamp(next.unwrap_or(now.0).max(now.0)),

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::entry::Entry;
+use mail::Timestamp;
+
+use super::entry::{Entry, Row, Track};
 use super::index::Line;
-use crate::Class;
+use crate::{Aged, Class};
 
 /// What waits for a destination in a class.
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,6 +36,17 @@ pub struct Counts {
     pub waiting: u64,
     /// Of these, those held.
     pub held: u64,
+    /// By what tells the lane and by age, in grains.
+    ages: BTreeMap<(Kind, u64), Line>,
+}
+
+/// What tells the lane of a batch, with its arrival: its class, whether it was attempted; and whether it is held.
+type Kind = (Class, bool, bool);
+
+fn kind(row: Row) -> Option<Kind> {
+    let track = row.track()?;
+    let attempted = matches!(track, Track::Retry | Track::UrgentRetry);
+    Some((track.class(), attempted, row.is_held()))
 }
 
 impl Counts {
@@ -51,6 +64,43 @@ impl Counts {
         }
     }
 
+    /// Takes over what the index counted by age.
+    pub fn insert_aged(&mut self, row: Row, from: u64, line: Line) {
+        if let Some(kind) = kind(row) {
+            self.change_aged((kind, from), line);
+        }
+    }
+
+    /// By age.
+    pub fn ages(&self) -> impl Iterator<Item = Aged> {
+        let ages = self.ages.iter();
+        ages.map(|(((class, attempted, held), from), line)| Aged {
+            class: *class,
+            attempted: *attempted,
+            held: *held,
+            from: Timestamp(*from),
+            batches: line.batches as u64,
+            recipients: line.recipients as u64,
+        })
+    }
+
+    fn age(&mut self, entry: &Entry, sign: i64) {
+        let by = Line {
+            batches: sign,
+            recipients: sign * i64::from(entry.recipients),
+        };
+        self.insert_aged(entry.row(), entry.grain(), by);
+    }
+
+    fn change_aged(&mut self, key: (Kind, u64), by: Line) {
+        let line = self.ages.entry(key).or_default();
+        line.batches += by.batches;
+        line.recipients += by.recipients;
+        if line.batches == 0 {
+            self.ages.remove(&key);
+        }
+    }
+
     /// The line of a batch.
     pub fn of(&mut self, entry: &Entry) -> &mut Count {
         self.lines
@@ -60,6 +110,7 @@ impl Counts {
 
     /// A batch waits.
     pub fn add(&mut self, entry: &Entry) {
+        self.age(entry, 1);
         let recipients = u64::from(entry.recipients);
         self.waiting += recipients;
         let held = if entry.is_held() { recipients } else { 0 };
@@ -80,6 +131,7 @@ impl Counts {
 
     /// A batch is gone, or goes elsewhere.
     pub fn subtract(&mut self, entry: &Entry) {
+        self.age(entry, -1);
         let recipients = u64::from(entry.recipients);
         self.waiting -= recipients;
         let held = if entry.is_held() { recipients } else { 0 };

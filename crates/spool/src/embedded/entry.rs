@@ -4,7 +4,7 @@
 use mail::{MessageId, Timestamp};
 
 use crate::selection::Order;
-use crate::{Batch, BatchId, Class, HoldId};
+use crate::{Aged, Batch, BatchId, Class, HoldId};
 
 /// A place in the journal that is read back alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,6 +137,11 @@ impl Entry {
     /// Its class.
     pub fn class(&self) -> Class {
         self.track.class()
+    }
+
+    /// The grain of its arrival.
+    pub fn grain(&self) -> u64 {
+        Aged::grain(Timestamp(self.arrival)).0
     }
 
     /// Whether it is held.

@@ -18,7 +18,7 @@ use super::orders::put_ledger;
 use crate::Ledger;
 
 /// Raised with every change of the tables; an index of another version is rebuilt.
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS meta(
@@ -46,6 +46,10 @@ CREATE TABLE IF NOT EXISTS lines(
     destination INTEGER NOT NULL, track INTEGER NOT NULL,
     batches INTEGER NOT NULL, recipients INTEGER NOT NULL,
     PRIMARY KEY (destination, track)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS ages(
+    track INTEGER NOT NULL, grain INTEGER NOT NULL,
+    batches INTEGER NOT NULL, recipients INTEGER NOT NULL,
+    PRIMARY KEY (track, grain)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS segments(
     generation INTEGER PRIMARY KEY, messages INTEGER NOT NULL, states INTEGER NOT NULL,
     bytes INTEGER NOT NULL, idents_time INTEGER NOT NULL, memory INTEGER NOT NULL,
@@ -71,7 +75,7 @@ pub struct Usage {
     pub supersedes: BTreeSet<u64>,
 }
 
-/// Batches and recipients of a destination in a track.
+/// Batches and recipients, of a destination in a track say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Line {
     /// Batches.
@@ -208,6 +212,20 @@ impl Index {
             .collect()
     }
 
+    /// The counts by track and the grain of arrival.
+    pub fn ages(&self) -> rusqlite::Result<Vec<(Row, u64, Line)>> {
+        self.connection
+            .prepare("SELECT track, grain, batches, recipients FROM ages")?
+            .query_map([], |row| {
+                let line = Line {
+                    batches: row.get(2)?,
+                    recipients: row.get(3)?,
+                };
+                Ok((Row(row.get(0)?), number(row, 1)?, line))
+            })?
+            .collect()
+    }
+
     /// Applies what groups changed, in one transaction.
     pub fn apply(
         &mut self,
@@ -223,6 +241,7 @@ impl Index {
                 segments: &mut segments,
                 touched: BTreeSet::new(),
                 lines: HashMap::new(),
+                ages: HashMap::new(),
                 stored_destinations: self.stored_destinations,
                 rebuilding: self.rebuilding,
             };
@@ -275,6 +294,7 @@ impl Index {
             segments: &mut segments,
             touched: BTreeSet::new(),
             lines: HashMap::new(),
+            ages: HashMap::new(),
             stored_destinations: self.stored_destinations,
             rebuilding: false,
         };

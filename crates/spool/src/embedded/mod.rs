@@ -63,8 +63,8 @@ use tokio::sync::{oneshot, watch};
 
 use crate::selection::Selection;
 use crate::{
-    Accepted, Action, After, Clock, Error, Found, Guarantees, Lease, Ledger, NewMessage, Predicate,
-    Seen, Selected, Settlement, Spool, Tally, Vitals, Wanted,
+    Accepted, Action, After, Aged, Clock, Error, Found, Guarantees, Lease, Ledger, NewMessage,
+    Predicate, Seen, Selected, Settlement, Spool, Tally, Vitals, Wanted,
 };
 use job::Job;
 use prepare::Prepare;
@@ -258,6 +258,11 @@ impl Spool for Embedded {
         self.shared.check_open()?;
         let shared = self.shared.clone();
         claiming::blocking(move || counting::tally(&shared)).await?
+    }
+
+    async fn ages(&self) -> Result<Vec<Aged>, Error> {
+        self.shared.check_open()?;
+        Ok(self.shared.state().counts.ages().collect())
     }
 
     async fn select(&self, predicate: &Predicate, action: Action) -> Result<Selected, Error> {

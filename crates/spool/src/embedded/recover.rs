@@ -133,6 +133,9 @@ pub fn recover(mut options: Options, disk: Arc<dyn Disk>) -> Result<Recovered, E
     );
     state.end = end;
     state.indexed = end.sequence;
+    for (row, grain, line) in index.ages().map_err(sql)? {
+        state.counts.insert_aged(row, grain, line);
+    }
     state.ledger = ledger;
     let journal = Journal::new(segments.clone(), options.segment_bytes, secret, end)
         .map_err(failed(&journal_folder))?;

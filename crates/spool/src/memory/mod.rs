@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use crate::selection::Selection;
 use crate::{
-    Accepted, Action, After, Batch, BatchId, Clock, Destination, Destinations, Error, Found,
+    Accepted, Action, After, Aged, Batch, BatchId, Clock, Destination, Destinations, Error, Found,
     Guarantees, Head, Lane, Lease, Ledger, NewBatch, NewMessage, Path, Predicate, Seen, Selected,
     Settlement, Spool, Tally, Vitals, Wanted,
 };
@@ -300,6 +300,7 @@ impl Spool for Memory {
                     recipients: 0,
                     leased: 0,
                     held: 0,
+                    held_recipients: 0,
                     oldest: Timestamp(u64::MAX),
                     next_due: Timestamp(u64::MAX),
                 });
@@ -307,6 +308,9 @@ impl Spool for Memory {
             line.recipients += batch.recipients.len() as u64;
             line.leased += u64::from(held.token.is_some());
             line.held += u64::from(batch.held.is_some());
+            if batch.held.is_some() {
+                line.held_recipients += batch.recipients.len() as u64;
+            }
             line.oldest = line.oldest.min(arrival.unwrap_or(now));
             line.next_due = line.next_due.min(due);
         }
@@ -314,6 +318,31 @@ impl Spool for Memory {
             line.next_due = now;
         }
         Ok(lines.into_values().collect())
+    }
+
+    async fn ages(&self) -> Result<Vec<Aged>, Error> {
+        let inner = self.open()?;
+        let mut ages: BTreeMap<_, (u64, u64)> = BTreeMap::new();
+        for held in inner.batches.values() {
+            let batch = &held.batch;
+            let Some((head, ..)) = inner.messages.get(&held.message) else {
+                continue;
+            };
+            let from = Aged::grain(head.arrival);
+            let kind = (batch.class, batch.attempts > 0, batch.held.is_some(), from);
+            let (batches, recipients) = ages.entry(kind).or_default();
+            *batches += 1;
+            *recipients += batch.recipients.len() as u64;
+        }
+        let aged = |((class, attempted, held, from), (batches, recipients))| Aged {
+            class,
+            attempted,
+            held,
+            from,
+            batches,
+            recipients,
+        };
+        Ok(ages.into_iter().map(aged).collect())
     }
 
     async fn select(&self, predicate: &Predicate, action: Action) -> Result<Selected, Error> {
