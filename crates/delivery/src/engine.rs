@@ -1,15 +1,16 @@
 //! The engine as its users see it: what they supply, what they set, and how they start and nudge it. The loop is in `run`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use mail::{Recipient, Timestamp};
+use mail::{Domain, Recipient, Timestamp};
 use service::control::Readiness;
 use spool::{Batch, Destination, Destinations, Head, Lease, NewBatch, Spool};
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 
 use crate::attempt::{Attempted, Connections, Copy};
 use crate::board::{Board, SiteState};
@@ -28,6 +29,9 @@ use crate::tls::Levels;
 use crate::transport::{Transport, Wire};
 use crate::wanted::Ways;
 use crate::withheld::Withheld;
+
+/// Lookups of domains at once for one command: what a resolver on the same host answers in a moment.
+const LOOKUPS_MAX: usize = 64;
 
 /// What the engine's user supplies.
 #[async_trait::async_trait]
@@ -269,6 +273,41 @@ impl Engine {
     /// up since the start.
     pub fn site_of(&self, destination: &Destination) -> Option<Arc<str>> {
         self.parts.board.site_of(&self.parts.ways, destination)
+    }
+
+    /// Asks the DNS where mail to these domains leads, some at once; for each its site, none where it leads nowhere. What is missing was not
+    /// answered within `patience`.
+    pub async fn look_up(
+        &self,
+        domains: Vec<Domain>,
+        patience: Duration,
+    ) -> HashMap<Domain, Option<Arc<str>>> {
+        let deadline = Instant::now() + patience;
+        let (mut domains, mut lookups) = (domains.into_iter(), JoinSet::new());
+        let mut found = HashMap::new();
+        loop {
+            for domain in domains.by_ref().take(LOOKUPS_MAX - lookups.len()) {
+                let transport = self.parts.transport.clone();
+                lookups.spawn(async move {
+                    let site = transport.site(&domain).await;
+                    (domain, site)
+                });
+            }
+            let Ok(Some(looked_up)) = timeout_at(deadline, lookups.join_next()).await else {
+                return found;
+            };
+            match looked_up {
+                Ok((domain, Ok(site))) => {
+                    let name = site.to_string();
+                    self.parts.board.leads(&domain, &name);
+                    found.insert(domain, Some(name.into()));
+                }
+                Ok((domain, Err(reply))) if reply.code >= 500 => {
+                    found.insert(domain, None);
+                }
+                Ok((_, Err(_))) | Err(_) => {}
+            }
+        }
     }
 
     /// Why nothing leaves, if so.

@@ -62,7 +62,7 @@ impl Verb {
 impl Queue {
     /// What is meant, counted: batches, recipients, those under way, the oldest, and where most of it goes.
     pub(super) async fn count(&self, words: &Words, verb: Verb) -> Result<Value, Refusal> {
-        let predicate = self.meant(words, verb).await?;
+        let (predicate, unknown) = self.meant(words, verb).await?;
         let now = Timestamp::now();
         let counted = match known::count(&*self.spool, &predicate, now).await? {
             Some(counted) => counted,
@@ -86,6 +86,7 @@ impl Queue {
             .collect();
         let mut answer = figures(counted.selected);
         answer["would"] = verb.as_str().into();
+        answer["unknown_domains"] = unknown.into();
         answer["where"] = words.to_string().into();
         answer["oldest"] = counted.oldest.map(Timestamp::rfc3339).into();
         answer["oldest_seconds"] = seconds(counted.oldest).into();
@@ -129,7 +130,7 @@ impl Queue {
         verb: Verb,
         sure: bool,
     ) -> Result<Value, Refusal> {
-        let predicate = self.meant(words, verb).await?;
+        let (predicate, unknown) = self.meant(words, verb).await?;
         if verb == Verb::Drop && !sure {
             return Err(self.unsure(&predicate).await?);
         }
@@ -155,6 +156,7 @@ impl Queue {
         }
         let mut answer = figures(selected);
         answer["done"] = verb.as_str().into();
+        answer["unknown_domains"] = unknown.into();
         if let Action::Hold(hold) = action {
             answer["hold"] = hold.0.into();
             if selected == Selected::default() {
@@ -188,9 +190,13 @@ impl Queue {
     }
 
     /// The predicate of what is meant and can be treated so.
-    pub(super) async fn meant(&self, words: &Words, verb: Verb) -> Result<Predicate, Refusal> {
+    pub(super) async fn meant(
+        &self,
+        words: &Words,
+        verb: Verb,
+    ) -> Result<(Predicate, u64), Refusal> {
         words.must_say()?;
-        let mut predicate = self.predicate(words).await?;
+        let (mut predicate, unknown) = self.predicate(words).await?;
         match (words.waits_for_decision(), verb) {
             // It waits for a decision, not under a hold.
             (true, Verb::Release) => {}
@@ -202,7 +208,7 @@ impl Queue {
             }
             _ => verb.narrow(&mut predicate)?,
         }
-        Ok(predicate)
+        Ok((predicate, unknown))
     }
 
     async fn unsure(&self, predicate: &Predicate) -> Result<Refusal, Refusal> {

@@ -16,7 +16,9 @@ mod top;
 mod walk;
 mod words;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::Json;
 use axum::http::StatusCode;
@@ -77,6 +79,9 @@ pub trait Names: Send + Sync + 'static {
     }
 }
 
+/// How long domains are looked up for one command that names a site.
+const LOOK_UP_MAX: Duration = Duration::from_secs(20);
+
 /// The queue in an operator's hands. Cheap to clone.
 #[derive(Clone)]
 pub struct Queue {
@@ -134,13 +139,17 @@ impl Queue {
         survey.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The predicate of these words.
-    async fn predicate(&self, words: &Words) -> Result<Predicate, Refusal> {
-        let site = match &words.site {
-            None => None,
-            Some(site) => Some(self.leading_to(site).await?),
+    /// The predicate of these words, and how many domains with mail may be meant and could not be looked up.
+    async fn predicate(&self, words: &Words) -> Result<(Predicate, u64), Refusal> {
+        let (site, unknown) = match &words.site {
+            None => (None, 0),
+            Some(site) => {
+                let (places, unknown) = self.leading_to(site).await?;
+                (Some(places), unknown)
+            }
         };
-        words.predicate(&self.names, site, Timestamp::now())
+        let predicate = words.predicate(&self.names, site, Timestamp::now())?;
+        Ok((predicate, unknown))
     }
 
     /// The site that a destination leads to, as far as that is known.
@@ -156,25 +165,41 @@ impl Queue {
         self.site_of(place).unwrap_or_else(|| destination(place))
     }
 
-    /// The destinations with mail that lead to a site.
-    async fn leading_to(&self, site: &str) -> Result<Vec<Destination>, Refusal> {
+    /// The destinations with mail that lead to a site, and of how many domains nobody could tell. Those that were not tried since the start
+    /// are looked up.
+    async fn leading_to(&self, site: &str) -> Result<(Vec<Destination>, u64), Refusal> {
         let lines = self.spool.tally().await?;
-        let mut destinations: Vec<Destination> = lines
-            .into_iter()
-            .map(|line| line.destination)
-            .filter(|destination| {
-                let leads = self.site_of(destination);
-                leads.is_some_and(|leads| leads.eq_ignore_ascii_case(site))
-            })
-            .collect();
-        destinations.dedup();
-        match destinations.is_empty() {
-            false => Ok(destinations),
-            true => Err(Refusal(
+        let places: BTreeSet<Destination> =
+            lines.into_iter().map(|line| line.destination).collect();
+        let (mut leading, mut unknown) = (Vec::new(), Vec::new());
+        for place in places {
+            match (self.site_of(&place), &place) {
+                (Some(leads), _) if leads.eq_ignore_ascii_case(site) => leading.push(place),
+                (None, Destination::Domain(domain)) => unknown.push(domain.clone()),
+                _ => {}
+            }
+        }
+        let found = self.engine.look_up(unknown.clone(), LOOK_UP_MAX).await;
+        unknown.retain(|domain| !found.contains_key(domain));
+        let found = found.into_iter().filter(|(_, leads)| {
+            let leads = leads.as_ref();
+            leads.is_some_and(|leads| leads.eq_ignore_ascii_case(site))
+        });
+        leading.extend(found.map(|(domain, _)| Destination::Domain(domain)));
+        match (leading.is_empty(), unknown.as_slice()) {
+            (false, _) => Ok((leading, unknown.len() as u64)),
+            (true, []) => Err(Refusal(
                 StatusCode::NOT_FOUND,
                 format!(
-                    "no mail that waits is known to lead to the site {site:?}; `queue sites` shows the sites, and mail to a domain \
-                     that was not tried since the start is found with --domain"
+                    "no mail that waits leads to the site {site:?}; `queue sites` shows the sites"
+                ),
+            )),
+            (true, [first, ..]) => Err(Refusal(
+                StatusCode::NOT_FOUND,
+                format!(
+                    "no mail that waits is known to lead to the site {site:?}, but {} domains could not be looked up (such as {first}): try \
+                     again, or name domains with --domain",
+                    unknown.len()
                 ),
             )),
         }

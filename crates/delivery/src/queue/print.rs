@@ -103,9 +103,20 @@ pub(super) fn list(answer: &Value) -> String {
         ("last reply", "reply"),
     ];
     let lines = listed(&answer["batches"], &columns);
+    let unknown = unknown_domains(answer);
     match answer["after"].as_str() {
-        Some(after) => format!("{lines}\nthere is more: --after {after}"),
-        None => lines,
+        Some(after) => format!("{lines}{unknown}\nthere is more: --after {after}"),
+        None => lines + &unknown,
+    }
+}
+
+/// Where a site was named and not all domains could be looked up.
+fn unknown_domains(answer: &Value) -> String {
+    match answer["unknown_domains"].as_u64().unwrap_or_default() {
+        0 => String::new(),
+        count => format!(
+            "\nmail to {count} more domains may lead there too: their exchangers could not be looked up just now"
+        ),
     }
 }
 
@@ -184,7 +195,7 @@ pub(super) fn acted(answer: &Value) -> String {
             "\n{count} other batches cannot be read just now, and nobody can tell whether they are meant: see `spool_unreadable_batches`"
         ),
     };
-    let under_way = under_way + &unreadable;
+    let under_way = under_way + &unreadable + &unknown_domains(answer);
     if let Some(done) = answer["done"].as_str() {
         let hold = match answer["hold"].as_u64() {
             Some(hold) => format!("\nhold {hold}: `queue release --hold {hold}` undoes it"),
@@ -252,9 +263,10 @@ pub(super) fn top(answer: &Value) -> String {
         row.extend([plain(&line["held"]), age(&line["oldest_seconds"])]);
         rows.push(row);
     }
+    let unknown = unknown_domains(answer);
     match rows.len() {
-        1 => "none".into(),
-        _ => table(&rows),
+        1 => "none".to_owned() + &unknown,
+        _ => table(&rows) + &unknown,
     }
 }
 

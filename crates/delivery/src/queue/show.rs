@@ -63,7 +63,7 @@ impl Queue {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Value, Refusal> {
-        let mut predicate = self.predicate(words).await?;
+        let (mut predicate, unknown) = self.predicate(words).await?;
         self.all_held(words, &mut predicate);
         let after = after.map(batch_id).transpose()?;
         let limit = limit.clamp(1, LIST_MAX);
@@ -73,6 +73,7 @@ impl Queue {
         Ok(json!({
             "batches": found.iter().map(|found| self.line(&predicate, found, now)).collect::<Vec<_>>(),
             "after": next.map(|last| hex(last.batch.id)),
+            "unknown_domains": unknown,
         }))
     }
 
@@ -111,7 +112,7 @@ impl Queue {
                     ident: Some(id.into()),
                     ..Words::default()
                 };
-                let predicate = self.predicate(&words).await?;
+                let (predicate, _) = self.predicate(&words).await?;
                 self.spool.find(&predicate, None, SHOWN_MAX).await?
             }
             (Err(refusal), false) => return Err(refusal),
@@ -158,7 +159,7 @@ impl Queue {
                 ..Words::default()
             },
         };
-        let predicate = self.predicate(&words).await?;
+        let (predicate, _) = self.predicate(&words).await?;
         let found = self.spool.find(&predicate, None, WHY_MAX).await?;
         let now = Timestamp::now();
         let lines = found.iter();

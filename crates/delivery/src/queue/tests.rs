@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mail::{Address, Domain, MailParameters, ReversePath, Timestamp};
+use mail::{Address, Domain, MailParameters, Reply, ReversePath, Timestamp};
 use serde_json::{Value, json};
 use spool::{Class, Destination, NewBatch, NewMessage, Spool};
 use tokio::sync::watch;
@@ -65,6 +65,14 @@ const MAIL: [(&str, &str, &str, &str, usize, u64); 4] = [
 ];
 
 fn queue(spool: &Arc<dyn Spool>, state: &std::path::Path) -> (Queue, watch::Receiver<bool>) {
+    queue_in(World::kind(), spool, state)
+}
+
+fn queue_in(
+    world: World,
+    spool: &Arc<dyn Spool>,
+    state: &std::path::Path,
+) -> (Queue, watch::Receiver<bool>) {
     let kept = Kept::open(state).unwrap();
     let (pause, paused) = watch::channel(kept.is_paused());
     let engine = Engine::with_transport(
@@ -72,7 +80,7 @@ fn queue(spool: &Arc<dyn Spool>, state: &std::path::Path) -> (Queue, watch::Rece
         spool.clone(),
         Arc::new(Clerk::default()),
         &prometheus::Registry::new(),
-        Arc::new(World::kind()),
+        Arc::new(world),
         clock(),
     );
     let queue = Queue::new(spool.clone(), engine, pause, kept, Arc::new(Lists));
@@ -239,7 +247,7 @@ async fn a_count_that_is_known_is_the_same_as_one_that_looks() {
         ] {
             let now = Timestamp::now();
             let predicate = bench.queue.meant(&said(words.clone()), Verb::Hold).await;
-            let predicate = predicate.unwrap();
+            let (predicate, _) = predicate.unwrap();
             let known = known::count(&*bench.spool, &predicate, now).await.unwrap();
             assert_eq!(known.is_some(), is_known, "{words}");
             let Some(known) = known else { continue };
@@ -322,6 +330,54 @@ async fn what_makes_no_sense_is_refused_with_what_does() {
             .contains("32 hex")
     );
     assert_eq!(bench.listed(json!({})).await, 11);
+}
+
+/// Here a domain is its own exchanger.
+#[tokio::test]
+async fn a_site_is_found_by_domains_that_were_never_tried() {
+    let bench = bench().await;
+    let world = World::kind();
+    for (domain, code) in [("two.example", 451), ("three.example", 550)] {
+        let domain = Domain::parse(domain).unwrap();
+        let reply = Reply::new(code, (code as u8 / 100, 4, 3), "no exchanger");
+        world.lookups.lock().unwrap().insert(domain, reply);
+    }
+    let (queue, _) = queue_in(world, &bench.spool, bench.folder.path());
+    let site = |site: &str| said(json!({ "site": site }));
+    let listed = queue.list(&site("One.example"), None, 100).await.unwrap();
+    assert_eq!(listed["batches"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        listed["unknown_domains"], 1,
+        "two.example may lead there, three.example leads nowhere"
+    );
+    let counted = queue.count(&site("one.example"), Verb::Hold).await.unwrap();
+    assert_eq!(
+        (&counted["recipients"], &counted["unknown_domains"]),
+        (&json!(8), &json!(1))
+    );
+    let held = queue
+        .act(&site("one.example"), Verb::Hold, false)
+        .await
+        .unwrap();
+    assert_eq!(
+        (&held["recipients"], &held["unknown_domains"]),
+        (&json!(8), &json!(1))
+    );
+    let released = queue
+        .act(&site("one.example"), Verb::Release, false)
+        .await
+        .unwrap();
+    assert_eq!(released["recipients"], 8);
+    for (nowhere, expected) in [
+        (
+            "two.example",
+            "1 domains could not be looked up (such as two.example)",
+        ),
+        ("three.example", "could not"),
+    ] {
+        let Refusal(code, why) = queue.count(&site(nowhere), Verb::Hold).await.unwrap_err();
+        assert!(code == 404 && why.contains(expected), "{why}");
+    }
 }
 
 #[tokio::test]

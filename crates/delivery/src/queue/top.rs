@@ -79,7 +79,7 @@ impl Queue {
     ) -> Result<Value, Refusal> {
         let by = parse_by(by)?;
         let ages = parse_ages(ages)?;
-        let predicate = self.predicate(words).await?;
+        let (predicate, unknown) = self.predicate(words).await?;
         let now = Timestamp::now();
         let mut total = Line::new(ages.len() + 1);
         let mut others = total.clone();
@@ -112,6 +112,7 @@ impl Queue {
         let ages: Vec<String> = ages.into_iter().filter_map(duration::format).collect();
         Ok(json!({
             "by": BY[by as usize],
+            "unknown_domains": unknown,
             "ages": ages,
             "total": (total.total > 0).then(|| total.json("total", now)),
             "lines": lines.iter().map(|(name, line)| line.json(name, now)).collect::<Vec<_>>(),
