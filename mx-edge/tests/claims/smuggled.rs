@@ -5,15 +5,20 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::SystemTime;
 
-use mx_edge::config::BareNewline;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use mx_edge::config::{BareNewline, PublicCertificate};
+use service::authority;
+use service::tls::{Files, Role, opportunistic_client};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::edge::{Edge, Site};
+use crate::encrypted::files as certificate;
 use crate::inside::{Inside, Mode, PATIENCE};
 
-/// What some server somewhere has taken for the end of a message (SMTP smuggling, 2023). None is.
-const ENDS: [&[u8]; 10] = [
+/// What some server somewhere has taken for the end of a message (SMTP smuggling, 2023). None is; one dot is taken off where a line begins.
+const ENDS: [&[u8]; 11] = [
     b"\n.\n",
     b"\n.\r\n",
     b"\r\n.\n",
@@ -24,21 +29,52 @@ const ENDS: [&[u8]; 10] = [
     b"\r\n\0.\r\n",
     b"\r\n.\0\r\n",
     b"\r\n..\r\n",
+    LONG,
 ];
+
+/// A dot, and a line as long as lines may be.
+const LONG: &[u8] = &{
+    let mut line = [b'x'; 1000];
+    line[0] = b'\r';
+    line[1] = b'\n';
+    line[2] = b'.';
+    line[998] = b'\r';
+    line[999] = b'\n';
+    line
+};
 
 /// A second message, as it would be read as commands if the first had ended.
 const SECOND: &[u8] =
     b"MAIL FROM:<ceo@smuggled.example>\r\nRCPT TO:<dev@lists.example>\r\nDATA\r\n\
     From: ceo@smuggled.example\r\nSubject: smuggled\r\n\r\nPay at once.\r\n.\r\n";
 
-struct Client(BufReader<TcpStream>);
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+struct Client(BufReader<Box<dyn Stream>>);
 
 impl Client {
     async fn connect(edge: &Edge) -> Self {
         let stream = TcpStream::connect(edge.address).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        let mut client = Self(BufReader::new(stream));
+        let mut client = Self(BufReader::new(Box::new(stream)));
         client.hear().await;
+        client.say("EHLO client.elsewhere.example").await;
+        client
+    }
+
+    /// Likewise by TLS, where each piece is a record of its own.
+    async fn encrypted(edge: &Edge) -> Self {
+        let mut client = Self::connect(edge).await;
+        let reply = client.say("STARTTLS").await;
+        assert!(reply.starts_with("220"), "{reply}");
+        let name = ServerName::try_from("mx1.example").unwrap();
+        let connector = TlsConnector::from(opportunistic_client());
+        let stream = connector
+            .connect(name, client.0.into_inner())
+            .await
+            .unwrap();
+        let mut client = Self(BufReader::new(Box::new(stream)));
         client.say("EHLO client.elsewhere.example").await;
         client
     }
@@ -81,15 +117,32 @@ impl Client {
 }
 
 /// Sends each false end with a message behind it; the reply that the one message gets.
-async fn check(bare_newline: BareNewline, piece: usize, expected: &dyn Fn(&[u8]) -> &'static str) {
+async fn check(
+    bare_newline: BareNewline,
+    (piece, tls): (usize, bool),
+    expected: &dyn Fn(&[u8]) -> &'static str,
+) {
     let inside = Inside::start(Mode::Listening).await;
     let mut site = Site::new(&inside);
     site.config.mail.bare_newline = bare_newline;
+    let ca = tempfile::tempdir().unwrap();
+    authority::init(ca.path()).unwrap();
+    let Files {
+        certificate, key, ..
+    } = certificate(ca.path(), "mx1", Role::MxEdge);
+    site.config.tls = Some(PublicCertificate {
+        certificate,
+        key,
+        more: Vec::new(),
+    });
     let edge = site.start().await;
     let mut taken = 0;
     for end in ENDS {
         let shown = end.escape_ascii();
-        let mut client = Client::connect(&edge).await;
+        let mut client = match tls {
+            true => Client::encrypted(&edge).await,
+            false => Client::connect(&edge).await,
+        };
         client.begin().await;
         let reply = client.say("DATA").await;
         assert!(reply.starts_with("354"), "{reply}");
@@ -118,8 +171,11 @@ async fn check(bare_newline: BareNewline, piece: usize, expected: &dyn Fn(&[u8])
 #[tokio::test]
 async fn only_crlf_dot_crlf_ends_a_message() {
     let normalize = |_: &[u8]| "250";
-    check(BareNewline::Normalize, usize::MAX, &normalize).await;
-    check(BareNewline::Normalize, 1, &normalize).await;
+    let (at_once, bytewise) = ((usize::MAX, false), (1, false));
+    check(BareNewline::Normalize, at_once, &normalize).await;
+    check(BareNewline::Normalize, bytewise, &normalize).await;
+    check(BareNewline::Normalize, (usize::MAX, true), &normalize).await;
+    check(BareNewline::Normalize, (1, true), &normalize).await;
     let refuse = |end: &[u8]| {
         let rest = end.escape_ascii().to_string().replace("\\r\\n", "");
         match rest.contains("\\r") || rest.contains("\\n") {
@@ -127,9 +183,26 @@ async fn only_crlf_dot_crlf_ends_a_message() {
             false => "250",
         }
     };
-    check(BareNewline::Note, 1, &normalize).await;
-    check(BareNewline::Refuse, usize::MAX, &refuse).await;
-    check(BareNewline::Refuse, 1, &refuse).await;
+    check(BareNewline::Note, bytewise, &normalize).await;
+    check(BareNewline::Refuse, at_once, &refuse).await;
+    check(BareNewline::Refuse, bytewise, &refuse).await;
+    check(BareNewline::Refuse, (1, true), &refuse).await;
+}
+
+#[tokio::test]
+async fn who_stays_after_quit_is_shown_out() {
+    let inside = Inside::start(Mode::Listening).await;
+    let site = Site::new(&inside);
+    let edge = site.start().await;
+    let mut client = Client::connect(&edge).await;
+    let reply = client.say("QUIT").await;
+    assert!(reply.starts_with("221"), "{reply}");
+    // Its own side stays open; ours does not wait for that, nor does the end of the program.
+    let mut rest = Vec::new();
+    let read = client.0.read_to_end(&mut rest);
+    tokio::time::timeout(PATIENCE, read).await.unwrap().unwrap();
+    assert!(rest.is_empty(), "{rest:?}");
+    tokio::time::timeout(PATIENCE, edge.stop()).await.unwrap();
 }
 
 #[tokio::test]
