@@ -1,5 +1,5 @@
-//! Every sync of the running edge's journal takes two seconds, as told by strace: what is more than may wait is answered 451 within bounded
-//! time, the rest is kept, the edge is not ready and says why, mail passes through, and all is well again by itself.
+//! Every sync of the running edge's journal takes two seconds, as told by strace: what is more than may wait is answered 451 (or 421 at once) within
+//! bounded time, the rest is kept, the edge is not ready and says why, mail passes through, and all is well again by itself.
 
 use std::sync::Mutex;
 use std::thread;
@@ -53,7 +53,9 @@ fn a_slow_disk_sheds_load() {
     });
     let replies = replies.into_inner().expect("nobody panicked");
     let count = |start: &str| replies.iter().filter(|is| is.starts_with(start)).count();
-    let (taken, shed) = (count("250"), count("451 4.3.2"));
+    // To a message, or to whoever comes while the next hop is away too.
+    let shed = count("451 4.3.2") + count("421 4.3.1");
+    let taken = count("250");
     assert!(taken > 0 && shed > 0, "{taken} taken, {shed} shed");
     assert_eq!(taken + shed, replies.len(), "{replies:?}");
     kept += taken;
