@@ -221,14 +221,12 @@ impl Notifier {
         let recipients = recipients.join(",");
         info!(event = "dsn", message = %head.id, to = %head.reverse_path, outcome = "suppressed", action = action.as_str(),
             reason = why.as_str(), recipients = %recipients);
-        if action != Action::Failed {
-            return Ok(());
-        }
         let (message, reverse_path) = (head.id.to_string(), head.reverse_path.to_string());
         let noted = self
             .directory
             .write(move |store| {
-                store.note_suppressed(&message, &reverse_path, why.as_str(), &recipients)
+                let what = (action.as_str(), why.as_str());
+                store.note_suppressed(&message, &reverse_path, what, &recipients)
             })
             .await;
         if let Err(error) = noted {

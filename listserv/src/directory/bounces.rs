@@ -38,8 +38,10 @@ pub struct Suppressed {
     pub reverse_path: String,
     /// Why it did not.
     pub reason: String,
-    /// Who got no mail.
+    /// Of whom it would have told.
     pub recipients: String,
+    /// What of them: `failed`, `relayed`, `delivered`.
+    pub action: String,
 }
 
 impl Store {
@@ -116,13 +118,13 @@ impl Store {
         &mut self,
         message: &str,
         reverse_path: &str,
-        reason: &str,
+        (action, reason): (&str, &str),
         recipients: &str,
     ) -> Result<(), Error> {
         let change = self.change()?;
         change.execute(
-            "INSERT INTO suppressed (time, message, reverse_path, reason, recipients) VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![now(), message, reverse_path, reason, cut(recipients)],
+            "INSERT INTO suppressed (time, message, reverse_path, reason, recipients, action) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![now(), message, reverse_path, reason, cut(recipients), action],
         )?;
         change.execute(
             "DELETE FROM suppressed WHERE id <= (SELECT max(id) FROM suppressed) - ?1",
@@ -134,7 +136,7 @@ impl Store {
     /// The reports that were not sent, newest first.
     pub fn suppressed(&mut self, limit: u32) -> Result<Vec<Suppressed>, Error> {
         let mut statement = self.connection.prepare_cached(
-            "SELECT time, message, reverse_path, reason, recipients FROM suppressed ORDER BY id DESC LIMIT ?1",
+            "SELECT time, message, reverse_path, reason, recipients, action FROM suppressed ORDER BY id DESC LIMIT ?1",
         )?;
         let lines = statement
             .query_map([limit], |row| {
@@ -144,6 +146,7 @@ impl Store {
                     reverse_path: row.get(2)?,
                     reason: row.get(3)?,
                     recipients: row.get(4)?,
+                    action: row.get(5)?,
                 })
             })?
             .collect::<Result<_, _>>()?;

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::Error;
 
 /// The version of the tables below; a file with a later one is not touched.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 /// An open directory. All methods block; they run where blocking is allowed.
 pub struct Store {
@@ -52,9 +52,12 @@ CREATE TABLE allowance (
 ) WITHOUT ROWID;
 CREATE TABLE suppressed (
     id INTEGER PRIMARY KEY AUTOINCREMENT, time INTEGER NOT NULL, message TEXT NOT NULL, reverse_path TEXT NOT NULL,
-    reason TEXT NOT NULL, recipients TEXT NOT NULL
+    reason TEXT NOT NULL, recipients TEXT NOT NULL, action TEXT NOT NULL DEFAULT 'failed'
 );
 ";
+
+/// From version 1 to 2.
+const ACTIONS: &str = "ALTER TABLE suppressed ADD COLUMN action TEXT NOT NULL DEFAULT 'failed';";
 
 impl Store {
     /// Opens the file; makes it when it is missing and `may_create` says so. Every commit is synced.
@@ -91,16 +94,15 @@ impl Store {
         let version: i64 = change.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         match version {
             SCHEMA_VERSION => {}
-            0 => {
-                change.execute_batch(TABLES)?;
-                change.execute_batch(&format!("PRAGMA user_version = {SCHEMA_VERSION}"))?;
-            }
+            0 => change.execute_batch(TABLES)?,
+            1 => change.execute_batch(ACTIONS)?,
             other => {
                 return Err(Error::Unavailable(format!(
                     "schema version {other}, this program knows {SCHEMA_VERSION}; run the release that wrote it"
                 )));
             }
         }
+        change.execute_batch(&format!("PRAGMA user_version = {SCHEMA_VERSION}"))?;
         change.execute_batch(super::reports::TABLES)?;
         change.execute_batch(super::editions::TABLES)?;
         Ok(change.commit()?)
@@ -116,4 +118,34 @@ impl Store {
 
 fn unavailable(path: &Path, error: impl std::fmt::Display) -> Error {
     Error::Unavailable(format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_the_first_version_is_taken_along() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("directory.db");
+        let busy = Duration::from_secs(1);
+        let store = Store::open(&path, true, busy).unwrap();
+        store
+            .connection
+            .execute_batch(
+                "ALTER TABLE suppressed DROP COLUMN action; PRAGMA user_version = 1;
+                 INSERT INTO suppressed (time, message, reverse_path, reason, recipients) VALUES (1, 'm', '', 'null-sender', 'a@b.example');",
+            )
+            .unwrap();
+        drop(store);
+        let mut store = Store::open(&path, false, busy).unwrap();
+        let listed = store.suppressed(10).unwrap();
+        assert_eq!((listed.len(), listed[0].action.as_str()), (1, "failed"));
+        store
+            .note_suppressed("n", "a@c.example", ("relayed", "spf-fail"), "a@b.example")
+            .unwrap();
+        assert_eq!(store.suppressed(1).unwrap()[0].action, "relayed");
+        drop(store);
+        Store::open(&path, false, busy).unwrap();
+    }
 }
