@@ -12,6 +12,7 @@ use tokio::net::UdpSocket;
 
 use super::*;
 
+mod families;
 mod own;
 
 /// What the server says to one question.
