@@ -185,6 +185,22 @@ async fn bounces_are_counted_per_member() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_provider_has_against_us_is_no_members_fault() {
+    let sink = Sink::start().await;
+    let host = Host::start(&sink, "").await;
+    host.command("list create dev@lists.example");
+    host.command("member add dev@lists.example limited@comcast.net good@one.example");
+    host.post("mx1.a.1", "ann@four.example", &["dev@lists.example"], POST)
+        .await;
+    // Refused for good, to whoever takes it at its word.
+    sink.wait(2).await;
+    host.idle().await;
+    let bounces = host.command("bounce show dev@lists.example");
+    assert_eq!(bounces.as_array().unwrap().len(), 0, "{bounces}");
+    host.accounts().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_person_joins_and_leaves_by_mail() {
     let sink = Sink::start().await;
     let host = Host::start(&sink, "").await;

@@ -1,4 +1,5 @@
-//! A mail host on loopback that keeps what it takes. It refuses `refuse@` with 550 and defers `defer@` with 451.
+//! A mail host on loopback that keeps what it takes. It refuses `refuse@` with 550, defers `defer@` with 451, and calls us too many once for
+//! each `limited@`, as large providers do.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -37,7 +38,7 @@ pub struct Sink {
 }
 
 #[derive(Clone)]
-struct Keeper(Arc<Mutex<Vec<Mail>>>);
+struct Keeper(Arc<Mutex<Vec<Mail>>>, Arc<Mutex<Vec<String>>>);
 
 #[async_trait::async_trait]
 impl Handler for Keeper {
@@ -55,6 +56,15 @@ impl Handler for Keeper {
         match recipient.address.local() {
             "refuse" => Err(Reply::new(550, (5, 1, 1), "no such user")),
             "defer" => Err(Reply::new(451, (4, 2, 0), "not now")),
+            "limited" => {
+                let (mut told, to) = (self.1.lock().unwrap(), recipient.address.to_string());
+                if told.contains(&to) {
+                    return Ok(());
+                }
+                told.push(to);
+                let text = "RL000001 throttled, too many messages";
+                Err(Reply::new(550, (5, 7, 1), text))
+            }
             _ => Ok(()),
         }
     }
@@ -87,7 +97,7 @@ impl Sink {
         let taken = Arc::new(Mutex::new(Vec::new()));
         let (stop, stopped) = watch::channel(false);
         let settings = Arc::new(settings());
-        let keeper = Keeper(taken.clone());
+        let keeper = Keeper(taken.clone(), Arc::default());
         tokio::spawn(async move {
             loop {
                 let (stream, client) = listener.accept().await.unwrap();
