@@ -200,9 +200,13 @@ async fn a_copy_fails_at_each_call() {
             drop(spool);
             if copied.is_err() {
                 failed += 1;
-                assert!(!to.exists(), "{what}: half a copy is there");
+                // Who dies after it was put in place leaves a whole one.
+                let died = matches!(fault, Fault::Dies | Fault::Tears);
+                assert!(died || !to.exists(), "{what}: half a copy is there");
                 let spool = Embedded::open(small(folder.path())).unwrap();
-                spool.backup(&to).await.unwrap();
+                if !to.exists() {
+                    spool.backup(&to).await.unwrap();
+                }
             }
             let place = tempfile::tempdir().unwrap();
             restore(&to, &place.path().join("spool"), false).unwrap();

@@ -39,8 +39,9 @@ pub fn backup(shared: &Shared, to: &Path) -> Result<u64, Error> {
         Ok(copied)
     });
     if copied.is_err() {
-        // Half a copy is no copy; what is left of it is removed by the next one.
-        let _ = disk.remove_folder(&partial);
+        // Half a copy is no copy, nor is one that a power cut might take back; what is left of it is removed by the next one.
+        let rest = if partial.exists() { &partial } else { to };
+        let _ = disk.remove_folder(rest);
     }
     copied
 }
