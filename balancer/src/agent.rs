@@ -1,4 +1,4 @@
-//! A static node's own word, as HAProxy's agent-check has it: one line of words, `75% maxconn:30 up ready #reason`.
+//! A node's own word: what it says when it registers, or as HAProxy's agent-check has it, one line `75% maxconn:30 up ready #reason`.
 //!
 //! Of several words of a kind the last one holds; a word that is not said leaves what was said before, an unknown one is left out.
 //! An agent that cannot be reached says nothing: whether the node works is seen by its greeting.
@@ -6,14 +6,29 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde::Deserialize;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::node::Told;
-
 /// Longest line that is read, bytes.
 const LINE_BYTES_MAX: usize = 1024;
+
+/// What a node says of itself when it registers, or by its agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Told {
+    /// Send mail.
+    Ready,
+    /// Send nothing new.
+    Draining,
+    /// Somebody works on it.
+    Maint,
+    /// Its own canary failed.
+    Down,
+    /// Forget it.
+    Leaving,
+}
 
 /// What an agent has said so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

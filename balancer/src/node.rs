@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::agent::Agent;
+use crate::agent::{Agent, Told};
 use crate::config::{Pick, Probe};
 use crate::latency::Latency;
 use crate::moves::Moves;
@@ -49,22 +49,6 @@ impl State {
             Self::Down => "down",
         }
     }
-}
-
-/// What a node says of itself when it registers, or by its agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Told {
-    /// Send mail.
-    Ready,
-    /// Send nothing new.
-    Draining,
-    /// Somebody works on it.
-    Maint,
-    /// Its own canary failed.
-    Down,
-    /// Forget it.
-    Leaving,
 }
 
 /// How we know of a node.

@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 use service::config::is_node_name;
 use tokio::time::Instant;
 
+use crate::agent::Told;
 use crate::config::{Config, Pick, Probe, StaticNode};
 use crate::moves::Moves;
-use crate::node::{Health, Node, Origin, State, Told, Word};
+use crate::node::{Health, Node, Origin, State, Word};
 use crate::pick::pick;
 
 /// How long a node whose lease has lapsed is still shown.

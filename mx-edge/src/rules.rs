@@ -22,7 +22,7 @@ use crate::policy::decide::Policy;
 use crate::policy::tables::Tables;
 use crate::reason::Reason;
 use crate::screen::{self, Screen};
-use crate::shadow::{Shadow, ShadowDoor};
+use crate::shadow::{Limits, Shadow, ShadowDoor};
 use crate::spf::Checker;
 use crate::wording::Words;
 
@@ -157,7 +157,11 @@ fn shadow(config: &Config, shared: &Shared<'_>) -> Result<Shadow, StartError> {
     };
     let lists = ListMetrics::unseen();
     let ruling = ruling(&other, shared, &lists, None, false)?;
-    Ok(Shadow::new(ruling, door, &shared.metrics.shadow))
+    let limits = Limits {
+        hops_max: other.limits.hops_max,
+        null_sender_recipients_max: other.limits.null_sender_recipients_max,
+    };
+    Ok(Shadow::new(ruling, door, limits, &shared.metrics.shadow))
 }
 
 fn ruling(

@@ -9,8 +9,10 @@ use prometheus::IntCounterVec;
 use tokio::sync::Semaphore;
 use tracing::info;
 
+use crate::config::Action;
 use crate::inquiry::{Inquiry, Ruling};
-use crate::policy::decide::Decision;
+use crate::policy;
+use crate::policy::decide::{Decision, Finding};
 use crate::reason::Reason;
 
 pub use door::{ShadowDoor, Visit};
@@ -18,10 +20,20 @@ pub use door::{ShadowDoor, Visit};
 /// Decisions under way at once; more are counted as skipped.
 const DECISIONS_MAX: usize = 256;
 
+/// The second policy's limits.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Received fields.
+    pub hops_max: usize,
+    /// Recipients of a notification.
+    pub null_sender_recipients_max: usize,
+}
+
 /// The second policy.
 pub struct Shadow {
     /// Who would come in.
     pub door: ShadowDoor,
+    limits: Limits,
     ruling: Arc<Ruling>,
     slots: Arc<Semaphore>,
     differences: IntCounterVec,
@@ -42,9 +54,15 @@ pub struct About {
 
 impl Shadow {
     /// Of this policy.
-    pub fn new(ruling: Ruling, door: ShadowDoor, differences: &IntCounterVec) -> Self {
+    pub fn new(
+        ruling: Ruling,
+        door: ShadowDoor,
+        limits: Limits,
+        differences: &IntCounterVec,
+    ) -> Self {
         Self {
             door,
+            limits,
             ruling: Arc::new(ruling),
             slots: Arc::new(Semaphore::new(DECISIONS_MAX)),
             differences: differences.clone(),
@@ -78,6 +96,42 @@ impl Shadow {
             told(&differences, &live, &decision, &about);
             drop(slot);
         });
+    }
+
+    /// Decides on one more recipient of a notification that has `accepted` already; `live` is what the first policy says to that.
+    pub fn notification(&self, accepted: usize, live: Option<Finding>, about: &About) {
+        let most = self.limits.null_sender_recipients_max;
+        let action = self.ruling.policy.rules.null_sender_recipients;
+        let refusal = (action == Action::Enforce && accepted >= most).then(|| Finding {
+            reason: Reason::NullSenderRecipients,
+            evidence: format!("{} of {most}", accepted + 1),
+        });
+        self.told_apart(live, refusal, about);
+    }
+
+    /// Decides on the hops of the same message; `live` is what the first policy says to them.
+    pub fn hops(&self, message: &[u8], live: Option<Finding>, about: &About) {
+        let refusal = match self.ruling.policy.rules.hops {
+            Action::Enforce => policy::hops(message, self.limits.hops_max).err(),
+            Action::Warn | Action::Off => None,
+        };
+        let refusal = refusal.map(|reason| Finding {
+            reason,
+            evidence: String::new(),
+        });
+        self.told_apart(live, refusal, about);
+    }
+
+    /// One rule alone, where the two policies differ in it.
+    fn told_apart(&self, live: Option<Finding>, shadow: Option<Finding>, about: &About) {
+        let decision = |refusal| Decision {
+            refusal,
+            ..Decision::default()
+        };
+        let (live, shadow) = (decision(live), decision(shadow));
+        if difference(&live, &shadow).0 != "same" {
+            told(&self.differences, &live, &shadow, about);
+        }
     }
 
     /// Decides on the same message.
@@ -164,7 +218,6 @@ fn told(counter: &IntCounterVec, live: &Decision, shadow: &Decision, about: &Abo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::decide::Finding;
 
     fn refused(reason: Reason) -> Decision {
         Decision {

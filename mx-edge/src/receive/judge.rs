@@ -60,7 +60,9 @@ impl Session {
             Action::Enforce => self.rules.null_sender_recipients_max,
             Action::Warn | Action::Off => usize::MAX,
         };
-        let scanning = policy::recipient(known, &self.transaction, most)?;
+        let admitted = policy::recipient(known, &self.transaction, most);
+        self.shadow_notification(facts, envelope, recipient, &admitted);
+        let scanning = admitted?;
         if action == Action::Warn {
             self.warn_of_notification(facts, envelope, recipient);
         }
@@ -89,6 +91,28 @@ impl Session {
             };
             let to = recipient.address.to_string();
             self.log_warnings(facts, envelope, &to, &decision);
+        }
+    }
+
+    /// What the second policy says to one more recipient of a notification.
+    fn shadow_notification(
+        &self,
+        facts: &Facts,
+        envelope: &Envelope,
+        recipient: &Recipient,
+        admitted: &Result<Scanning, Reason>,
+    ) {
+        let live = match admitted {
+            Ok(_) => None,
+            Err(reason @ Reason::NullSenderRecipients) => Some(Finding {
+                reason: *reason,
+                evidence: String::new(),
+            }),
+            Err(_) => return,
+        };
+        if let (true, Some(shadow)) = (self.transaction.null_sender, &self.rules.shadow) {
+            let about = self.about(facts, envelope, recipient.address.to_string());
+            shadow.notification(self.transaction.accepted, live, &about);
         }
     }
 
@@ -169,14 +193,22 @@ impl Session {
             reason,
             evidence: String::new(),
         });
-        let looped = match self.rules.ruling.policy.rules.hops {
-            Action::Enforce => {
-                hops?;
-                None
-            }
-            Action::Warn => hops.err(),
-            Action::Off => None,
+        let to: Vec<String> = (envelope.recipients.iter())
+            .map(|recipient| recipient.address.to_string())
+            .collect();
+        let to = to.join(",");
+        let (refused, looped) = match self.rules.ruling.policy.rules.hops {
+            Action::Enforce => (hops.err(), None),
+            Action::Warn => (None, hops.err()),
+            Action::Off => (None, None),
         };
+        if let Some(shadow) = &self.rules.shadow {
+            let about = self.about(facts, envelope, to.clone());
+            shadow.hops(message, refused.clone(), &about);
+        }
+        if let Some(finding) = refused {
+            return Err(finding);
+        }
         let checks = &self.rules.ruling.checks;
         let ordinary = self.transaction.scanning == Some(Scanning::Ordinary);
         // Whoever it is for: what is built like that is meant for parsers, not for people.
@@ -195,10 +227,6 @@ impl Session {
             });
         }
         let decision = &judgement.decision;
-        let to: Vec<String> = (envelope.recipients.iter())
-            .map(|recipient| recipient.address.to_string())
-            .collect();
-        let to = to.join(",");
         if let (true, Some(shadow)) = (ordinary, &self.rules.shadow) {
             shadow.message(message, decision, &self.about(facts, envelope, to.clone()));
         }

@@ -2,14 +2,12 @@
 
 use std::net::SocketAddr;
 
-use mx_edge::config::{BareNewline, Clients, PublicCertificate};
-use service::authority;
-use service::tls::{Files, Role};
+use mx_edge::config::{BareNewline, Clients};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::edge::Site;
-use crate::encrypted::files;
+use crate::encrypted::public;
 use crate::inside::{Inside, Mode, PATIENCE};
 
 struct Client(BufReader<TcpStream>);
@@ -55,17 +53,9 @@ fn clients(network: &str, bare_newline: Option<BareNewline>, off: Option<&[&str]
 #[tokio::test]
 async fn a_client_may_be_served_otherwise() {
     let ca = tempfile::tempdir().unwrap();
-    authority::init(ca.path()).unwrap();
     let inside = Inside::start(Mode::Listening).await;
     let mut site = Site::new(&inside);
-    let Files {
-        certificate, key, ..
-    } = files(ca.path(), "mx1", Role::MxEdge);
-    site.config.tls = Some(PublicCertificate {
-        certificate,
-        key,
-        more: Vec::new(),
-    });
+    site.config.tls = Some(public(ca.path()));
     site.config.mail.keywords_off = vec!["DSN".into()];
     let off: &[&str] = &["chunking", "STARTTLS"];
     site.config.mail.clients = vec![

@@ -22,20 +22,25 @@ pub fn files(folder: &Path, name: &str, role: Role) -> Files {
     }
 }
 
-#[tokio::test]
-async fn strangers_may_encrypt() {
-    let ca = tempfile::tempdir().unwrap();
-    authority::init(ca.path()).unwrap();
-    let inside = Inside::start(Mode::Listening).await;
-    let mut site = Site::new(&inside);
+/// What an edge shows to strangers, of an authority of its own.
+pub fn public(folder: &Path) -> PublicCertificate {
+    authority::init(folder).unwrap();
     let Files {
         certificate, key, ..
-    } = files(ca.path(), "mx1", Role::MxEdge);
-    site.config.tls = Some(PublicCertificate {
+    } = files(folder, "mx1", Role::MxEdge);
+    PublicCertificate {
         certificate,
         key,
         more: Vec::new(),
-    });
+    }
+}
+
+#[tokio::test]
+async fn strangers_may_encrypt() {
+    let ca = tempfile::tempdir().unwrap();
+    let inside = Inside::start(Mode::Listening).await;
+    let mut site = Site::new(&inside);
+    site.config.tls = Some(public(ca.path()));
     let edge = site.start().await;
 
     let name = ServerName::try_from("mx1.example").unwrap();
@@ -155,15 +160,9 @@ async fn what_is_older_than_tls_1_2_is_refused_in_the_handshake() {
     use crate::raw::{Raw, starts};
     use tokio::io::AsyncReadExt;
     let ca = tempfile::tempdir().unwrap();
-    authority::init(ca.path()).unwrap();
     let inside = Inside::start(Mode::Listening).await;
     let mut site = Site::new(&inside);
-    let own = files(ca.path(), "mx1", Role::MxEdge);
-    site.config.tls = Some(PublicCertificate {
-        certificate: own.certificate,
-        key: own.key,
-        more: Vec::new(),
-    });
+    site.config.tls = Some(public(ca.path()));
     let edge = site.start().await;
     // RFC 4346: a hello of TLS 1.0 and of 1.1, each with a suite that 1.2 has too (ECDHE-RSA-AES128-SHA), no extension.
     for (count, minor) in [(1.0, 1), (2.0, 2)] {

@@ -3,13 +3,11 @@
 use std::time::Duration;
 
 use mx_edge::admission::rates::Limit;
-use mx_edge::config::{Action, Measure, PublicCertificate};
-use service::authority;
-use service::tls::{Files, Role};
+use mx_edge::config::{Action, Measure};
 
 use crate::client::send;
 use crate::edge::{Edge, Site, until};
-use crate::encrypted::files;
+use crate::encrypted::public;
 use crate::faulty::Fault;
 use crate::inside::{Inside, Mode, PATIENCE};
 use crate::killed::Program;
@@ -110,17 +108,9 @@ async fn too_many_that_wait_leave_room_for_who_need_not() {
 #[tokio::test]
 async fn handshakes_are_limited_by_client_and_never_ours_or_an_exceptions() {
     let ca = tempfile::tempdir().unwrap();
-    authority::init(ca.path()).unwrap();
     let inside = Inside::start(Mode::Listening).await;
     let mut site = Site::new(&inside);
-    let Files {
-        certificate, key, ..
-    } = files(ca.path(), "mx1", Role::MxEdge);
-    site.config.tls = Some(PublicCertificate {
-        certificate,
-        key,
-        more: Vec::new(),
-    });
+    site.config.tls = Some(public(ca.path()));
     site.config.rates.limits = vec![Limit {
         skip_networks: networks(&["127.0.0.7"]),
         .."1 tls a minute".parse().unwrap()

@@ -80,6 +80,43 @@ async fn a_second_wait_is_counted_where_it_differs() {
     edge.stop().await;
 }
 
+/// A notification for two recipients that has come through two hosts: the codes of the second recipient and of the message, if there is one.
+async fn notifies(edge: &Edge, second: &str, message: &str) {
+    let mut client = Raw::from("127.0.0.2", edge).await;
+    starts(&client.hear().await, "220 ");
+    client.say("EHLO client.elsewhere.example").await;
+    starts(&client.say("MAIL FROM:<>").await, "250 ");
+    starts(&client.say(RCPT).await, "250 ");
+    starts(&client.say(RCPT).await, second);
+    starts(&client.say("DATA").await, "354");
+    let received = "Received: from a by b; Fri, 20 Nov 2026 12:04:05 +0000\r\n".repeat(2);
+    let text = format!("{received}Subject: x\r\n\r\nHello.\r\n.");
+    starts(&client.say(&text).await, message);
+    client.say("QUIT").await;
+}
+
+#[tokio::test]
+async fn a_second_policys_loops_and_notifications_are_counted_where_they_differ() {
+    let inside = Inside::start(Mode::Listening).await;
+    let strict = "[limits]\nhops_max = 2\nnull_sender_recipients_max = 1\n";
+    let lax = "[policy]\nhops = 'off'\nnull_sender_recipients = 'off'\n";
+    for (live, next, second, message, outcome) in [
+        (Action::Off, strict, "250 ", "250 ", "would_refuse"),
+        (Action::Enforce, lax, "452 ", "554 ", "would_accept"),
+    ] {
+        let mut site = Site::new(&inside);
+        site.config.policy.hops = live;
+        site.config.policy.null_sender_recipients = live;
+        site.config.limits.hops_max = 2;
+        let edge = edge(&mut site, next).await;
+        notifies(&edge, second, message).await;
+        edge.wait_metric(RECIPIENTS, outcome, 2.0).await;
+        assert_eq!(edge.metric(RECIPIENTS, "loop"), 1.0);
+        assert_eq!(edge.metric(RECIPIENTS, "null_sender_recipients"), 1.0);
+        edge.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn loops_and_notifications_may_only_be_told() {
     let inside = Inside::start(Mode::Listening).await;
@@ -90,18 +127,7 @@ async fn loops_and_notifications_may_only_be_told() {
         site.config.policy.null_sender_recipients = action;
         site.config.limits.hops_max = 2;
         let edge = site.start().await;
-        let mut client = Raw::from("127.0.0.2", &edge).await;
-        starts(&client.hear().await, "220 ");
-        client.say("EHLO client.elsewhere.example").await;
-        starts(&client.say("MAIL FROM:<>").await, "250 ");
-        for _ in 0..2 {
-            starts(&client.say(RCPT).await, "250 ");
-        }
-        starts(&client.say("DATA").await, "354");
-        let received = "Received: from a by b; Fri, 20 Nov 2026 12:04:05 +0000\r\n".repeat(2);
-        let message = format!("{received}Subject: x\r\n\r\nHello.\r\n.");
-        starts(&client.say(&message).await, "250 ");
-        client.say("QUIT").await;
+        notifies(&edge, "250 ", "250 ").await;
         assert_eq!(edge.metric(warned, "null_sender_recipients"), counted);
         assert_eq!(edge.metric(warned, "loop"), counted);
         edge.stop().await;

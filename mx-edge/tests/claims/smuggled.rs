@@ -5,16 +5,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::SystemTime;
 
-use mx_edge::config::{BareNewline, PublicCertificate};
-use service::authority;
-use service::tls::{Files, Role, opportunistic_client};
+use mx_edge::config::BareNewline;
+use service::tls::opportunistic_client;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::edge::{Edge, Site};
-use crate::encrypted::files as certificate;
+use crate::encrypted::public;
 use crate::inside::{Inside, Mode, PATIENCE};
 
 /// What some server somewhere has taken for the end of a message (SMTP smuggling, 2023). None is; one dot is taken off where a line begins.
@@ -126,15 +125,7 @@ async fn check(
     let mut site = Site::new(&inside);
     site.config.mail.bare_newline = bare_newline;
     let ca = tempfile::tempdir().unwrap();
-    authority::init(ca.path()).unwrap();
-    let Files {
-        certificate, key, ..
-    } = certificate(ca.path(), "mx1", Role::MxEdge);
-    site.config.tls = Some(PublicCertificate {
-        certificate,
-        key,
-        more: Vec::new(),
-    });
+    site.config.tls = Some(public(ca.path()));
     let edge = site.start().await;
     let mut taken = 0;
     for end in ENDS {
