@@ -88,6 +88,26 @@ async fn a_list_that_warns_does_not_end_the_wait() {
 }
 
 #[tokio::test]
+async fn an_alias_without_end_lists_nobody_and_costs_little() {
+    let mut lines = vec![
+        "9.0.0.127.bl.example CNAME loop.example".to_owned(),
+        "loop.example CNAME loop.example".into(),
+        "10.0.0.127.bl.example CNAME n0.example".into(),
+    ];
+    lines.extend((0..500).map(|n| format!("n{n}.example CNAME n{}.example", n + 1)));
+    lines.push("n500.example A 127.0.0.2".into());
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let dns = names(&lines).await;
+    let inside = Inside::start(Mode::Listening).await;
+    let edge = strict(&inside, &dns).start().await;
+    for client in [CLIENT, "127.0.0.10"] {
+        behave(Raw::from(client, &edge).await).await;
+    }
+    assert!(dns.queries() < 60, "{} queries", dns.queries());
+    edge.stop().await;
+}
+
+#[tokio::test]
 async fn a_test_at_drop_shows_out_as_soon_as_it_knows() {
     let dns = names(&["9.0.0.127.bl.example A 127.0.0.2"]).await;
     let inside = Inside::start(Mode::Listening).await;
