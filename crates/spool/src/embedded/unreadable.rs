@@ -154,10 +154,13 @@ pub fn round(shared: &Shared) {
         }
         let next = again(shared, id, resting, &mut kept);
         let mut batches = lock(&shared.unreadable.batches);
+        let is_same = |one: &Resting| one.since == resting.since;
         match next {
-            Some(next) => batches.insert(id, next),
-            None => batches.remove(&id),
-        };
+            Some(next) => drop(batches.insert(id, next)),
+            // A claim may have met it meanwhile, and left it to rest anew.
+            None if batches.get(&id).is_some_and(is_same) => drop(batches.remove(&id)),
+            None => {}
+        }
     }
 }
 
