@@ -58,7 +58,7 @@ pub struct Registration {
 }
 
 /// Finding a node for a connection.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Pick {
     /// Connections a node gets from us at most.
@@ -82,7 +82,7 @@ pub struct Pick {
 }
 
 /// Probing static nodes, and those that were set aside.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Probe {
     /// Between two probes of a static node.
@@ -101,7 +101,7 @@ pub struct Probe {
 }
 
 /// Connections that stand.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Splice {
     /// How long both directions may be silent.

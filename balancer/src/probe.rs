@@ -19,10 +19,13 @@ const TICK: Duration = Duration::from_millis(250);
 pub async fn run(shared: Arc<Shared>, readiness: Readiness) {
     let mut probes = JoinSet::new();
     loop {
-        let config = shared.config();
-        let due = shared.with(|pool| pool.probes_due(&config.probe, Instant::now()));
+        let (probe, pick) = {
+            let config = shared.config();
+            (config.probe, config.pick)
+        };
+        let due = shared.with(|pool| pool.probes_due(&probe, Instant::now()));
         for claim in due {
-            let (shared, pick) = (shared.clone(), config.pick.clone());
+            let shared = shared.clone();
             probes.spawn(async move {
                 if let Some(address) = claim.agent {
                     match agent::ask(address, pick.greeting).await {

@@ -98,9 +98,9 @@ impl Shared {
         Arc::new(shared)
     }
 
-    /// The configuration in force.
-    pub fn config(&self) -> Config {
-        self.config.borrow().clone()
+    /// The configuration in force; not to be held across an await.
+    pub fn config(&self) -> watch::Ref<'_, Config> {
+        self.config.borrow()
     }
 
     /// Something done with the pool, at once.
@@ -110,7 +110,7 @@ impl Shared {
 
     /// The static nodes of the configuration in force.
     pub fn reload(&self) {
-        let nodes = self.config().nodes;
+        let nodes = self.config().nodes.clone();
         self.with(|pool| pool.set_static(&nodes, Instant::now()));
         self.probe_soon.notify_one();
     }
@@ -122,7 +122,7 @@ impl Shared {
             let freed = self.freed.notified();
             tokio::pin!(freed);
             freed.as_mut().enable();
-            let settings = self.config.borrow().pick.clone();
+            let settings = self.config().pick;
             let claim = self.with(|pool| pool.claim(tried, &settings, Instant::now()));
             if let Some(claim) = claim {
                 let shared = self.clone();

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::config::{Config, Splice};
+use crate::config::{Pick, Splice};
 use crate::dial::{Greeted, dial};
 use crate::moves::Moves;
 use crate::shared::{Claimed, Shared};
@@ -48,7 +48,10 @@ impl Outcome {
 
 /// Serves one connection to its end.
 pub async fn serve(mut client: TcpStream, shared: &Arc<Shared>) -> Outcome {
-    let config = shared.config();
+    let (pick, limits) = {
+        let config = shared.config();
+        (config.pick, config.splice)
+    };
     let started = Instant::now();
     let ends = client
         .peer_addr()
@@ -56,7 +59,7 @@ pub async fn serve(mut client: TcpStream, shared: &Arc<Shared>) -> Outcome {
     let Ok(ends) = ends else {
         return Outcome::Lost;
     };
-    let Some((claimed, node)) = find(shared, ends, &config).await else {
+    let Some((claimed, node)) = find(shared, ends, &pick).await else {
         let told = async {
             client.write_all(NO_NODE).await?;
             client.shutdown().await
@@ -71,7 +74,7 @@ pub async fn serve(mut client: TcpStream, shared: &Arc<Shared>) -> Outcome {
     if client.write_all(&node.greeting).await.is_err() {
         return Outcome::Lost;
     }
-    let is_cut = splice(client, node.stream, claimed.moves(), &config.splice).await;
+    let is_cut = splice(client, node.stream, claimed.moves(), &limits).await;
     if is_cut {
         shared
             .metrics
@@ -87,16 +90,16 @@ pub async fn serve(mut client: TcpStream, shared: &Arc<Shared>) -> Outcome {
 async fn find(
     shared: &Arc<Shared>,
     (client, local): (SocketAddr, SocketAddr),
-    config: &Config,
+    settings: &Pick,
 ) -> Option<(Claimed, Greeted)> {
-    let deadline = Instant::now() + config.pick.wait;
+    let deadline = Instant::now() + settings.wait;
     let mut tried = Vec::new();
-    while tried.len() < config.pick.attempts_max {
+    while tried.len() < settings.attempts_max {
         let claimed = timeout_at(deadline, shared.claim(&tried)).await.ok()?;
         let header = claimed
             .proxy_protocol()
             .then(|| proxy::client(client, local));
-        match dial(claimed.address(), header.as_deref(), &config.pick).await {
+        match dial(claimed.address(), header.as_deref(), settings).await {
             Ok(greeted) => return Some((claimed, greeted)),
             Err(failure) => {
                 let reason = [failure.label()];

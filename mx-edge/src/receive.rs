@@ -386,18 +386,23 @@ impl Handler for Session {
         };
         let mut taking = self.take(facts, &message);
         taking.prepended = prepended;
-        let mut envelope = envelope.clone();
-        if let (Some(_), Some(to)) = (redirected, &self.rules.redirect_to) {
-            let named = std::mem::replace(&mut envelope.recipients, vec![to.clone()]);
-            let named = named.iter().map(|to| to.address.to_string().into());
+        let elsewhere = redirected.and(self.rules.redirect_to.as_ref());
+        let elsewhere = elsewhere.map(|to| Envelope {
+            recipients: vec![to.clone()],
+            ..envelope.clone()
+        });
+        if elsewhere.is_some() {
+            let named = envelope.recipients.iter();
+            let named = named.map(|to| to.address.to_string().into());
             taking.redirected = named.collect();
         }
+        let envelope = elsewhere.as_ref().unwrap_or(envelope);
         let reply = match self.hold.clone().or(decision.hold) {
             Some(rule) => {
-                let held = taking.hold(&envelope, message, sender, presence, rule);
+                let held = taking.hold(envelope, message, sender, presence, rule);
                 held.await
             }
-            None => taking.take(&envelope, message, sender, presence).await,
+            None => taking.take(envelope, message, sender, presence).await,
         };
         vec![reply]
     }

@@ -1,7 +1,8 @@
 //! Refusals: each is logged as one event when it is said, and named in its session's record, which `why` reads. Bounded, so that a
 //! dictionary attack costs a line a session and not one an address.
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 use smtp::server::{Facts, Refusal};
 use tracing::info;
 
@@ -65,13 +66,25 @@ impl<'a> No<'a> {
     }
 }
 
+/// A refusal as the record names it. Most sessions that are refused anything are refused a lot.
+#[derive(Serialize)]
+struct Refused {
+    stage: &'static str,
+    from: Box<str>,
+    to: Box<[Box<str>]>,
+    to_more: usize,
+    reason: &'static str,
+    evidence: Box<str>,
+    reply: Box<str>,
+}
+
 /// What a session has shown, for its record.
 #[derive(Default)]
 pub struct Seen {
     /// What was refused without asking.
     pub objections: u32,
     helo: Box<str>,
-    refused: Vec<Value>,
+    refused: Vec<Refused>,
     more: u64,
     ended_by: Option<&'static str>,
 }
@@ -92,15 +105,15 @@ impl Seen {
             self.more += 1;
             return;
         }
-        self.refused.push(json!({
-            "stage": no.stage,
-            "from": no.from,
-            "to": &no.to[..no.to.len().min(PATHS_MAX)],
-            "to_more": no.to.len().saturating_sub(PATHS_MAX),
-            "reason": no.reason.label(),
-            "evidence": no.evidence,
-            "reply": no.reply.to_string(),
-        }));
+        self.refused.push(Refused {
+            stage: no.stage,
+            from: no.from.into(),
+            to: no.to[..no.to.len().min(PATHS_MAX)].into(),
+            to_more: no.to.len().saturating_sub(PATHS_MAX),
+            reason: no.reason.label(),
+            evidence: no.evidence.into(),
+            reply: no.reply.to_string().into(),
+        });
     }
 
     /// The reason for which the session was ended on our side, if it was.

@@ -82,7 +82,7 @@ fn connections_are_shared_out_and_given_back() {
     assert_eq!(f.claim().unwrap().name, second.name);
     f.check("a ready 2, b ready 1");
     let tried = [second.name.clone()];
-    let pick = f.config.pick.clone();
+    let pick = f.config.pick;
     assert_eq!(f.pool.claim(&tried, &pick, f.now).unwrap().name, first.name);
     assert_eq!(f.pool.claim(&["a".into(), "b".into()], &pick, f.now), None);
     f.config.pick.connections_max = 1;
@@ -295,7 +295,7 @@ fn a_slow_node_gets_less() {
     let mut f = Fixture::new();
     f.ready("fast", 1);
     f.ready("slow", 2);
-    let probe = f.config.probe.clone();
+    let probe = f.config.probe;
     for _ in 0..20 {
         for claim in [f.claim().unwrap(), f.claim().unwrap()] {
             let milliseconds = if claim.name == "fast" { 100 } else { 400 };
@@ -314,7 +314,7 @@ fn a_node_that_hangs_gets_less_before_anything_has_ended() {
     let mut f = Fixture::new();
     f.ready("a", 1);
     f.ready("b", 2);
-    let probe = f.config.probe.clone();
+    let probe = f.config.probe;
     for _ in 0..2 {
         let claim = f.claim().unwrap();
         f.pool
