@@ -11,9 +11,14 @@ pub const RECIPIENT: &str = "staff@old.example";
 
 /// Such an edge with `more` laid over its configuration; nothing is started yet.
 pub fn edge(more: &str) -> Harness {
+    edge_for(&[RECIPIENT], more)
+}
+
+/// The same for other recipients.
+pub fn edge_for(recipients: &[&str], more: &str) -> Harness {
     let mut harness = Harness::laid_out(hurried(settings()), true);
     let file = harness.site.root().join("recipients");
-    fs::write(&file, format!("{RECIPIENT}\n")).expect("a file");
+    fs::write(&file, recipients.join("\n") + "\n").expect("a file");
     let sink = harness.site.address("sink");
     harness.site.lay_over(
         "mx-edge",

@@ -2,6 +2,7 @@
 //! spamd's and clamd's protocols for volume and for faults, and what arrived where.
 
 pub mod alone;
+pub mod block_lists;
 pub mod client;
 pub mod corpus;
 pub mod list_host;

@@ -3,8 +3,9 @@
 
 use std::fs;
 
-use end_to_end::{Harness, client, hurried, settings};
-use local::daemons;
+use end_to_end::alone::edge_for;
+use end_to_end::block_lists::{SOA, list_up as up, start_asking};
+use end_to_end::{Harness, client};
 
 const KNOWN: &str = "staff@old.example";
 const CLIENTS: u8 = 14;
@@ -13,14 +14,12 @@ const REFUSED_ANYWAY: usize = 10;
 /// ... and left when it has a fifth of them.
 const VISITS_A_REFUSAL: usize = 5;
 
-const LISTS: &str = "[dns]\nservers = ['DNS']\n[spf]\nenabled = false\n\
+const LISTS: &str = "[spf]\nenabled = false\n\
     [screen]\nwait = '200ms'\nwait_stressed = '200ms'\nskip_networks = []\n\
     [dnsbl]\nskip_networks = []\nself_test_interval = '1s'\nttl_min = '1s'\nttl_max = '1s'\n\
     [[dnsbl.lists]]\nzone = 'bl.test'\nname = 'bl'\n\
     [policy]\nskip_networks = []\nsender_unknown = 'off'\nsender_null_mx = 'off'\nclient_name = 'off'\n\
     [[policy.domain_lists]]\nzone = 'dbl.test'\nname = 'dbl'\ncodes = '127.0.1.2'\n";
-
-const SOA: &str = "$SOA 300 ns.test. hostmaster.test. 0 600 300 86400 300\n$NS 300 ns.test.\n";
 
 fn addresses(more: &str) -> String {
     format!("{SOA}:127.0.0.2:listed\n127.0.0.2\n{more}\n")
@@ -64,37 +63,13 @@ fn until_left(harness: &Harness, list: &str) -> (usize, usize) {
     (refused, visits)
 }
 
-fn up(harness: &Harness, list: &str) -> f64 {
-    let labels = format!("list=\"{list}\"");
-    harness.metric("mx-edge", "mx_edge_dnsbl_list_up", &labels)
-}
-
 #[test]
 fn a_list_that_lists_good_clients_is_left() {
-    let mut harness = Harness::laid_out(hurried(settings()), true);
-    let root = harness.site.root().to_owned();
-    fs::write(root.join("recipients"), format!("{KNOWN}\n")).expect("a file");
-    let zones = root.join("rbldnsd");
+    let mut harness = edge_for(&[KNOWN], LISTS);
+    let zones = harness.site.root().join("rbldnsd");
     let (none, nobody) = (addresses(""), domains(""));
-    let rbldnsd = daemons::rbldnsd(
-        &zones,
-        &root.join("log/rbldnsd.log"),
-        harness.site.address("dns"),
-        &[("bl.test", &none), ("dnset:dbl.test", &nobody)],
-    );
-    let _rbldnsd = rbldnsd.unwrap_or_else(|error| panic!("{error}"));
-    let config = LISTS.replace("DNS", &harness.site.address("dns").to_string());
-    harness.site.lay_over(
-        "mx-edge",
-        &format!(
-            "[directory]\nservers = []\n[recipients]\nfiles = ['{}/recipients']\n\
-             [next_hop]\nhosts = ['{}']\nprotocol = 'smtp'\ntrace = false\n{config}",
-            root.display(),
-            harness.site.address("sink")
-        ),
-    );
-    harness.site.start("mx-edge").expect("the edge starts");
-    harness.site.wait_ready("mx-edge").expect("it is ready");
+    let served = [("bl.test", &*none), ("dnset:dbl.test", &*nobody)];
+    let _rbldnsd = start_asking(&mut harness, &served);
     harness.wait("the self-tests pass", || {
         (up(&harness, "bl") == 1.0 && up(&harness, "dbl") == 1.0).then_some(())
     });

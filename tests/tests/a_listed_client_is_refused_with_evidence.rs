@@ -2,10 +2,9 @@
 //! from it all the same; lists that are empty, list the world, or answer errors count for nothing; nobody is asked about a client
 //! whose recipients do not exist.
 
-use std::fs;
-
-use end_to_end::{Harness, client, hurried, settings};
-use local::daemons;
+use end_to_end::alone::edge_for;
+use end_to_end::block_lists::{SOA, list_up, start_asking};
+use end_to_end::{Harness, client};
 use local::process::Process;
 
 const KNOWN: &str = "staff@old.example";
@@ -21,7 +20,7 @@ const NOWHERE: &str = "127.0.0.11";
 /// On both, and vouched for.
 const VOUCHED: &str = "127.0.0.12";
 
-const LISTS: &str = "[dns]\nservers = ['DNS']\n[spf]\nenabled = false\n[dnsbl]\nthreshold = 3\nallow_threshold = -1\nskip_networks = []\n\
+const LISTS: &str = "[spf]\nenabled = false\n[dnsbl]\nthreshold = 3\nallow_threshold = -1\nskip_networks = []\n\
     self_test_interval = '1s'\n\
     [[dnsbl.lists]]\nzone = 'secret-key.first.test'\nname = 'first'\ncodes = '127.0.0.[2..11]'\nweight = 2\n\
     [[dnsbl.lists]]\nzone = 'second.test'\nweight = 1\n\
@@ -30,9 +29,8 @@ const LISTS: &str = "[dns]\nservers = ['DNS']\n[spf]\nenabled = false\n[dnsbl]\n
     [[dnsbl.lists]]\nzone = 'world.test'\nweight = 9\n\
     [[dnsbl.lists]]\nzone = 'refuses.test'\ncodes = '127.[0..255].[0..255].[0..255]'\nweight = 9\n";
 
-fn lists(harness: &Harness) -> Process {
-    let soa = "$SOA 300 ns.test. hostmaster.test. 0 600 300 86400 300\n$NS 300 ns.test.\n";
-    let zone = |lines: &str| format!("{soa}{lines}");
+fn start(harness: &mut Harness) -> Process {
+    let zone = |lines: &str| format!("{SOA}{lines}");
     let listed = |more: &str| zone(&format!(":127.0.0.4:listed\n127.0.0.2\n{more}\n"));
     let zones = [
         (
@@ -52,14 +50,7 @@ fn lists(harness: &Harness) -> Process {
         ),
     ];
     let zones: Vec<(&str, &str)> = zones.iter().map(|(name, text)| (*name, &**text)).collect();
-    let root = harness.site.root();
-    daemons::rbldnsd(
-        &root.join("rbldnsd"),
-        &root.join("log/rbldnsd.log"),
-        harness.site.address("dns"),
-        &zones,
-    )
-    .unwrap_or_else(|error| panic!("{error}"))
+    start_asking(harness, &zones)
 }
 
 /// What is said to RCPT of a client at this address.
@@ -78,27 +69,10 @@ fn rcpt(harness: &Harness, from: &str, to: &str) -> String {
 
 #[test]
 fn a_listed_client_is_refused_with_evidence() {
-    let mut harness = Harness::laid_out(hurried(settings()), true);
-    let root = harness.site.root().to_owned();
-    fs::write(root.join("recipients"), format!("{KNOWN}\n")).expect("a file");
-    let _rbldnsd = lists(&harness);
-    let config = LISTS.replace("DNS", &harness.site.address("dns").to_string());
-    harness.site.lay_over(
-        "mx-edge",
-        &format!(
-            "[directory]\nservers = []\n[recipients]\nfiles = ['{}/recipients']\n\
-             [next_hop]\nhosts = ['{}']\nprotocol = 'smtp'\ntrace = false\n{config}",
-            root.display(),
-            harness.site.address("sink")
-        ),
-    );
+    let mut harness = edge_for(&[KNOWN], LISTS);
     harness.site.start_sink().expect("a next hop");
-    harness.site.start("mx-edge").expect("the edge starts");
-    harness.site.wait_ready("mx-edge").expect("it is ready");
-    let up = |list: &str| {
-        let labels = format!("list=\"{list}\"");
-        harness.metric("mx-edge", "mx_edge_dnsbl_list_up", &labels)
-    };
+    let _rbldnsd = start(&mut harness);
+    let up = |list: &str| list_up(&harness, list);
     harness.wait("the self-tests pass", || {
         ["first", "second.test", "good.test"]
             .iter()

@@ -1,13 +1,12 @@
 //! Real lists of domains, served by rbldnsd: a sender, a HELO or a recipient whose domain is listed is refused at RCPT with the list's name
 //! and what its answer means; a list that knows no test entry counts for nothing, and no answer is one of another list's.
 
-use std::fs;
-
-use end_to_end::{Harness, client, hurried, settings};
-use local::daemons;
+use end_to_end::alone::edge_for;
+use end_to_end::block_lists::{SOA, list_up, start_asking};
+use end_to_end::{Harness, client};
 use local::process::Process;
 
-const CONFIG: &str = "[dns]\nservers = ['DNS']\n[spf]\nenabled = false\n[screen]\naction = 'off'\n\
+const CONFIG: &str = "[spf]\nenabled = false\n[screen]\naction = 'off'\n\
     [dnsbl]\nself_test_interval = '1s'\nskip_networks = []\n\
     [[dnsbl.lists]]\nzone = 'hosts.test'\nname = 'hosts'\n\
     texts = [{ codes = '127.0.0.[4..7]', text = 'an infected host' }]\n\
@@ -17,28 +16,20 @@ const CONFIG: &str = "[dns]\nservers = ['DNS']\n[spf]\nenabled = false\n[screen]
     [[policy.domain_lists]]\nzone = 'closed.test'\nabout = ['recipient']\n\
     [[policy.domain_lists]]\nzone = 'untested.test'\nabout = ['sender']\n";
 
-fn lists(harness: &Harness) -> Process {
-    let soa = "$SOA 300 ns.test. hostmaster.test. 0 600 300 86400 300\n$NS 300 ns.test.\n";
+fn start(harness: &mut Harness) -> Process {
     let dbl = format!(
-        "{soa}:127.0.1.2:\ntest\n:127.0.1.4:\nphish.example\n:127.0.1.2:\nplain.example\n:127.0.2.2:\nother.example\n"
+        "{SOA}:127.0.1.2:\ntest\n:127.0.1.4:\nphish.example\n:127.0.1.2:\nplain.example\n:127.0.2.2:\nother.example\n"
     );
-    let closed = format!("{soa}:127.0.0.2:\ntest\nclosed.example\n");
-    let untested = format!("{soa}:127.0.0.2:\nfine.example\n");
-    let hosts = format!("{soa}:127.0.0.2:\n127.0.0.2\n:127.0.0.4:\n127.0.0.9\n");
+    let closed = format!("{SOA}:127.0.0.2:\ntest\nclosed.example\n");
+    let untested = format!("{SOA}:127.0.0.2:\nfine.example\n");
+    let hosts = format!("{SOA}:127.0.0.2:\n127.0.0.2\n:127.0.0.4:\n127.0.0.9\n");
     let zones = [
         ("dnset:key.dbl.test", &*dbl),
         ("dnset:closed.test", &*closed),
         ("dnset:untested.test", &*untested),
         ("hosts.test", &*hosts),
     ];
-    let root = harness.site.root();
-    daemons::rbldnsd(
-        &root.join("rbldnsd"),
-        &root.join("log/rbldnsd.log"),
-        harness.site.address("dns"),
-        &zones,
-    )
-    .unwrap_or_else(|error| panic!("{error}"))
+    start_asking(harness, &zones)
 }
 
 /// What is said to RCPT.
@@ -57,28 +48,10 @@ fn rcpt(harness: &Harness, source: &str, helo: &str, from: &str, to: &str) -> St
 
 #[test]
 fn a_listed_domain_is_refused_with_what_its_code_means() {
-    let mut harness = Harness::laid_out(hurried(settings()), true);
-    let root = harness.site.root().to_owned();
-    let known = "joe@open.example\njoe@closed.example\n";
-    fs::write(root.join("recipients"), known).expect("a file");
-    let _rbldnsd = lists(&harness);
-    let config = CONFIG.replace("DNS", &harness.site.address("dns").to_string());
-    harness.site.lay_over(
-        "mx-edge",
-        &format!(
-            "[directory]\nservers = []\n[recipients]\nfiles = ['{}/recipients']\n\
-             [next_hop]\nhosts = ['{}']\nprotocol = 'smtp'\ntrace = false\n{config}",
-            root.display(),
-            harness.site.address("sink")
-        ),
-    );
+    let mut harness = edge_for(&["joe@open.example", "joe@closed.example"], CONFIG);
     harness.site.start_sink().expect("a next hop");
-    harness.site.start("mx-edge").expect("the edge starts");
-    harness.site.wait_ready("mx-edge").expect("it is ready");
-    let up = |list: &str| {
-        let labels = format!("list=\"{list}\"");
-        harness.metric("mx-edge", "mx_edge_dnsbl_list_up", &labels)
-    };
+    let _rbldnsd = start(&mut harness);
+    let up = |list: &str| list_up(&harness, list);
     harness.wait("the self-tests pass", || {
         let all = ["dbl", "closed.test", "hosts"].iter();
         all.clone().all(|list| up(list) == 1.0).then_some(())

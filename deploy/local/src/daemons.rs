@@ -175,8 +175,7 @@ pub fn unbound_before(
 }
 
 /// Starts rbldnsd as the name server of block lists: for each zone the lines of its `ip4set` file, or of a `dnset` for a zone that is named
-/// `dnset:ZONE`, read again within a second when the
-/// file in `folder` changes. Ready when it answers; the address must be free for UDP.
+/// `dnset:ZONE`, read again within a second when the file in `folder` changes. Ready when it answers; the address must be free for UDP.
 pub fn rbldnsd(
     folder: &Path,
     log: &Path,

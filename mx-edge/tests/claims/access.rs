@@ -45,9 +45,6 @@ async fn drop_client(program: &Program, network: &str, until: &str) -> (bool, St
 
 fn site(inside: &Inside) -> Site {
     let mut site = Site::new(inside);
-    let folder = site.folder().to_owned();
-    site.config.control.socket = folder.join("control.sock");
-    site.config.control.listen = "127.0.0.1:0".parse().unwrap();
     site.config.mail.own_networks = vec!["127.0.0.1".parse().unwrap()];
     let limit = "1000 connections a minute".parse().unwrap();
     site.config.rates.limits = vec![limit];

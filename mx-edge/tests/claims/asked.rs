@@ -32,10 +32,8 @@ fn events(answer: &Value) -> Vec<&str> {
 #[tokio::test]
 async fn what_happened_is_known_after_a_kill_9_and_can_be_forgotten() {
     let inside = Inside::start(Mode::Down).await;
-    let mut site = Site::new(&inside);
+    let site = Site::new(&inside);
     let folder = site.folder().to_owned();
-    site.config.control.socket = folder.join("control.sock");
-    site.config.control.listen = "127.0.0.1:0".parse().unwrap();
     let mut program = Program::new(&site);
     let log = folder.join("log");
     let edge = program.start(&log).await;

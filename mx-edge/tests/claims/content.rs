@@ -195,8 +195,6 @@ async fn explain_tries_the_rules_on_a_message_and_a_second_policy_sees_them() {
     site.config.policy.skip_networks.clear();
     site.config.policy.sender_unknown = Action::Off;
     site.config.policy.client_name = Action::Off;
-    site.config.control.socket = site.folder().join("control.sock");
-    site.config.control.listen = "127.0.0.1:0".parse().unwrap();
     let (next, table) = (site.folder().join("next.toml"), site.folder().join("odd"));
     std::fs::write(&table, "@odd.example hold\n").unwrap();
     std::fs::write(

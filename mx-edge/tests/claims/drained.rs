@@ -22,10 +22,7 @@ const MESSAGES: usize = 120;
 
 fn site(inside: &Inside, name: &str) -> Site {
     let mut site = Site::new(inside);
-    let folder = site.folder().to_owned();
     site.config.name = name.into();
-    site.config.control.socket = folder.join("control.sock");
-    site.config.control.listen = "127.0.0.1:0".parse().unwrap();
     site.config.handover.listen = vec!["127.0.0.1:0".parse().unwrap()];
     site
 }

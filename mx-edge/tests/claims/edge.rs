@@ -47,6 +47,8 @@ impl Site {
             state: folder.path().join("state"),
             ..Config::default()
         };
+        config.control.socket = folder.path().join("control.sock");
+        config.control.listen = "127.0.0.1:0".parse().unwrap();
         config.mail.listen = vec!["127.0.0.1:0".parse().unwrap()];
         config.directory.servers.clear();
         config.recipients.files = vec![known];

@@ -134,10 +134,8 @@ fn mark(got: &Got) -> String {
 #[tokio::test]
 async fn kill_9_loses_nothing() {
     let inside = Inside::start(Mode::Listening).await;
-    let mut site = Site::new(&inside);
+    let site = Site::new(&inside);
     let folder = site.config.state.parent().unwrap().to_owned();
-    site.config.control.socket = folder.join("control.sock");
-    site.config.control.listen = "127.0.0.1:0".parse().unwrap();
     let mut program = Program::new(&site);
     let log = folder.join("log");
     let next = Arc::new(AtomicUsize::new(0));

@@ -230,8 +230,6 @@ async fn with_no_way_in_new_clients_are_told_to_come_later() {
 async fn a_client_that_fills_memory_keeps_others_out_until_it_is_gone() {
     let inside = Inside::start(Mode::Listening).await;
     let mut site = Site::new(&inside);
-    site.config.control.socket = site.folder().join("control.sock");
-    site.config.control.listen = "127.0.0.1:0".parse().unwrap();
     let log = site.folder().join("log");
     let mut program = Program::new(&site);
     program.start(&log).await;

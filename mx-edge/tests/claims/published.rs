@@ -73,8 +73,6 @@ async fn what_is_published_is_what_openssl_sees() {
     ] {
         let mut site = Site::new(&inside);
         let folder = site.folder().to_owned();
-        site.config.control.socket = folder.join("control.sock");
-        site.config.control.listen = "127.0.0.1:0".parse().unwrap();
         let public = certificate(&folder, algorithm).await;
         let path = public.certificate.to_str().unwrap().to_owned();
         site.config.tls = Some(public);

@@ -83,8 +83,6 @@ fn site(inside: &Inside) -> Site {
     let list = folder.join("access");
     std::fs::write(&list, "127.0.1.0 drop\n127.0.1.1 reject\n").unwrap();
     let config = &mut site.config;
-    config.control.socket = folder.join("control.sock");
-    config.control.listen = "127.0.0.1:0".parse().unwrap();
     config.access.files = vec![list];
     config.mail.contact = CONTACT.into();
     config.mail.bare_newline = BareNewline::Refuse;

@@ -100,10 +100,8 @@ async fn exported(program: &Program) {
 #[tokio::test]
 async fn who_is_refused_later_is_one_recipient_until_an_operator_ends_it() {
     let inside = Inside::start(Mode::Down).await;
-    let mut site = Site::new(&inside);
+    let site = Site::new(&inside);
     let folder = site.folder().to_owned();
-    site.config.control.socket = folder.join("control.sock");
-    site.config.control.listen = "127.0.0.1:0".parse().unwrap();
     let mut program = Program::new(&site);
     let log = folder.join("log");
     let edge = program.start(&log).await;

@@ -91,9 +91,6 @@ fn site(inside: &Inside, dns: &Dns) -> Site {
     site.config.policy.skip_networks.clear();
     site.config.dns.servers = vec![dns.address];
     site.config.report.write_interval = Duration::from_millis(50);
-    let folder = site.folder().to_owned();
-    site.config.control.socket = folder.join("control.sock");
-    site.config.control.listen = "127.0.0.1:0".parse().unwrap();
     site
 }
 

@@ -224,8 +224,6 @@ async fn what_a_rule_holds_waits_until_an_operator_decides() {
         ("even", Subject::Sender, "@even.example hold\n"),
     ];
     let mut site = site(&inside, &dns, &tables);
-    site.config.control.socket = site.folder().join("control.sock");
-    site.config.control.listen = "127.0.0.1:0".parse().unwrap();
     site.config.policy.sender_unknown = Action::Off;
     let log = site.folder().join("log");
     let mut program = Program::new(&site);

@@ -1,28 +1,15 @@
 //! Connections to peers on loopback that behave in all the ways there are.
 
-use bytes::Bytes;
-use mail::{Address, Envelope, Ident, MailParameters, ReversePath};
-use smtp::Protocol;
+use mail::Ident;
 use smtp::client::{Timeouts, TlsPolicy};
 use smtp::xforward::Xforward;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::*;
-use crate::testing::peer::{Manner, Peer};
+use crate::testing::peer::{Manner, Peer, letter, options};
 
 /// Nothing here takes longer, unless something is wrong.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-fn options() -> Options {
-    Options {
-        protocol: Protocol::Smtp,
-        helo: "client.example".into(),
-        tls: TlsPolicy::Never,
-        timeouts: Timeouts::default(),
-        source: None,
-        chunking: true,
-    }
-}
 
 fn reach(hosts: Hosts, transactions_max: usize) -> Reach {
     Reach {
@@ -41,24 +28,9 @@ fn route(peers: &[&Peer], transactions_max: usize) -> Pool {
     Pool::new(reach(Hosts::Route(hosts), transactions_max))
 }
 
-fn copy() -> Copy {
-    Copy {
-        envelope: Envelope {
-            reverse_path: ReversePath::Null,
-            parameters: MailParameters::default(),
-            recipients: vec![Address::parse("one@a.example").unwrap().into()],
-        },
-        indices: vec![0],
-        parts: vec![
-            Bytes::from_static(b"A: b\r\n"),
-            Bytes::from_static(b"\r\nx\r\n"),
-        ],
-        xforward: None,
-    }
-}
-
 async fn pass(pool: &Pool) -> Result<Passed, Stopped> {
-    pool.pass(&copy(), Instant::now() + PATIENCE).await
+    pool.pass(&letter("one@a.example"), Instant::now() + PATIENCE)
+        .await
 }
 
 async fn passes(pool: &Pool) -> Box<str> {
@@ -169,7 +141,7 @@ async fn a_deadline_says_whether_the_message_may_have_arrived() {
         // Begun when the peer has the connection, so that the time is spent where it is meant to be.
         let work = tokio::spawn(async move {
             let soon = Instant::now() + Duration::from_millis(500);
-            pool.pass(&copy(), soon).await
+            pool.pass(&letter("one@a.example"), soon).await
         });
         let stopped = work.await.unwrap().unwrap_err();
         assert!(
@@ -203,7 +175,7 @@ async fn xforward_goes_before_every_message() {
     let peer = Peer::start(Manner::Good).await;
     let pool = route(&[&peer], 100);
     for n in 1..=3 {
-        let mut copy = copy();
+        let mut copy = letter("one@a.example");
         copy.xforward = Some(Xforward {
             ident: Some(Ident::new("edge-1", 1, n).unwrap()),
             ..Xforward::default()
@@ -266,7 +238,7 @@ async fn connections_at_once_are_bounded() {
     until("two", || peer.connections() == 2).await;
     // What waits for a permit meets its own deadline.
     let soon = Instant::now() + Duration::from_millis(50);
-    let stopped = pool.pass(&copy(), soon).await.unwrap_err();
+    let stopped = pool.pass(&letter("one@a.example"), soon).await.unwrap_err();
     assert_eq!(stopped.trouble.phase, Phase::Connect);
     assert_eq!(peer.connections(), 2);
     works.iter().for_each(tokio::task::JoinHandle::abort);

@@ -3,8 +3,36 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
+use smtp::Protocol;
+use smtp::client::{Options, Timeouts, TlsPolicy};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+
+use crate::attempt::Copy;
+
+/// A connection to nobody in particular.
+pub(crate) fn options() -> Options {
+    Options {
+        protocol: Protocol::Smtp,
+        helo: "client.example".into(),
+        tls: TlsPolicy::Never,
+        timeouts: Timeouts::default(),
+        source: None,
+        chunking: true,
+    }
+}
+
+/// A message that can be sent, in two parts.
+pub(crate) fn letter(to: &str) -> Copy {
+    Copy {
+        parts: vec![
+            Bytes::from_static(b"A: b\r\n"),
+            Bytes::from_static(b"\r\nx\r\n"),
+        ],
+        ..super::copy(to)
+    }
+}
 
 /// How it behaves.
 #[derive(Clone, Debug)]

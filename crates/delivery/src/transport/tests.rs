@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use mail::MessageId;
 use service::shutdown::Shutdown;
-use smtp::Protocol;
-use smtp::client::{Timeouts, TlsPolicy};
 use spool::embedded::{self, Embedded};
 use spool::{Class, Destination, Destinations, NewBatch, NewMessage, Spool};
 use tokio::net::TcpListener;
@@ -17,7 +15,7 @@ use crate::breaker::Limits;
 use crate::engine::{Engine, Settings};
 use crate::expiry::Expiry;
 use crate::retry::Keys;
-use crate::testing::peer::{Manner, Peer};
+use crate::testing::peer::{Manner, Peer, options};
 use crate::testing::{Clerk, Memory};
 
 /// Nothing here takes longer, unless something is wrong.
@@ -30,18 +28,6 @@ struct Bench {
     shutdown: Shutdown,
     _pause: watch::Sender<bool>,
     running: tokio::task::JoinHandle<()>,
-}
-
-/// A connection to nobody in particular.
-fn options() -> Options {
-    Options {
-        protocol: Protocol::Smtp,
-        helo: "client.example".into(),
-        tls: TlsPolicy::Never,
-        timeouts: Timeouts::default(),
-        source: None,
-        chunking: true,
-    }
 }
 
 /// An engine on a spool with a route `relay` to this address, to which all domains go.

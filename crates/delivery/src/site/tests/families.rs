@@ -3,35 +3,17 @@
 
 use std::net::Ipv6Addr;
 
-use bytes::Bytes;
 use hickory_resolver::proto::rr::rdata::AAAA;
-use mail::{Address, Envelope, MailParameters, ReversePath};
-use smtp::Protocol;
-use smtp::client::{Options, Timeouts, TlsPolicy};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use super::*;
-use crate::attempt::Copy;
 use crate::egress::Egress;
 use crate::pool::{Hosts, Pool, Reach};
-use crate::testing::peer::{Manner, Peer};
+use crate::testing::peer::{Manner, Peer, letter, options};
 
 /// Nothing here takes longer, unless something is wrong.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-fn copy() -> Copy {
-    Copy {
-        envelope: Envelope {
-            reverse_path: ReversePath::Null,
-            parameters: MailParameters::default(),
-            recipients: vec![Address::parse("one@d.example").unwrap().into()],
-        },
-        indices: vec![0],
-        parts: vec![Bytes::from_static(b"A: b\r\n\r\nx\r\n")],
-        xforward: None,
-    }
-}
 
 /// A listener of each family on the same port; what is not wanted of them is closed, and nobody answers there.
 async fn listeners() -> (TcpListener, TcpListener) {
@@ -72,21 +54,17 @@ async fn taken_by(six_listens: bool, four_listens: bool, egress: Egress) -> Opti
     let site = exchangers.site(&domain("d.example")).await.unwrap();
     let pool = Pool::new(Reach {
         hosts: Hosts::Site(Arc::new(exchangers), site),
-        options: Options {
-            protocol: Protocol::Smtp,
-            helo: "client.example".into(),
-            tls: TlsPolicy::Never,
-            timeouts: Timeouts::default(),
-            source: None,
-            chunking: true,
-        },
+        options: options(),
         tls: HashMap::new(),
         egress,
         transactions_max: 1,
         connections_max: 1,
         connects_per_second_max: None,
     });
-    let passed = pool.pass(&copy(), Instant::now() + PATIENCE).await.ok()?;
+    let passed = pool
+        .pass(&letter("one@d.example"), Instant::now() + PATIENCE)
+        .await
+        .ok()?;
     assert_eq!(passed.answers[0].reply.code, 250);
     let messages = peers.map(|peer| peer.map_or(0, |peer| peer.messages()));
     assert_eq!(messages.iter().sum::<usize>(), 1, "it arrives once");
