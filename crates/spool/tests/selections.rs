@@ -7,8 +7,9 @@ mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use mail::Timestamp;
@@ -18,7 +19,7 @@ use spool::embedded::offline::Offline;
 use spool::embedded::{Embedded, Options};
 use spool::{Action, Destination, HoldId, Ledger, Pattern, Predicate, Spool};
 
-fn small(path: &std::path::Path) -> Options {
+fn small(path: &Path) -> Options {
     Options {
         segment_bytes: 64 * 1024,
         ..options(path)
@@ -131,7 +132,7 @@ async fn check(what: &str, spool: &dyn Spool, told: &BTreeMap<String, Told>) -> 
 async fn they_survive_the_end_of_the_process_and_the_loss_of_the_index() {
     for closed in [true, false] {
         let folder = tempfile::tempdir().unwrap();
-        let spool = Embedded::open(small(folder.path())).unwrap();
+        let spool = open(folder.path());
         let told = story(&spool, 9_000).await;
         assert!(told.values().all(|told| *told != Told::Unknown));
         if closed {
@@ -139,7 +140,7 @@ async fn they_survive_the_end_of_the_process_and_the_loss_of_the_index() {
         }
         drop(spool);
         let what = format!("closed {closed}");
-        let spool = Embedded::open(small(folder.path())).unwrap();
+        let spool = open(folder.path());
         let ledger = check(&what, &spool, &told).await;
         assert_eq!((ledger.ends.dropped, ledger.held), (5, 5));
         let free = told.values().filter(|told| **told == Told::Held(0)).count();
@@ -155,9 +156,17 @@ async fn they_survive_the_end_of_the_process_and_the_loss_of_the_index() {
         let offline = Offline::open(&folder.path().join("spool"), work.path()).unwrap();
         assert_eq!(offline.check().unwrap().held, 4, "batches");
         lose_index(folder.path());
-        let spool = Embedded::open(small(folder.path())).unwrap();
+        let spool = open(folder.path());
         assert_eq!(check(&what, &spool, &told).await, ledger);
     }
+}
+
+/// A child that has not become another program yet has every lock of its parent, for a moment: nothing is opened meanwhile.
+static FORKS: RwLock<()> = RwLock::new(());
+
+fn open(folder: &Path) -> Embedded {
+    let _none = FORKS.read().unwrap_or_else(PoisonError::into_inner);
+    Embedded::open(small(folder)).unwrap()
 }
 
 async fn at_each_call(fault: Fault, step: u64) {
@@ -178,7 +187,7 @@ async fn at_each_call(fault: Fault, step: u64) {
                 lose_index(folder.path());
             }
             let what = format!("{what}, rebuilt {rebuilt}");
-            let spool = Embedded::open(small(folder.path())).unwrap();
+            let spool = open(folder.path());
             let ledger = check(&what, &spool, &told).await;
             assert_eq!(*before.get_or_insert(ledger), ledger, "{what}");
             spool.close().await;
@@ -215,12 +224,12 @@ async fn the_disk_is_full_at_each_call() {
 #[tokio::test]
 async fn they_outlive_the_segments_that_told_of_them() {
     let folder = tempfile::tempdir().unwrap();
-    let spool = Embedded::open(small(folder.path())).unwrap();
+    let spool = open(folder.path());
     let told = story(&spool, 100).await;
     let first = segments(folder.path()).remove(0);
     // The attempts end, so that nothing stands in the way of carrying their segment forward.
     drop(spool);
-    let spool = Embedded::open(small(folder.path())).unwrap();
+    let spool = open(folder.path());
     let mut others = everything();
     others.destinations = spool::Destinations::Only(vec![domain("y.org")]);
     let body = "x".repeat(20_000);
@@ -250,7 +259,7 @@ async fn they_outlive_the_segments_that_told_of_them() {
     spool.close().await;
     drop(spool);
     lose_index(folder.path());
-    let spool = Embedded::open(small(folder.path())).unwrap();
+    let spool = open(folder.path());
     assert_eq!(check("after", &spool, &told).await, ledger);
 }
 
@@ -270,7 +279,7 @@ async fn child() {
     let Some(folder) = std::env::var_os(FOLDER) else {
         return;
     };
-    let spool = Embedded::open(small(folder.as_ref())).unwrap();
+    let spool = open(folder.as_ref());
     let held = spool.ledger().await.unwrap().held;
     let mut hold = held == 0;
     loop {
@@ -285,13 +294,16 @@ async fn child() {
     }
 }
 
-fn kill_after(folder: &std::path::Path, lines: usize, moment: Duration) -> Vec<String> {
-    let mut child = Command::new(std::env::current_exe().unwrap())
+fn kill_after(folder: &Path, lines: usize, moment: Duration) -> Vec<String> {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
         .args(["--exact", "child", "--nocapture", "--test-threads", "1"])
         .env(FOLDER, folder)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+        .stdout(Stdio::piped());
+    let mut child = {
+        let _alone = FORKS.write().unwrap_or_else(PoisonError::into_inner);
+        command.spawn().unwrap()
+    };
     let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut told = Vec::new();
     while told.len() < lines {
@@ -308,7 +320,7 @@ fn kill_after(folder: &std::path::Path, lines: usize, moment: Duration) -> Vec<S
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_selection_that_was_killed_is_done_by_doing_it_again() {
     let folder = tempfile::tempdir().unwrap();
-    let spool = Embedded::open(small(folder.path())).unwrap();
+    let spool = open(folder.path());
     let now = Timestamp::now();
     for some in 0..BATCHES / 100 {
         let batches = (0..100).map(|number| {
@@ -328,7 +340,7 @@ async fn a_selection_that_was_killed_is_done_by_doing_it_again() {
         if round % 3 == 2 {
             lose_index(folder.path());
         }
-        let spool = Embedded::open(small(folder.path())).unwrap();
+        let spool = open(folder.path());
         let ledger = spool.ledger().await.unwrap();
         assert_eq!(
             (ledger.accepted, ledger.waiting),
